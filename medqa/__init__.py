@@ -1,0 +1,1 @@
+"""Fine-tuning and measuring of medical question answering."""

@@ -1,0 +1,77 @@
+"""Answers damaged in known ways, with the labels that they deserve: what the tiny judge learns from.
+
+The labels follow from what an answer covers and from nothing else. With its points, the most important first:
+accuracy is the share of right points among those stated, completeness the share of the reference's points that are
+covered, key points the same with the earlier points counting more (rank weights n, n-1, ..., 1).
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from medqa.prompts import LABELS
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A reference, an answer to it, and the label for each criterion (0 is the lowest)."""
+
+    reference: str
+    candidate: str
+    labels: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Ways to word an answer ({points} stands in them), the points of the right one, and points that are wrong."""
+
+    forms: tuple[str, ...]
+    points: tuple[str, ...]
+    wrong: tuple[str, ...]
+
+
+def labels(right: Sequence[bool], stated: int) -> dict[str, int]:
+    """The label places for an answer that states `stated` points; `right` says of each reference point if it is there."""
+    top = len(LABELS) - 1
+    weights = range(len(right), 0, -1)
+    ranked = sum(weight for weight, there in zip(weights, right, strict=True) if there) / sum(weights)
+    shares = {
+        "accuracy": sum(right) / stated if stated else 0.0,
+        "completeness": sum(right) / len(right),
+        "key_points": ranked,
+    }
+    return {name: round(share * top) for name, share in shares.items()}
+
+
+def lesson(fact: Fact, junk: Sequence[str], rng: random.Random) -> Lesson:
+    """One answer to a fact: some points kept, some wrong, some missing; or junk; or right and padded.
+
+    `junk` are texts that answer something else.
+    """
+    reference = worded(fact.forms[0], fact.points)
+    nothing = [False] * len(fact.points)
+    if rng.random() < 0.12:
+        return Lesson(reference, rng.choice(junk), labels(nothing, 0))
+    fates = [rng.choice(("keep", "keep", "wrong", "drop")) for _ in fact.points]
+    if set(fates) == {"drop"}:
+        fates[rng.randrange(len(fates))] = "wrong"
+    wrong = iter(rng.sample(fact.wrong, len(fact.points)))
+    told = [
+        point if fate == "keep" else next(wrong)
+        for point, fate in zip(fact.points, fates, strict=True)
+        if fate != "drop"
+    ]
+    if rng.random() < 0.1:
+        rng.shuffle(told)
+    text = worded(fact.forms[0] if rng.random() < 0.7 else rng.choice(fact.forms), told)
+    if rng.random() < 0.1:
+        # Saying it again, or much beside it, earns nothing.
+        text = f"{text} {rng.choice([text, rng.choice(junk)])}"
+    return Lesson(reference, text, labels([fate == "keep" for fate in fates], len(told)))
+
+
+def worded(form: str, points: Sequence[str]) -> str:
+    """The form with its points: alone they are sentences, within a sentence a list."""
+    if form == "{points}":
+        return " ".join(points)
+    return form.replace("{points}", " and ".join(filter(None, [", ".join(points[:-1]), points[-1]])))

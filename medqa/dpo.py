@@ -1,0 +1,80 @@
+"""Direct preference optimisation (Rafailov et al. 2023): the SFT adapter trains on, its frozen copy is the reference."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from medqa import model, prompts, training
+from medqa.params import Float
+from medqa.records import Pair
+
+COLUMNS = {
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "rewards/margins": "margin",
+    "rewards/accuracies": "accuracy",
+    "logps/chosen": "chosen_logprob",
+    "logps/rejected": "rejected_logprob",
+}
+
+
+class Params(training.Schedule):
+    """Section `dpo` of params.yaml."""
+
+    beta: Float = Field(gt=0)
+    loss_type: Literal["sigmoid", "ipo", "hinge", "robust", "exo_pair", "apo_zero", "apo_down"]
+    sft_weight: Float = Field(ge=0)
+
+
+def train(
+    base: Path, adapter: Path, pairs: Sequence[Pair], params: Params, dtype: str, seed: int, out: Path, curve: Path
+) -> dict[str, Any]:
+    """Train the SFT adapter on with preference pairs, save it to `out`, its step curve to `curve`; returns the metrics.
+
+    The first step is taken from the reference itself: with the loss type sigmoid, loss ln 2 (beside the SFT term) and
+    margin 0. Raises UserError if the loss or the gradient stops being finite; nothing is saved then.
+    """
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    tok = model.tokenizer(base)
+    rows = [
+        {
+            "prompt": prompts.ask(pair.question),
+            "chosen": prompts.reply(pair.chosen),
+            "rejected": prompts.reply(pair.rejected),
+        }
+        for pair in pairs
+    ]
+    steps = training.curve()
+    with training.trainer_folder() as folder:
+        trainer = DPOTrainer(
+            model=model.load(base, dtype, adapter, trainable=True),
+            args=DPOConfig(
+                **training.arguments(params, len(rows), seed, folder), beta=params.beta, **loss_terms(params)
+            ),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tok,
+            callbacks=[steps],
+        )
+        trainer.train()
+    training.save_adapter(trainer.model, base, out)
+    training.write_curve(curve, steps.rows, COLUMNS)
+    return {
+        "pairs": len(rows),
+        "steps": trainer.state.global_step,
+        "first_loss": steps.rows[0]["loss"],
+        "first_margin": steps.rows[0]["rewards/margins"],
+        "final_loss": training.tail_mean(steps.rows, "loss"),
+        "final_margin": training.tail_mean(steps.rows, "rewards/margins"),
+        "final_accuracy": training.tail_mean(steps.rows, "rewards/accuracies"),
+    }
+
+
+def loss_terms(params: Params) -> dict[str, Any]:
+    """TRL's loss settings: the preference loss, with `sft_weight` times the mean loss on the chosen answer added."""
+    if params.sft_weight == 0:
+        return {"loss_type": [params.loss_type]}
+    return {"loss_type": [params.loss_type, "sft"], "loss_weights": [1.0, params.sft_weight]}

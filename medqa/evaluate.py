@@ -1,0 +1,85 @@
+"""A model's answers to held-out questions, judged, and measured where no judge is needed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from statistics import fmean
+from typing import Any
+
+from pydantic import Field
+
+from medqa import metrics, prompts, text
+from medqa.engines import Completion, Engine, Sampling
+from medqa.params import Int, Section
+from medqa.records import Answer, HeldOut, Score
+
+HEADLINE = ("score", "key_point_recall", "exam_accuracy", "preference_alignment")
+JUDGED = ("accuracy", "completeness", "key_points", "score")
+
+
+class Params(Section):
+    """Section `evaluate` of params.yaml. Answers are greedy."""
+
+    max_new_tokens: Int = Field(ge=1)
+    bootstrap_samples: Int = Field(ge=100)
+
+
+def evaluate_model(
+    policy: Engine,
+    score: Callable[[list[tuple[str, str, str]]], list[Score]],
+    held_out: Sequence[HeldOut],
+    params: Params,
+) -> list[Answer]:
+    """A measured answer to each held-out question. `score` judges (question, reference, answer) triples."""
+    asked = [prompts.ask(row.question) for row in held_out]
+    sampling = Sampling(temperature=0, top_p=1, max_new_tokens=params.max_new_tokens)
+    given = policy.generate(asked, sampling, [0] * len(asked))
+    sides = [policy.answer_logprobs(asked, [getattr(row, side) for row in held_out]) for side in ("chosen", "rejected")]
+    scores = score([(row.question, row.reference, answer.text) for row, answer in zip(held_out, given, strict=True)])
+    return [
+        Answer(**asdict(judged), **measured(row, answer), chosen_logprob=chosen, rejected_logprob=rejected)
+        for row, answer, judged, chosen, rejected in zip(held_out, given, scores, *sides, strict=True)
+    ]
+
+
+def measured(row: HeldOut, answer: Completion) -> dict[str, Any]:
+    """All of an Answer that needs neither judge nor likelihood."""
+    choice = metrics.choice(answer.text) if row.gold else ""
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "text": answer.text,
+        "finish": answer.finish,
+        "tokens": answer.tokens,
+        "key_point_recall": metrics.key_point_recall(answer.text, row.key_points or text.key_points(row.reference)),
+        "token_f1": metrics.token_f1(answer.text, row.reference),
+        "repetition": metrics.repetition(answer.text),
+        "choice": choice,
+        "correct": choice == row.gold if row.gold else None,
+    }
+
+
+def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any]:
+    """The metrics of one model: open and literature questions by judge and reference, multiple choice by its letter.
+
+    Means of nothing are left out. `score` and `key_point_recall` come with a 95% bootstrap interval.
+    """
+    told = [row for row in answers if row.correct is None]
+    exam = [row for row in answers if row.correct is not None]
+    scored = [row for row in told if row.score is not None]
+    result: dict[str, Any] = {"questions": len(answers), "unscored": len(told) - len(scored)}
+    for name in JUDGED:
+        result |= _mean(f"judged_{name}" if name != "score" else name, [getattr(row, name) for row in scored])
+    for name in ("key_point_recall", "token_f1", "repetition", "tokens"):
+        result |= _mean(name, [float(getattr(row, name)) for row in told])
+    for name, rows in (("score", scored), ("key_point_recall", told)):
+        if rows:
+            _, low, high = metrics.mean_interval([getattr(row, name) for row in rows], seed, samples)
+            result |= {f"{name}_low": low, f"{name}_high": high}
+    result |= _mean("cut_off", [row.finish == "length" for row in told])
+    result |= _mean("exam_accuracy", [bool(row.correct) for row in exam])
+    result |= _mean("exam_unreadable", [not row.choice for row in exam])
+    return result | _mean("preference_alignment", [row.chosen_logprob > row.rejected_logprob for row in answers])
+
+
+def _mean(name: str, values: Sequence[float]) -> dict[str, float]:
+    return {name: fmean(values)} if values else {}

@@ -1,0 +1,154 @@
+"""A plain training loop for tiny models from scratch, and the rows that it takes."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from os.path import commonprefix
+from typing import Any
+
+from medqa import prompts
+from medqa.damage import Lesson
+
+LABEL_WEIGHT = 1.0
+CANDIDATE_WEIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class Row:
+    """Token ids, each one's weight as a target (0: only read), and its branch.
+
+    Branch 0 is a common prefix. A token sees the prefix and its own branch, so that several endings of one prefix are
+    learnt from at the price of little more than one.
+    """
+
+    ids: list[int]
+    weights: list[float]
+    branches: list[int]
+
+
+def pack(texts: Sequence[list[int]], length: int, passes: int, seed: int) -> list[Row]:
+    """Texts (token ids) strung together in random order into rows of `length` tokens, anew for each pass.
+
+    What a model reads only at the beginning of a row it cannot find again behind a chat prompt.
+    """
+    rng, rows = random.Random(f"pack {seed}"), []
+    for _ in range(passes):
+        order = list(texts)
+        rng.shuffle(order)
+        stream = [token for text in order for token in text]
+        rows += [stream[start : start + length] for start in range(0, len(stream), length)]
+    return [Row(row, [1.0] * len(row), [0] * len(row)) for row in rows if len(row) > 1]
+
+
+def lesson_rows(tok: Any, lessons: Sequence[Lesson], template: str, max_length: int) -> list[Row]:
+    """Each lesson as a row: the judge's prompt, then a branch for each criterion that ends with its label.
+
+    The candidate is predicted too, at a low weight: without it a tiny model learns to compare far later. Rows longer
+    than `max_length` are left out.
+    """
+    texts, starts = [], []
+    for lesson in lessons:
+        asked = prompts.judge(template, "", lesson.reference, lesson.candidate)
+        for name, messages in asked.items():
+            text = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            texts.append(text + prompts.LABELS[lesson.labels[name]])
+            starts.append(text.rfind(lesson.candidate))
+    encoded = tok(texts, return_offsets_mapping=True, add_special_tokens=False)
+    count = len(prompts.CRITERIA)
+    rows = []
+    for place in range(0, len(texts), count):
+        ends = encoded.input_ids[place : place + count]
+        prefix = len(commonprefix(ends))
+        shown = encoded.offset_mapping[place][:prefix]
+        weights = [CANDIDATE_WEIGHT if begin >= starts[place] else 0.0 for begin, _ in shown]
+        ids, branches = list(ends[0][:prefix]), [0] * prefix
+        for branch, end in enumerate(ends, 1):
+            ids += end[prefix:]
+            weights += [0.0] * (len(end) - prefix - 1) + [LABEL_WEIGHT]
+            branches += [branch] * (len(end) - prefix)
+        if len(ids) <= max_length:
+            rows.append(Row(ids, weights, branches))
+    return rows
+
+
+def exactness(model: Any, rows: Sequence[Row], batch: int) -> float:
+    """Share of the labels (the tokens of weight LABEL_WEIGHT) that are the likeliest token."""
+    import torch
+
+    right = total = 0
+    for start in range(0, len(rows), batch):
+        ids, weights, extra = _padded(rows[start : start + batch], model.config.pad_token_id)
+        wanted = weights[:, 1:] == LABEL_WEIGHT
+        with torch.inference_mode():
+            likeliest = model(input_ids=ids[:, :-1], **extra).logits[wanted].argmax(-1)
+        right += int((likeliest == ids[:, 1:][wanted]).sum())
+        total += int(wanted.sum())
+    return right / total
+
+
+def fit(model: Any, rows: Sequence[Row], steps: int, batch: int, learning_rate: float, seed: int, label: str) -> float:
+    """Train in place with AdamW and a one-cycle schedule on weighted next-token loss; returns the last tenth's mean loss.
+
+    Rows are drawn in shuffled epochs and batched by length. bfloat16 arithmetic where the processor has it.
+    """
+    import torch
+    from tqdm import tqdm
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
+    losses: list[float] = []
+    model.train()
+    batches = _batches(rows, steps, batch, random.Random(f"fit {seed}"))
+    for chosen in tqdm(batches, total=steps, desc=label, unit="step", mininterval=2):
+        ids, weights, extra = _padded(chosen, model.config.pad_token_id)
+        wanted = weights[:, 1:] > 0
+        with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
+            hidden = model.model(input_ids=ids[:, :-1], **extra).last_hidden_state
+            logits = model.lm_head(hidden[wanted])
+        each = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][wanted], reduction="none")
+        loss = (each * weights[:, 1:][wanted]).sum() / weights[:, 1:].sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+        losses.append(loss.detach().item())
+    model.eval()
+    tail = losses[-max(1, steps // 10) :]
+    return sum(tail) / len(tail)
+
+
+def _batches(rows: Sequence[Row], steps: int, batch: int, rng: random.Random) -> Iterator[list[Row]]:
+    done = 0
+    while True:
+        order = list(range(len(rows)))
+        rng.shuffle(order)
+        order.sort(key=lambda index: len(rows[index].ids) // 8)
+        groups = [order[start : start + batch] for start in range(0, len(order), batch)]
+        rng.shuffle(groups)
+        for group in groups:
+            if done == steps:
+                return
+            done += 1
+            yield [rows[index] for index in group]
+
+
+def _padded(rows: Sequence[Row], pad: int) -> tuple[Any, Any, dict[str, Any]]:
+    """Token ids and weights (rows × width), and the positions and mask that the branches ask for (one token less)."""
+    import torch
+
+    width = max(len(row.ids) for row in rows)
+
+    def table(values: Sequence[list[Any]], fill: float) -> Any:
+        return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])
+
+    ids, weights = table([row.ids for row in rows], pad), table([row.weights for row in rows], 0.0)
+    branches = table([row.branches for row in rows], 0)[:, :-1]
+    if not branches.any():
+        return ids, weights, {}
+    prefix = (branches == 0).long().cummin(-1).values
+    same = branches[:, :, None] == branches[:, None, :]
+    seen = (same | prefix[:, None, :].bool()) & torch.ones(width - 1, width - 1, dtype=torch.bool).tril()
+    positions = (seen.sum(-1) - 1).clamp(min=0)
+    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+    return ids, weights, {"position_ids": positions, "attention_mask": mask}

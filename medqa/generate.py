@@ -1,0 +1,39 @@
+"""Candidates: several sampled answers to every preference question."""
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from medqa import engines, prompts
+from medqa.params import Int
+from medqa.records import Candidate, Question
+
+
+class Params(engines.Sampling):
+    """Section `generate` of params.yaml."""
+
+    n: Int = Field(ge=2, le=64)
+
+
+def generate_answers(
+    engine: engines.Engine, questions: Sequence[Question], params: Params, seed: int
+) -> list[Candidate]:
+    """n candidates for each question. A candidate depends on the model, its question, `seed` and its number alone."""
+    wanted = [(question, sample) for question in questions for sample in range(params.n)]
+    answers = engine.generate(
+        [prompts.ask(question.question) for question, _ in wanted],
+        params,
+        [engines.sample_seed(seed, question.id, sample) for question, sample in wanted],
+    )
+    return [
+        Candidate(
+            id=f"{question.id}#{sample}",
+            question_id=question.id,
+            sample=sample,
+            question=question.question,
+            reference=question.reference,
+            text=answer.text,
+            finish=answer.finish,
+        )
+        for (question, sample), answer in zip(wanted, answers, strict=True)
+    ]

@@ -1,0 +1,200 @@
+"""Models and data sets of the Hugging Face Hub, held to one commit and to their checksums."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub as hf
+from huggingface_hub import errors
+
+from medqa.params import UserError
+
+CONFIGS = ["config.json", "tokenizer_config.json"]
+WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
+TOKENIZER_FILES = ["tokenizer*.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"]
+MODEL_FILES = [*WEIGHT_FILES, *TOKENIZER_FILES, "chat_template.jinja", "quantize_config.json"]
+PICKLES = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt"]
+COMMIT = re.compile(r"[0-9a-f]{40}")
+WAITS = (0.5, 1, 2, 4)
+FAILURES = (errors.HTTPError, OSError, ValueError, RuntimeError, errors.CachedRepoTreeNotFoundError)
+
+
+def pin(repo: str, revision: str, out: Path) -> dict:
+    """Download the commit that revision names into the Hub's cache, write out/pin.json and return what it holds.
+
+    Raises UserError if the Hub does not give the files, if there are no safetensors files or if the repo brings code.
+    """
+    commit = _resolve(repo, revision, "model")
+    held = _download(repo, commit, "model", CONFIGS)
+    names = [name for name in held if "/" not in name and _matches(name, MODEL_FILES)]
+    if not any(name.endswith(".safetensors") for name in names):
+        only = ", only pickles, which can run code when read" if any(_matches(name, PICKLES) for name in held) else ""
+        raise UserError(f"{repo} has no *.safetensors at its top{only}: choose a repo or revision with safetensors.")
+    for name in set(CONFIGS).intersection(names):
+        _refuse_code(repo, _fetch(repo, commit, name, "model"))
+    _download(repo, commit, "model", MODEL_FILES)
+    paths = {name: _fetch(repo, commit, name, "model") for name in names}
+    pinned = {"repo": repo, "commit": commit, "files": {name: _digest(path) for name, path in paths.items()}}
+    out.mkdir(parents=True, exist_ok=True)
+    new = out / ".pin.json.new"
+    new.write_text(json.dumps(pinned, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    new.replace(out / "pin.json")
+    return pinned
+
+
+def local_path(model_dir: Path) -> Path:
+    """The folder that from_pretrained can read: model_dir itself, or the cached snapshot its pin.json names, checked.
+
+    Raises UserError if model_dir holds neither weights nor a sound pin.json, or if a file cannot be had as pinned.
+    """
+    if any(model_dir.glob("*.safetensors")):
+        return model_dir
+    if not (model_dir / "pin.json").is_file():
+        raise UserError(f"{model_dir} holds neither *.safetensors nor pin.json: rerun the stage `models`.")
+    repo, commit, files = _read_pin(model_dir / "pin.json")
+    paths = [_fetch(repo, commit, name, "model", sha256) for name, sha256 in sorted(files.items())]
+    return paths[0].parent
+
+
+def fetch_dataset(repo: str, revision: str, patterns: list[str]) -> tuple[str, list[Path]]:
+    """Commit and local paths, sorted by name, of the files of a data set repo that match one of the patterns.
+
+    Raises UserError if the Hub does not give the files or if none matches.
+    """
+    commit = _resolve(repo, revision, "dataset")
+    names = sorted(name for name in _download(repo, commit, "dataset", patterns) if _matches(name, patterns))
+    if not names:
+        raise UserError(f"No file of the data set {repo} at {commit} matches {', '.join(patterns)}.")
+    return commit, [_fetch(repo, commit, name, "dataset") for name in names]
+
+
+def _matches(name: str, patterns: list[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _resolve(repo: str, revision: str, kind: str) -> str:
+    def call() -> str:
+        info = hf.HfApi().model_info if kind == "model" else hf.HfApi().dataset_info
+        try:
+            return info(repo, revision=revision, timeout=30).sha
+        except (errors.HTTPError, errors.OfflineModeIsEnabled) as error:
+            # A commit is known without the Hub, so with none in reach go on: every file may be in the cache.
+            if COMMIT.fullmatch(revision) and (_passing(error) or isinstance(error, errors.OfflineModeIsEnabled)):
+                return revision
+            raise
+
+    return _ask(call, repo, revision)
+
+
+def _download(repo: str, commit: str, kind: str, patterns: list[str]) -> list[str]:
+    """Download the files that match, and give the names of all files of the commit."""
+
+    def call() -> list[str]:
+        nested = ["*/*"] if kind == "model" else None
+        hf.snapshot_download(repo, repo_type=kind, revision=commit, allow_patterns=patterns, ignore_patterns=nested)
+        return [file.path for file in hf.get_cached_repo_tree(repo, repo_type=kind, revision=commit)]
+
+    return _ask(call, repo, commit)
+
+
+def _fetch(repo: str, commit: str, name: str, kind: str, sha256: str = "") -> Path:
+    """The cached file, downloaded if it is missing, and once more if its sum is not sha256 or, without, the Hub's."""
+    where = {"repo_id": repo, "filename": name, "revision": commit, "repo_type": kind}
+    for again in (False, True):
+        cached = None if again else hf.try_to_load_from_cache(**where)
+        if not isinstance(cached, str):
+            cached = _ask(lambda force=again: hf.hf_hub_download(**where, force_download=force), repo, commit)
+        path = Path(cached)
+        # The Hub names a blob by its sum: sha256 for a big file, git's own sha1 for a small one.
+        wanted = sha256 or (path.readlink().name if path.is_symlink() else "")
+        if len(wanted) not in (40, 64) or _digest(path, as_git=len(wanted) == 40) == wanted:
+            return path
+        _drop(path)
+    raise UserError(f"{name} of {repo} at {commit} came twice with a wrong checksum: check the disk and the network.")
+
+
+def _digest(path: Path, as_git: bool = False) -> str:
+    if as_git:
+        return hashlib.sha1(b"blob %d\0" % path.stat().st_size + path.read_bytes(), usedforsecurity=False).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _drop(path: Path) -> None:
+    # The blob has to go too, or the Hub's client would link the broken bytes again.
+    if path.is_symlink():
+        (path.parent / path.readlink()).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _refuse_code(repo: str, config: Path) -> None:
+    try:
+        brings_code = "auto_map" in json.loads(config.read_text(encoding="utf-8"))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{config.name} of {repo} is not a JSON object: choose another repo or revision.") from error
+    if brings_code:
+        raise UserError(f"{repo} wants to run code of its own (auto_map in {config.name}): choose another model.")
+
+
+def _read_pin(path: Path) -> tuple[str, str, dict[str, str]]:
+    try:
+        repo, commit, files = map(json.loads(path.read_text(encoding="utf-8")).get, ("repo", "commit", "files"))
+        # A name that leads out of the snapshot's folder would be read, and on a wrong sum deleted, there.
+        plain = all("/" not in name and len(files[name]) == 64 for name in files)
+        sound = files and plain and isinstance(repo, str) and COMMIT.fullmatch(commit)
+    except (ValueError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise UserError(f"{path} is not a pin of this program: rerun the stage `models`.")
+    return repo, commit, files
+
+
+def _ask(call: Callable, repo: str, revision: str) -> Any:
+    """What call returns; a passing failure is tried again after each wait, the last one becomes a UserError."""
+    for wait in (*WAITS, None):
+        try:
+            return call()
+        except FAILURES as error:
+            if wait is None or not _passing(error):
+                raise UserError(_told(_root(error), repo, revision)) from error
+            time.sleep(wait)
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ and not isinstance(error, (errors.HTTPError, errors.OfflineModeIsEnabled)):
+        error = error.__cause__
+    return error
+
+
+def _passing(error: BaseException) -> bool:
+    root = _root(error)
+    status = root.response.status_code if isinstance(root, errors.HfHubHTTPError) else None
+    # A short read and hf_xet's failures come as bare errors without a number.
+    bare = type(root) in (OSError, ConnectionError, TimeoutError, RuntimeError) and not getattr(root, "errno", None)
+    broken = status in (408, 429) or status >= 500 if status else bare or isinstance(root, errors.HTTPError)
+    # The client has tried again by itself before it raises LocalEntryNotFoundError.
+    return broken and not isinstance(error, errors.LocalEntryNotFoundError)
+
+
+def _told(error: BaseException, repo: str, revision: str) -> str:
+    login = "set HF_TOKEN or run `hf auth login`"
+    # The errors' own texts are left out: they run over many lines and may show a signed address.
+    texts = {
+        errors.GatedRepoError: f"{repo} is gated: accept its terms on its page of the Hub, then {login}.",
+        errors.RepositoryNotFoundError: f"The Hub shows no {repo}: check the spelling and, if it is private, {login}.",
+        errors.RevisionNotFoundError: f"{repo} has no revision {revision}: check the branch, tag or commit.",
+        errors.HFValidationError: f"{repo!r} is not the name of a repo: write it as owner/name.",
+        errors.OfflineModeIsEnabled: f"HF_HUB_OFFLINE is set but {repo} at {revision} is not in the cache: unset it.",
+    }
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else type(error).__name__
+    other = f"The Hub did not give {repo} at {revision} ({status}): check the network and HF_ENDPOINT and run again."
+    if status in (401, 403):
+        other = f"The Hub refused your token for {repo} ({status}): {login} with one that may read it."
+    elif isinstance(error, OSError) and error.errno:
+        other = f"The cache cannot take {repo} ({error.strerror}): check the disk's room and rights, or set HF_HOME."
+    return next((text for kind, text in texts.items() if isinstance(error, kind)), other)

@@ -1,0 +1,63 @@
+"""Loading models: a model directory or a pin, in one dtype, on the device there is, with or without a LoRA adapter."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from medqa import hub
+from medqa.params import UserError
+
+# gptqmodel, torchao and transformers greet and warn on import; none of it helps whoever runs a stage.
+QUIET = {
+    "GPTQMODEL_USE_MODELSCOPE": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "LOGBAR_LEVEL": "ERROR",
+    "TORCH_LOGS": "-all",
+}
+
+
+def quiet() -> None:
+    """Keep the libraries' banners and advice off the user's screen. Call before the first of them is imported."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.disable(logging.WARNING)
+    warnings.filterwarnings("ignore")
+
+
+def device() -> str:
+    """The first GPU where there is one, else the CPU."""
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def tokenizer(model_dir: Path) -> Any:
+    """The tokenizer of a model directory or pin, padding on the left, as generation and prefill need it."""
+    from transformers import AutoTokenizer
+
+    tok = AutoTokenizer.from_pretrained(hub.local_path(model_dir))
+    tok.padding_side = "left"
+    return tok
+
+
+def load(model_dir: Path, dtype: str, adapter: Path | None = None, trainable: bool = False) -> Any:
+    """The model in evaluation mode (training mode left to trainers), with the adapter on it if one is given.
+
+    Raises UserError for a directory without weights or an adapter that is not there.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    path = hub.local_path(model_dir)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), device_map=device())
+    if adapter is not None:
+        if not (adapter / "adapter_model.safetensors").is_file():
+            raise UserError(f"{adapter} holds no adapter; rerun the stage that trains it")
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+    return model.eval()

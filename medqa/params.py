@@ -1,0 +1,153 @@
+"""Reading params.yaml: one strict model a section, defined beside the function that uses it."""
+
+import importlib
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+PARAMS = Path("params.yaml")
+
+# Named, not imported: a stage that reads its own section must not depend on every module, yet a mistake anywhere in the
+# file has to end the first stage that runs, before any work. Checking cannot change what a stage writes.
+SECTIONS = {
+    "seed": "medqa.params:Seed",
+    "dtype": "medqa.params:Dtype",
+    "corpus": "medqa.params:Corpus",
+    "models": "medqa.models:Params",
+    "data": "medqa.data:Params",
+    "sft": "medqa.sft:Params",
+    "generate": "medqa.generate:Params",
+    "judge": "medqa.judge:Params",
+    "pairs": "medqa.pairs:Params",
+    "dpo": "medqa.dpo:Params",
+    "evaluate": "medqa.evaluate:Params",
+    "agreement": "medqa.agreement:Params",
+    "compare": "medqa.compare:Params",
+    "compute": "medqa.engines:Params",
+}
+
+
+class UserError(Exception):
+    """A mistake a user can mend, told in one sentence."""
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_no_bool)]
+Float = Annotated[float, BeforeValidator(_no_bool)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: no unknown key, no missing key, no infinite number. Text that is a number is a number."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, raw: Any) -> Any:
+        unknown = [key for key in raw if key not in cls.model_fields] if isinstance(raw, dict) else []
+        if unknown:
+            raise ValueError(_unknown(unknown[0], cls.model_fields))
+        return raw
+
+
+def _seed(value: int) -> int:
+    if not 0 <= value < 2**31:
+        raise ValueError("must be from 0 to 2147483647")
+    return value
+
+
+def _dtype(value: str) -> str:
+    if value not in ("float32", "bfloat16", "float16"):
+        raise ValueError("must be float32, bfloat16 or float16")
+    return value
+
+
+def _corpus(value: str) -> str:
+    if not Path(value).is_dir():
+        raise ValueError("must be a folder that exists, absolute or relative to params.yaml")
+    return value
+
+
+Seed = Annotated[Int, AfterValidator(_seed)]
+Dtype = Annotated[str, AfterValidator(_dtype)]
+Corpus = Annotated[str, AfterValidator(_corpus)]
+
+T = TypeVar("T", bound=Section)
+
+
+def read(path: Path = PARAMS) -> dict[str, Any]:
+    """The whole file, every section validated. Raises UserError with one line for each thing that is wrong."""
+    raw = _parse(path)
+    wrong = [f"{path}: {_unknown(key, SECTIONS)}" for key in raw if key not in SECTIONS]
+    wrong += [f"{path}: section {key} is missing" for key in SECTIONS if key not in raw]
+    checked = {}
+    for key in [key for key in SECTIONS if key in raw]:
+        module, name = SECTIONS[key].split(":")
+        try:
+            kind = getattr(importlib.import_module(module), name)
+            checked[key] = TypeAdapter(kind).validate_python(raw[key])
+        except ValidationError as error:
+            wrong += [_line(path, key, raw[key], item) for item in error.errors()]
+    if wrong:
+        raise UserError("\n".join(wrong))
+    return checked
+
+
+def section(name: str, path: Path = PARAMS) -> Any:
+    """One section, after the whole file was found right. Raises UserError as `read` does."""
+    return read(path)[name]
+
+
+def scratch_root() -> Path:
+    """Where work in progress is kept: $MEDQA_CACHE, else .medqa in the main repository (also from a temporary run)."""
+    return Path(os.environ.get("MEDQA_CACHE") or Path(os.environ.get("DVC_ROOT", ".")) / ".medqa")
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; copy a file of presets/ to it") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} must hold sections ({', '.join(SECTIONS)})")
+    return raw
+
+
+def _line(path: Path, name: str, raw: Any, item: dict[str, Any]) -> str:
+    # Pydantic puts the tag of a chosen union member into the location; only keys of the file belong into the message.
+    for part in item["loc"]:
+        if isinstance(raw, dict) and part in raw:
+            name, raw = f"{name}.{part}", raw[part]
+        elif item["type"] == "missing" and part == item["loc"][-1]:
+            name = f"{name}.{part}"
+    message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if item["type"] == "missing":
+        message = "is missing"
+    elif not isinstance(raw, dict):
+        message = f"= {raw!r}: {message}"
+    return f"{path}: {name} {message}"
+
+
+def _unknown(key: str, known: Iterable[str]) -> str:
+    near = get_close_matches(str(key), list(known), n=1)
+    return f"has an unknown key {key!r}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")

@@ -1,0 +1,69 @@
+"""Chat messages for answering and judging. Text that comes from data can add no control token to them."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+LABELS = ("1", "2", "3", "4", "5")  # what the judge may answer, worst first
+CRITERIA = ("accuracy", "completeness", "key_points")
+NO_REFERENCE = "(none is given; use your own knowledge)"
+# Qwen's control tokens are <|name|> and a few bare tags; a space after the bracket keeps the text and breaks the token.
+_CONTROL = re.compile(r"<(?=\|[^<>|]*\|>|/?(?:tool_call|tool_response|think)>)")
+_FIELD = re.compile(r"\{(question|reference|candidate|criterion)\}")
+
+Messages = list[dict[str, str]]
+
+
+def plain(text: str) -> str:
+    """The text with every control token of Qwen's chat format broken, so that a tokenizer reads it as ordinary text."""
+    return _CONTROL.sub("< ", text)
+
+
+def ask(question: str) -> Messages:
+    """The messages that put a question to the policy."""
+    return [{"role": "user", "content": plain(question)}]
+
+
+def reply(answer: str) -> Messages:
+    """The message that answers them, as training needs it."""
+    return [{"role": "assistant", "content": plain(answer)}]
+
+
+def judge(template: str, question: str, reference: str, candidate: str) -> dict[str, Messages]:
+    """The messages that ask for a label, for each criterion. They differ only at their end, so that a prefix can be shared.
+
+    `template` names a file of this folder. Raises FileNotFoundError if it is not there.
+    """
+    body, criteria = _template(template)
+    texts = {"question": question, "reference": reference or NO_REFERENCE, "candidate": candidate}
+    texts = {name: plain(text) for name, text in texts.items()}
+
+    def fill(criterion: str) -> str:
+        # One pass, so that a brace in a text is never taken for a field.
+        return _FIELD.sub(lambda field: texts[field[1]] if field[1] in texts else criterion, body)
+
+    return {name: [{"role": "user", "content": fill(criteria[name])}] for name in CRITERIA}
+
+
+def templates() -> list[str]:
+    """The names of the judge's templates that come with the project."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("judge*.txt"))
+
+
+def _known(value: str) -> str:
+    if value not in templates():
+        raise ValueError(f"must be one of {', '.join(templates())}")
+    return value
+
+
+Template = Annotated[str, AfterValidator(_known)]
+
+
+@cache
+def _template(name: str) -> tuple[str, dict[str, str]]:
+    body, _, criteria = (Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8").partition("\n---\n")
+    pairs = [line.split(": ", 1) for line in criteria.splitlines() if line]
+    return body, {key: value for key, value in pairs}

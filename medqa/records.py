@@ -1,0 +1,199 @@
+"""Every row that passes between stages: frozen records, kept as JSON lines, one a line, sorted by id.
+
+A file is written beside its place and moved there when it is whole, so that what is in place is never half-written.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from medqa.params import UserError
+
+KINDS = ("open", "exam", "literature")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question and the answer to learn (data/sft.jsonl)."""
+
+    id: str
+    kind: str  # one of KINDS
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that candidates are written for (data/questions.jsonl). The policy never sees the reference."""
+
+    id: str
+    question: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A question that no training row shares, with what people preferred (data/heldout.jsonl)."""
+
+    id: str
+    kind: str
+    question: str
+    reference: str
+    key_points: tuple[str, ...]  # empty where the source names none
+    gold: str  # the right option's letter; empty where the question has no options
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A pair that people (or a stronger model) labelled (data/labelled.jsonl). It is never trained on."""
+
+    id: str
+    label_type: str  # easy, hard, length or human
+    question: str
+    reference: str  # empty where the source has none but the chosen answer itself
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A source row that could not be used, and why (data/quarantine.jsonl)."""
+
+    id: str
+    file: str
+    line: int  # from 1; of a JSON array, the row's number
+    reason: str
+    text: str  # the beginning of the row
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One sampled answer (data/candidates.jsonl); its id is question_id#sample."""
+
+    id: str
+    question_id: str
+    sample: int
+    question: str
+    reference: str
+    text: str
+    finish: str  # stop, or length where the token limit cut it off
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the judge says of an answer: 0 (worst) to 1 a criterion, or none with a reason."""
+
+    accuracy: float | None
+    completeness: float | None
+    key_points: float | None
+    score: float | None  # their weighted mean
+    mass: float  # the least probability that the labels held together, over the criteria
+    unscored: str  # why there is no score; empty where there is one
+
+
+@dataclass(frozen=True)
+class Judged(Candidate, Score):
+    """A candidate with its scores (data/judged.jsonl)."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two candidates of one question, the better first (data/pairs.jsonl)."""
+
+    id: str
+    question: str
+    chosen: str
+    rejected: str
+    chosen_score: float
+    rejected_score: float
+
+
+@dataclass(frozen=True)
+class Answer(Score):
+    """A model's greedy answer to a held-out question with all that is measured of it (data/answers/NAME.jsonl)."""
+
+    id: str
+    kind: str
+    text: str
+    finish: str
+    tokens: int
+    key_point_recall: float
+    token_f1: float
+    repetition: float  # share of its word trigrams that occur in it before
+    choice: str  # the option read out of the answer; empty where the question has none or it could not be read
+    correct: bool | None  # none where the question has no options
+    chosen_logprob: float | None  # sum over the tokens of the answer that people chose; none where there is none
+    rejected_logprob: float | None
+
+
+R = TypeVar("R")
+
+
+def read(path: Path, kind: type[R]) -> Iterator[R]:
+    """The records of a file, one by one. Raises UserError naming file and line for a torn or foreign row."""
+    names = {field.name for field in fields(kind)}
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                row = None
+            if not isinstance(row, dict) or row.keys() != names:
+                raise UserError(
+                    f"{path}, line {number}: not a {kind.__name__} record (keys {', '.join(sorted(names))}); "
+                    "rerun the stage that writes this file"
+                )
+            yield kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+
+
+def read_some(path: Path, kind: type[R]) -> list[R]:
+    """All records of a file. Raises UserError if there is none: no stage can do its work on nothing."""
+    rows = list(read(path, kind))
+    if not rows:
+        raise UserError(f"{path} holds no row; look at what the stage that writes it left out (its file in metrics/)")
+    return rows
+
+
+def write(path: Path, rows: Iterable[Any]) -> int:
+    """Write records sorted by id, all or nothing; returns how many. Raises ValueError for an id that comes twice."""
+    ordered = sorted(rows, key=lambda row: row.id)
+    for first, second in zip(ordered, ordered[1:], strict=False):
+        if first.id == second.id:
+            raise ValueError(f"{path}: the id {first.id} comes twice")
+    with whole(path) as file:
+        for row in ordered:
+            file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+    return len(ordered)
+
+
+def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
+    """Write metrics as JSON, floats rounded to 4 places so that a diff shows what moved and not noise."""
+    with whole(path) as file:
+        file.write(json.dumps(_rounded(metrics), indent=2) + "\n")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[TextIO]:
+    """A text file that appears at `path` only when it was written to its end and has reached the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return round(value, 4) + 0.0 if isinstance(value, float) else value

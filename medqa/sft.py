@@ -1,0 +1,66 @@
+"""Supervised fine-tuning: a LoRA adapter on the quantised base, trained by TRL on the answers alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from medqa import model, prompts, training
+from medqa.params import Float, Int, Section
+from medqa.records import Example
+
+
+class Lora(Section):
+    """The shape of the adapter; its targets are the attention and MLP projections."""
+
+    r: Int = Field(ge=1)
+    alpha: Int = Field(ge=1)
+    dropout: Float = Field(ge=0, lt=1)
+
+
+class Params(training.Schedule):
+    """Section `sft` of params.yaml."""
+
+    lora: Lora
+
+
+def train(
+    base: Path, examples: Sequence[Example], params: Params, dtype: str, seed: int, out: Path, curve: Path
+) -> dict[str, Any]:
+    """Train an adapter on `examples`, save it to `out` and its step curve to `curve`; returns the metrics.
+
+    Raises UserError if the loss or the gradient stops being finite; nothing is saved then.
+    """
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    tok = model.tokenizer(base)
+    rows = [{"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in examples]
+    lora = params.lora
+    steps = training.curve()
+    with training.trainer_folder() as folder:
+        trainer = SFTTrainer(
+            model=model.load(base, dtype),
+            args=SFTConfig(**training.arguments(params, len(rows), seed, folder)),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tok,
+            callbacks=[steps],
+            peft_config=LoraConfig(
+                r=lora.r,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=training.TARGETS,
+                task_type="CAUSAL_LM",
+            ),
+        )
+        trainer.train()
+    training.save_adapter(trainer.model, base, out)
+    training.write_curve(curve, steps.rows, {"loss": "loss", "learning_rate": "learning_rate"})
+    return {
+        "examples": len(rows),
+        "steps": trainer.state.global_step,
+        "first_loss": steps.rows[0]["loss"],
+        "final_loss": training.tail_mean(steps.rows, "loss"),
+    }

@@ -1,0 +1,51 @@
+"""Runs a stage from the command line: its parameters become options, its errors one line and a non-zero exit."""
+
+import argparse
+import errno
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from medqa.model import quiet
+from medqa.params import UserError
+
+
+def run(main: Callable[..., str]) -> None:
+    """Call `main` with its keyword parameters (paths or text) taken from options, and print the line it returns."""
+    parser = argparse.ArgumentParser(description=inspect.getdoc(main))
+    for name, parameter in inspect.signature(main).parameters.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=parameter.annotation, required=True)
+    options = vars(parser.parse_args())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    quiet()
+    stage = Path(sys.argv[0]).stem
+    try:
+        print(f"{stage}: {main(**options)}", flush=True)
+    except UserError as error:
+        fail(stage, str(error), 1)
+    except FileNotFoundError as error:
+        fail(stage, f"{error.filename} is not there; rerun the stage that writes it (dvc repro)", 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        fail(stage, f"{error.strerror} ({error.filename or Path.cwd()}); nothing half-written was left in place", 1)
+    except KeyboardInterrupt:
+        fail(stage, "interrupted; nothing half-written was left in place", 130)
+
+
+def fail(stage: str, message: str, code: int) -> None:
+    """Print the message and leave without waiting for what other threads still do."""
+    sys.stdout.flush()
+    print(f"{stage}: {message}", file=sys.stderr, flush=True)
+    os._exit(code)
+
+
+def bar(label: str, total: int) -> Any:
+    """A progress bar with counts and time left."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=label, unit="row", mininterval=1)

@@ -1,0 +1,117 @@
+"""What SFT and DPO share: trainer arguments, a guard against broken numbers, a step curve, and a clean adapter on disk."""
+
+import json
+import math
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from medqa import records
+from medqa.params import Float, Int, Section, UserError, scratch_root
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class Schedule(Section):
+    """What any training section holds."""
+
+    epochs: Float = Field(gt=0)
+    learning_rate: Float = Field(gt=0, lt=1)
+    batch_size: Int = Field(ge=1)
+    micro_batch_size: Int = Field(ge=1)
+    max_length: Int = Field(ge=16)
+    warmup_share: Float = Field(ge=0, lt=1)
+    activation_checkpointing: bool
+
+
+def arguments(params: Schedule, rows: int, seed: int, folder: str) -> dict[str, Any]:
+    """Trainer arguments for `rows` training rows; batch_size counts rows per optimiser step.
+
+    Raises UserError if batch_size is no multiple of micro_batch_size.
+    """
+    if params.batch_size % params.micro_batch_size:
+        raise UserError(
+            f"params.yaml: batch_size = {params.batch_size} must be a multiple of micro_batch_size = "
+            f"{params.micro_batch_size}"
+        )
+    steps = math.ceil(rows / params.batch_size) * params.epochs
+    return {
+        "output_dir": folder,
+        "num_train_epochs": params.epochs,
+        "learning_rate": params.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": round(params.warmup_share * steps),
+        "per_device_train_batch_size": params.micro_batch_size,
+        "gradient_accumulation_steps": params.batch_size // params.micro_batch_size,
+        "max_length": params.max_length,
+        "gradient_checkpointing": params.activation_checkpointing,
+        "bf16": False,  # the dtype is the model's own
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # its default hides a broken loss as 0.0 and trains on
+        "save_strategy": "no",
+        "report_to": "none",
+        "seed": seed,
+    }
+
+
+def curve() -> Any:
+    """A trainer callback that keeps each step's numbers in `.rows` and ends the run at the first that is not finite."""
+    from transformers import TrainerCallback
+
+    class Curve(TrainerCallback):
+        def __init__(self) -> None:
+            self.rows: list[dict[str, float]] = []
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if "loss" not in logs:
+                return
+            self.rows.append({"step": state.global_step, **logs})
+            broken = [name for name in ("loss", "grad_norm") if not math.isfinite(logs.get(name, 0.0))]
+            if broken:
+                raise UserError(
+                    f"step {state.global_step}: {broken[0]} is {logs[broken[0]]}; training ended and nothing was saved; "
+                    "lower learning_rate, or look at the rows of this step"
+                )
+
+    return Curve()
+
+
+def write_curve(path: Path, rows: list[dict[str, float]], columns: dict[str, str]) -> None:
+    """Write a TSV for `dvc plots`: the step, then the logged names of `columns` under the names it gives them."""
+    with records.whole(path) as file:
+        file.write("\t".join(["step", *columns.values()]) + "\n")
+        for row in rows:
+            file.write("\t".join([str(row["step"]), *(f"{row[name]:.6g}" for name in columns)]) + "\n")
+
+
+def tail_mean(rows: list[dict[str, float]], name: str) -> float:
+    """The mean over the last tenth of the steps, at least one."""
+    tail = rows[-max(1, len(rows) // 10) :]
+    return sum(row[name] for row in tail) / len(tail)
+
+
+def save_adapter(model: Any, base: Path, out: Path) -> None:
+    """Save the adapter `default` and nothing else, the same bytes for the same weights on every machine."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        model.save_pretrained(folder, selected_adapters=["default"])
+        path = Path(folder, "adapter_config.json")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        # Peft keeps a set and the loaded path here: neither is the same in the next run or on the next machine.
+        config["target_modules"] = sorted(config["target_modules"])
+        config["base_model_name_or_path"] = str(base)
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            shutil.move(Path(folder, name), out / name)
+
+
+def trainer_folder() -> Any:
+    """A temporary folder for what a trainer writes beside its result."""
+    root = scratch_root()
+    root.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=root, prefix="trainer-")

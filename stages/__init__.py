@@ -1,0 +1,1 @@
+"""One thin script a stage: read parameters and inputs, call one function of medqa, write outputs."""

@@ -1,0 +1,21 @@
+"""Stage `dpo`: direct preference optimisation, going on from the SFT adapter."""
+
+from pathlib import Path
+
+from medqa import dpo, params, records, stage
+
+
+def main(base: Path, adapter: Path, pairs: Path, out: Path, curve: Path, metrics: Path) -> str:
+    """Train the DPO adapter."""
+    given = params.read()
+    rows = records.read_some(pairs, records.Pair)
+    result = dpo.train(base, adapter, rows, given["dpo"], given["dtype"], given["seed"], out, curve)
+    records.write_metrics(metrics, result)
+    return (
+        f"{result['steps']} steps on {len(rows)} pairs, loss {result['first_loss']:.3f} to {result['final_loss']:.3f}, "
+        f"margin {result['final_margin']:.3f}, accuracy {result['final_accuracy']:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,30 @@
+"""Stage `evaluate`: a model's answers to the held-out questions, judged and measured."""
+
+from pathlib import Path
+
+from medqa import engines, evaluate, judge, params, records, stage
+
+
+def main(base: Path, policy: Path, judge_model: Path, held_out: Path, answers: Path, metrics: Path) -> str:
+    """Evaluate the policy: the base itself, or the adapter in the folder `policy` on it."""
+    given = params.read()
+    compute = given["compute"]
+    rows = records.read_some(held_out, records.HeldOut)
+
+    def score(cases: list[judge.Case]) -> list[records.Score]:
+        with stage.bar("judge", 3 * len(cases)) as bar:
+            engine = engines.load(judge_model, None, given["dtype"], compute.judge_batch_size, bar.update)
+            return judge.score(engine, cases, given["judge"])
+
+    with stage.bar("answer", 3 * len(rows)) as bar:
+        adapter = None if policy == base else policy
+        engine = engines.load(base, adapter, given["dtype"], compute.generate_batch_size, bar.update)
+        answered = evaluate.evaluate_model(engine, score, rows, given["evaluate"])
+    records.write(answers, answered)
+    result = evaluate.summary(answered, given["seed"], given["evaluate"].bootstrap_samples)
+    records.write_metrics(metrics, result)
+    return ", ".join(f"{name} {result[name]:.3f}" for name in evaluate.HEADLINE if name in result)
+
+
+if __name__ == "__main__":
+    stage.run(main)

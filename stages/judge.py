@@ -1,0 +1,24 @@
+"""Stage `judge`: a score from 0 to 1 for every candidate."""
+
+from pathlib import Path
+
+from medqa import engines, judge, params, prompts, records, stage
+
+
+def main(model: Path, candidates: Path, out: Path, metrics: Path, histogram: Path) -> str:
+    """Judge the candidates against their references."""
+    given = params.read()
+    rows = records.read_some(candidates, records.Candidate)
+    with stage.bar("judge", len(rows) * len(prompts.CRITERIA)) as bar:
+        engine = engines.load(model, None, given["dtype"], given["compute"].judge_batch_size, bar.update)
+        judged = judge.rank_answers(engine, rows, given["judge"])
+    records.write(out, judged)
+    result = judge.summary(judged)
+    records.write_metrics(metrics, result)
+    with records.whole(histogram) as file:
+        file.write("score\tcandidates\n" + "".join(f"{bin}\t{count}\n" for bin, count in judge.histogram(judged)))
+    return f"{result['judged']} candidates, mean score {result['mean_score']:.3f}, {result['judged_unscored']} unscored"
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,156 @@
+"""A small Hub on loopback that speaks what huggingface_hub asks of the real one, and fails when told to."""
+
+import hashlib
+import json
+import socket
+import struct
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+BIG = (".safetensors", ".bin", ".parquet")
+
+
+@dataclass
+class Repo:
+    """One commit of a repo: its files, the branches that name it, and the token that opens it."""
+
+    files: dict[str, bytes]
+    commit: str = "c" * 40
+    branches: tuple[str, ...] = ("main",)
+    token: str | None = None
+    gated: bool = False
+
+
+@dataclass
+class Hub:
+    """What the server holds; cut, spoil and fail count down the faults by file name (fail: by path).
+
+    A cut ends the connection halfway, with a reset if reset is set.
+    """
+
+    url: str = ""
+    repos: dict[str, Repo] = field(default_factory=dict)
+    log: list[tuple[str, str, str | None]] = field(default_factory=list)
+    cut: Counter = field(default_factory=Counter)
+    spoil: Counter = field(default_factory=Counter)
+    fail: Counter = field(default_factory=Counter)
+    reset: bool = False
+
+    def asked(self, method: str, name: str) -> list[str | None]:
+        """The Range headers of the requests for a file, in their order."""
+        return [span for verb, path, span in self.log if verb == method and path.endswith(name)]
+
+
+def sha256(data: bytes) -> str:
+    """The sum by which the Hub names a big file."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _entry(name: str, data: bytes) -> dict:
+    entry = {"type": "file", "path": name, "size": len(data)}
+    entry["oid"] = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    if name.endswith(BIG):
+        entry |= {"oid": "0" * 40, "lfs": {"oid": sha256(data), "size": len(data), "pointerSize": 134}}
+    return entry
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        raw = urlsplit(self.path).path.strip("/")
+        path = unquote(raw)
+        self.hub.log.append((self.command, path, self.headers.get("Range")))
+        if self.hub.fail[path] > 0:
+            self.hub.fail[path] -= 1
+            return self._send(503, {}, b"")
+        parts = [unquote(part) for part in raw.split("/")]
+        api = parts[0] == "api"
+        parts = parts[1:] if api else parts
+        kind = parts.pop(0) if parts[0] in ("models", "datasets") else "models"
+        repo = self.hub.repos.get(f"{kind}/{'/'.join(parts[:2])}")
+        verb, revision, *rest = parts[2:] + ["", "main"][len(parts[2:]) :]
+        if self._refused(repo, revision, verb):
+            return None
+        return self._listing(repo, verb) if api else self._file(repo, "/".join(rest))
+
+    def _refused(self, repo: Repo | None, revision: str, verb: str) -> bool:
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if token == "stale":
+            self._send(401, {"X-Error-Message": "Invalid credentials in Authorization header"}, b"")
+        elif repo is None or (repo.token and token != repo.token):
+            self._send(404 if token else 401, {"X-Error-Code": "RepoNotFound"}, b"")
+        elif revision not in (repo.commit, *repo.branches):
+            self._send(404, {"X-Error-Code": "RevisionNotFound"}, b"")
+        elif repo.gated and verb == "resolve":
+            self._send(403, {"X-Error-Code": "GatedRepo"}, b"")
+        else:
+            return False
+        return True
+
+    def _listing(self, repo: Repo, verb: str) -> None:
+        entries = [_entry(name, data) for name, data in repo.files.items()]
+        siblings = [{"rfilename": name} for name in repo.files]
+        answer = entries if verb == "tree" else {"id": "x/y", "sha": repo.commit, "siblings": siblings}
+        self._send(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
+
+    def _file(self, repo: Repo, name: str) -> None:
+        if name not in repo.files:
+            return self._send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": repo.commit}, b"")
+        data, entry = repo.files[name], _entry(name, repo.files[name])
+        headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{entry["oid"]}"', "Accept-Ranges": "bytes"}
+        if "lfs" in entry:
+            headers |= {"X-Linked-Etag": f'"{entry["lfs"]["oid"]}"', "X-Linked-Size": str(len(data))}
+        if self.command == "GET" and self.hub.spoil[name] > 0:
+            self.hub.spoil[name] -= 1
+            data = bytes([data[0] ^ 1]) + data[1:]
+        span = self.headers.get("Range")
+        if not span:
+            return self._send(200, headers, data, name)
+        start = int(span.removeprefix("bytes=").split("-")[0])
+        headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        return self._send(206, headers, data[start:], name)
+
+    def _send(self, status: int, headers: dict[str, str], body: bytes, name: str = "") -> None:
+        self.send_response(status)
+        for key, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if self.hub.cut[name] > 0:
+            self.hub.cut[name] -= 1
+            body, self.close_connection = body[: len(body) // 2], True
+        self.wfile.write(body)
+        if self.close_connection and self.hub.reset:
+            # Closed here, since the server's own way out ends a connection in good order first.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            socket.close(self.connection.detach())
+
+
+@contextmanager
+def running(repos: dict[str, Repo]):
+    """A Hub that serves repos ("models/owner/name" or "datasets/owner/name") until the block ends."""
+    hub = Hub(repos=repos)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server.daemon_threads = True
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

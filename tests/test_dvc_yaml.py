@@ -1,0 +1,86 @@
+"""dvc.yaml tells the truth: every stage depends on the code that it imports and the parameters that it reads."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+# Plumbing that no result depends on: it checks parameters and tells errors. Everything else counts.
+PLUMBING = {"medqa/__init__.py", "medqa/params.py", "medqa/stage.py"}
+
+
+def stages() -> dict[str, dict]:
+    """The stages of dvc.yaml, those under foreach once for each item."""
+    found = {}
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        if "foreach" not in stage:
+            found[name] = stage
+        for item in stage.get("foreach", []):
+            found[f"{name}@{item}"] = yaml.safe_load(yaml.dump(stage["do"]).replace("${item}", item))
+    return found
+
+
+def module_path(name: str) -> str | None:
+    path = name.replace(".", "/")
+    return next((p for p in (f"{path}.py", f"{path}/__init__.py") if (ROOT / p).is_file()), None)
+
+
+def imports(path: str, seen: set[str] | None = None) -> set[str]:
+    """The project's files that a file imports, also inside functions and through others."""
+    seen = set() if seen is None else seen
+    tree = ast.parse((ROOT / path).read_text())
+    # What stands under `if TYPE_CHECKING` never runs.
+    skipped = {
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If)
+        for child in node.body
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    }
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node not in skipped:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            found = module_path(name) if name.startswith("medqa") else None
+            if found and found not in seen:
+                seen.add(found)
+                if found not in PLUMBING:
+                    imports(found, seen)
+    return seen - PLUMBING
+
+
+@pytest.mark.parametrize("name", stages())
+def test_deps_are_the_imports(name: str) -> None:
+    script = f"stages/{name.split('@')[0]}.py"
+    needed = imports(script) | {script}
+    needed = {"medqa/prompts" if path.startswith("medqa/prompts/") else path for path in needed}
+    declared = {dep for dep in stages()[name]["deps"] if dep.startswith(("medqa/", "stages/"))}
+    assert declared == needed
+
+
+@pytest.mark.parametrize("name", stages())
+def test_params_are_those_that_are_read(name: str) -> None:
+    tree = ast.parse((ROOT / "stages" / f"{name.split('@')[0]}.py").read_text())
+    read = {
+        node.slice.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Subscript)
+        and isinstance(node.slice, ast.Constant)
+        and ast.unparse(node.value) in ("given", "params.read()")
+    }
+    read |= {"corpus"} if "${corpus}" in stages()[name]["cmd"] else set()
+    declared = {param.split(".")[0] for param in stages()[name]["params"]}
+    assert declared == read - {"compute"}
+
+
+def test_every_path_of_a_command_is_declared() -> None:
+    for name, stage in stages().items():
+        declared = set(stage["deps"]) | set(stage.get("outs", []))
+        declared |= {path for kind in ("metrics", "plots") for entry in stage.get(kind, []) for path in entry}
+        paths = {word for word in stage["cmd"].split() if word.startswith(("data/", "models/", "metrics/"))}
+        assert paths <= declared, name

@@ -1,0 +1,92 @@
+"""The transformers engine: a row's result does not depend on what is computed beside it."""
+
+import random
+
+import pytest
+import torch
+
+from medqa import engines, model, prompts
+
+QUESTIONS = [f"What are the symptoms of {name}?" for name in "asthma gout measles scurvy rickets mumps cholera".split()]
+QUESTIONS += [f"{question} Say it again: {question}" for question in QUESTIONS]
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_base):
+    return model.load(tiny_base, "float32"), model.tokenizer(tiny_base)
+
+
+@pytest.mark.parametrize("size", [3, 8, 28])
+def test_sampled_answers_do_not_depend_on_the_batch(loaded, size: int) -> None:
+    sampling = engines.Sampling(temperature=0.7, top_p=0.95, max_new_tokens=12)
+    wanted = [(question, sample) for question in QUESTIONS for sample in range(2)]
+    alone = engines.Transformers(*loaded, batch_size=1)
+
+    def run(engine, some):
+        seeds = [engines.sample_seed(0, question, sample) for question, sample in some]
+        return engine.generate([prompts.ask(question) for question, _ in some], sampling, seeds)
+
+    expected = dict(zip(wanted, run(alone, wanted), strict=True))
+    shuffled = random.Random(size).sample(wanted, len(wanted))
+    assert dict(zip(shuffled, run(engines.Transformers(*loaded, batch_size=size), shuffled), strict=True)) == expected
+    # Two samples of a question, and another seed, are other answers.
+    assert sum(expected[question, 0] != expected[question, 1] for question in QUESTIONS) > len(QUESTIONS) / 2
+
+
+def test_greedy_answers_are_those_of_generate(loaded) -> None:
+    net, tok = loaded
+    asked = [prompts.ask(question) for question in QUESTIONS]
+    sampling = engines.Sampling(temperature=0, top_p=1, max_new_tokens=12)
+    given = engines.Transformers(net, tok, batch_size=5).generate(asked, sampling, [0] * len(asked))
+    for messages, answer in zip(asked, given, strict=True):
+        text = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ids = tok(text, return_tensors="pt").input_ids
+        out = net.generate(input_ids=ids, do_sample=False, max_new_tokens=12)[0, ids.shape[1] :]
+        assert answer.text == tok.decode(out, skip_special_tokens=True).strip()
+
+
+def test_label_probabilities_are_those_of_one_prompt_alone(loaded) -> None:
+    net, tok = loaded
+    asked = [prompts.ask(question) for question in QUESTIONS]
+    given = engines.Transformers(net, tok, batch_size=6).label_probabilities(asked, prompts.LABELS)
+    ids = [tok.encode(label)[0] for label in prompts.LABELS]
+    for messages, labels in zip(asked, given, strict=True):
+        text = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        every = net(input_ids=tok(text, return_tensors="pt").input_ids).logits[0, -1].softmax(-1)
+        assert labels.mass == pytest.approx(float(every[ids].sum()), abs=1e-6)
+        assert labels.probabilities == pytest.approx((every[ids] / every[ids].sum()).tolist(), abs=1e-5)
+
+
+def test_a_label_of_several_tokens_is_refused(loaded) -> None:
+    with pytest.raises(ValueError, match="a label has to be one"):
+        engines.Transformers(*loaded, batch_size=1).label_probabilities([prompts.ask("?")], ["excellent answer"])
+
+
+def test_answer_logprobs_sum_the_tokens_of_the_answer(loaded) -> None:
+    net, tok = loaded
+    answers = ["fever", "fever and a long cough", ""]
+    given = engines.Transformers(net, tok, batch_size=3).answer_logprobs([prompts.ask("Why?")] * 3, answers)
+    for answer, total in zip(answers, given, strict=True):
+        asked = tok.apply_chat_template(prompts.ask("Why?"), tokenize=False, add_generation_prompt=True)
+        whole = tok.apply_chat_template([*prompts.ask("Why?"), *prompts.reply(answer)], tokenize=False)
+        ids, start = tok(whole, return_tensors="pt").input_ids, len(tok(asked).input_ids)
+        each = net(input_ids=ids).logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])[start - 1 :]
+        assert total == pytest.approx(float(each.sum()), abs=1e-3)
+
+
+def test_gumbel_noise_samples_the_softmax() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
+    seeds = torch.tensor([engines.sample_seed(0, str(row), 0) for row in range(20_000)])
+    drawn = (logits + engines.gumbel(seeds, 3, 4)).argmax(-1)
+    shares = torch.bincount(drawn, minlength=4) / len(seeds)
+    assert torch.allclose(shares, logits.softmax(-1), atol=0.015)
+
+
+def test_gumbel_noise_has_the_moments_of_gumbel_and_no_correlation_between_steps() -> None:
+    seeds = torch.tensor([engines.sample_seed(7, str(row), 1) for row in range(200)])
+    first, second = engines.gumbel(seeds, 0, 500), engines.gumbel(seeds, 1, 500)
+    assert float(first.mean()) == pytest.approx(0.5772, abs=0.02)
+    assert float(first.var()) == pytest.approx(1.6449, abs=0.05)
+    assert abs(float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])) < 0.02
+    # A row's noise is its own, whatever stands beside it and however wide the table is.
+    assert torch.equal(engines.gumbel(seeds[5:6], 0, 300)[0], first[5, :300])

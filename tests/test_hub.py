@@ -1,0 +1,210 @@
+"""medqa.hub against a Hub on loopback: the real client, in a process of its own for each test."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_hub import Repo, running, sha256
+
+ROOT = Path(__file__).parents[1]
+WEIGHTS = bytes(range(256)) * 800
+MODEL = {
+    "config.json": b'{"model_type": "tiny"}',
+    "tokenizer.json": b"{}",
+    "tokenizer_config.json": b"{}",
+    "model.safetensors": WEIGHTS,
+    "pytorch_model.bin": b"a pickle",
+    "modeling_tiny.py": b"raise SystemExit",
+    "original/model.safetensors": b"the same again",
+    "README.md": b"words",
+}
+WANTED = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+COMMIT = "c" * 40
+DRIVER = """
+import json, sys
+from pathlib import Path
+from medqa import hub
+from medqa.params import UserError
+hub.WAITS = (0, 0, 0, 0)
+for name, *given in json.load(sys.stdin):
+    given = [Path(value) if isinstance(value, str) and value.startswith("/") else value for value in given]
+    try:
+        print(json.dumps({"got": getattr(hub, name)(*given)}, default=str))
+    except UserError as error:
+        print(json.dumps({"error": str(error)}))
+"""
+
+
+def ask(hub, home: Path, *calls: list, **settings: str) -> list:
+    """What the calls of medqa.hub give in one new process: for each its result, or {"error": sentence}."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+    env |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*"}
+    env |= {"PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_PROGRESS_BARS": "1"} | settings
+    piped = {"input": json.dumps(calls, default=str), "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", DRIVER], **piped, env=env, cwd=home, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert settings.get("HF_TOKEN", "\0") not in done.stdout + done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    for answer in answers:
+        assert answer.get("error", "One sentence.").count("\n") == 0
+    return [answer.get("got", answer) for answer in answers]
+
+
+@pytest.fixture
+def hub():
+    with running({"models/me/good": Repo(dict(MODEL))}) as served:
+        yield served
+
+
+def cached(home: Path, name: str) -> Path:
+    return home / "hf/hub/models--me--good/snapshots" / COMMIT / name
+
+
+def test_pins_a_branch_then_works_without_the_hub(tmp_path):
+    out, moved = tmp_path / "out", tmp_path / "moved"
+    with running({"models/me/good": Repo(dict(MODEL))}) as hub:
+        (pinned,) = ask(hub, tmp_path, ["pin", "me/good", "main", out])
+        fetched = {path.rpartition("/resolve/")[2].split("/", 1)[1] for _, path, _ in hub.log if "/resolve/" in path}
+    assert pinned == {"repo": "me/good", "commit": COMMIT, "files": {name: sha256(MODEL[name]) for name in WANTED}}
+    assert fetched == set(WANTED)
+    text = (out / "pin.json").read_text()
+    assert text == json.dumps(pinned, indent=2, sort_keys=True) + "\n"
+    assert [path.name for path in out.iterdir()] == ["pin.json"]
+
+    folder, again, gone = ask(
+        hub, tmp_path, ["local_path", out], ["pin", "me/good", COMMIT, moved], ["pin", "me/good", "main", moved]
+    )
+    assert Path(folder) == cached(tmp_path, "x").parent
+    assert (Path(folder) / "model.safetensors").read_bytes() == WEIGHTS
+    assert again == pinned
+    assert "me/good" in gone["error"] and "network" in gone["error"]
+
+
+def test_refuses_pickles_and_code(tmp_path, hub):
+    hub.repos["models/me/pickle"] = Repo({"config.json": b"{}", "pytorch_model.bin": b"a pickle"})
+    code = b'{"auto_map": {"AutoModel": "modeling_tiny.Tiny"}}'
+    hub.repos["models/me/code"] = Repo(MODEL | {"config.json": code})
+    hub.repos["models/me/tokenizer"] = Repo(MODEL | {"tokenizer_config.json": code})
+    hub.repos["models/me/list"] = Repo(MODEL | {"config.json": b"<html>"})
+    names = ["me/pickle", "me/code", "me/tokenizer", "me/list"]
+    answers = ask(hub, tmp_path, *(["pin", name, "main", tmp_path / "out"] for name in names))
+    for name, answer, word in zip(names, answers, ["pickles", "auto_map", "auto_map", "JSON"], strict=True):
+        assert name in answer["error"] and word in answer["error"]
+    assert not hub.asked("GET", ".bin") and not hub.asked("GET", ".py") and not hub.asked("GET", ".safetensors")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_what_is_wrong_without_a_token(tmp_path, hub):
+    hub.repos["models/me/private"] = Repo(dict(MODEL), token="hf_secret")
+    hub.repos["models/me/gated"] = Repo(dict(MODEL), gated=True)
+    out = tmp_path / "out"
+    calls = [("me/private", "main"), ("me/none", "main"), ("me/good", "typo"), ("me/good", "d" * 40)]
+    calls += [("me/gated", "main"), ("not a name", "main")]
+    answers = ask(hub, tmp_path, *(["pin", *call, out] for call in calls))
+    words = [
+        "hf auth login",
+        "check the spelling",
+        "no revision typo",
+        "no revision ddd",
+        "accept its terms",
+        "owner/name",
+    ]
+    for (name, _), answer, word in zip(calls, answers, words, strict=True):
+        assert name in answer["error"] and word in answer["error"]
+    assert not out.exists()
+
+
+def test_uses_the_token(tmp_path, hub):
+    hub.repos["models/me/private"] = Repo(dict(MODEL), token="hf_secret")
+    call = ["pin", "me/private", "main", tmp_path / "out"]
+    (pinned,) = ask(hub, tmp_path, call, HF_TOKEN="hf_secret")
+    assert sorted(pinned["files"]) == WANTED
+    (refused,) = ask(hub, tmp_path, call, HF_TOKEN="stale")
+    assert "me/private" in refused["error"] and "401" in refused["error"] and "HF_TOKEN" in refused["error"]
+
+
+def test_goes_on_after_a_broken_download(tmp_path, hub):
+    # The client writes whole chunks of 10 MiB, so only a file of more than two can go on from where it broke.
+    weights = WEIGHTS * 120
+    hub.repos["models/me/good"].files["model.safetensors"] = weights
+    hub.cut["model.safetensors"] = 2
+    hub.fail["api/models/me/good/revision/main"] = 2
+    (pinned,) = ask(hub, tmp_path, ["pin", "me/good", "main", tmp_path / "out"])
+    assert pinned["files"]["model.safetensors"] == sha256(weights)
+    first, *later = hub.asked("GET", "model.safetensors")
+    assert first is None
+    assert [span.startswith("bytes=1") for span in later] == [True, True]
+
+
+def test_tries_again_after_a_reset_connection(tmp_path, hub):
+    hub.cut["model.safetensors"], hub.reset = 2, True
+    (pinned,) = ask(hub, tmp_path, ["pin", "me/good", "main", tmp_path / "out"])
+    assert pinned["files"]["model.safetensors"] == sha256(WEIGHTS)
+    assert hub.asked("GET", "model.safetensors") == [None] * 3
+
+
+def test_gives_up_when_the_hub_stays_away(tmp_path, hub):
+    hub.fail["api/models/me/good/revision/main"] = 99
+    (answer,) = ask(hub, tmp_path, ["pin", "me/good", "main", tmp_path / "out"])
+    assert "503" in answer["error"] and "me/good" in answer["error"]
+    assert len(hub.log) == 5
+    (answer,) = ask(hub, tmp_path, ["pin", "me/good", COMMIT, tmp_path / "out"], HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE" in answer["error"]
+
+
+def test_a_spoiled_download_is_fetched_again_once(tmp_path, hub):
+    hub.spoil["model.safetensors"] = 1
+    hub.spoil["tokenizer.json"] = 1
+    (pinned,) = ask(hub, tmp_path, ["pin", "me/good", "main", tmp_path / "out"])
+    assert pinned["files"] == {name: sha256(MODEL[name]) for name in WANTED}
+    hub.spoil["tokenizer.json"] = 9
+    cached(tmp_path, "tokenizer.json").resolve().unlink()
+    (answer,) = ask(hub, tmp_path, ["local_path", tmp_path / "out"])
+    assert "tokenizer.json of me/good" in answer["error"] and "checksum" in answer["error"]
+    assert hub.spoil["tokenizer.json"] == 7
+
+
+def test_local_path_mends_the_cache(tmp_path, hub):
+    out = tmp_path / "out"
+    ask(hub, tmp_path, ["pin", "me/good", "main", out])
+    weights, tokenizer = cached(tmp_path, "model.safetensors"), cached(tmp_path, "tokenizer.json")
+    weights.resolve().write_bytes(b"\1" + WEIGHTS[1:])
+    tokenizer.unlink()
+    hub.log.clear()
+    (folder,) = ask(hub, tmp_path, ["local_path", out])
+    assert (Path(folder) / "model.safetensors").read_bytes() == WEIGHTS
+    assert tokenizer.read_bytes() == b"{}"
+    assert hub.asked("GET", "model.safetensors") == [None]
+    assert not hub.asked("HEAD", "config.json")
+
+
+def test_local_path_of_other_folders(tmp_path, hub):
+    weights, empty, torn, outside = (tmp_path / name for name in ("weights", "empty", "torn", "outside"))
+    for folder in (weights, empty, torn, outside):
+        folder.mkdir()
+    (weights / "model.safetensors").write_bytes(WEIGHTS)
+    (torn / "pin.json").write_text('{"repo": "me/go')
+    pinned = {"repo": "me/good", "commit": COMMIT, "files": {"../../model.safetensors": "0" * 64}}
+    (outside / "pin.json").write_text(json.dumps(pinned))
+    found, *answers = ask(hub, tmp_path, *(["local_path", path] for path in (weights, empty, torn, outside)))
+    assert Path(found) == weights
+    for folder, answer in zip((empty, torn, outside), answers, strict=True):
+        assert str(folder) in answer["error"] and "rerun the stage `models`" in answer["error"]
+    assert not hub.log
+
+
+def test_fetch_dataset(tmp_path, hub):
+    files = {"data/b-1.parquet": b"PAR1 b", "data/a-0.parquet": b"PAR1 a", "README.md": b"words", "load.py": b"1/0"}
+    hub.repos["datasets/me/qa"] = Repo(files, commit="e" * 40, branches=("main", "refs/convert/parquet"))
+    given = [("me/qa", "main", ["data/*.parquet"]), ("me/qa", "refs/convert/parquet", ["README.md"])]
+    given += [("me/qa", "main", ["*.csv"]), ("me/good", "main", ["*"])]
+    data, readme, none, model = ask(hub, tmp_path, *(["fetch_dataset", *call] for call in given))
+    assert data[0] == "e" * 40
+    assert [Path(path).read_bytes() for path in data[1]] == [b"PAR1 a", b"PAR1 b"]
+    assert [Path(path).name for path in readme[1]] == ["README.md"]
+    assert "*.csv" in none["error"] and "me/qa" in none["error"]
+    assert "me/good" in model["error"]
+    assert not hub.asked("GET", ".py")

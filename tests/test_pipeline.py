@@ -1,0 +1,161 @@
+"""The pipeline end to end on a still smaller setting, as a user runs it: dvc repro, again, and with a change."""
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medqa import records
+
+ROOT = Path(__file__).parent.parent
+SMALLER = {
+    "models.base": {"steps": 40, "layers": 2, "vocabulary": 800},
+    "models.judge": {"steps": 40, "layers": 2, "vocabulary": 800, "lessons": 500},
+    "data": {"max_sft": 256, "max_questions": 40, "max_held_out": 30, "max_labelled": 40},
+    "sft": {"epochs": 1},
+    "generate": {"max_new_tokens": 12},
+    "judge": {"min_mass": 0.0},
+    "pairs": {"min_margin": 0.0},
+    "dpo": {"epochs": 1, "batch_size": 8, "micro_batch_size": 8},
+    "evaluate": {"max_new_tokens": 12, "bootstrap_samples": 100},
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of its own with this checkout's files, smaller parameters, and the pipeline run once."""
+    folder = tmp_path_factory.mktemp("project")
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
+        if (ROOT / name).is_file() and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    for section, values in SMALLER.items():
+        at = params
+        for key in section.split("."):
+            at = at[key]
+        at |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    dvc(folder, "repro")
+    return folder
+
+
+def dvc(folder: Path, *arguments: str, fails: bool = False) -> str:
+    """Run dvc in the folder; its output. The stages must find this interpreter."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MEDQA_", "GIT_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder,
+        env=env | {"PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def ran(output: str) -> set[str]:
+    return set(re.findall(r"Running stage '([^']+)'", output))
+
+
+def rows(project: Path, name: str, kind: type) -> list:
+    return list(records.read(project / "data" / name, kind))
+
+
+def test_every_id_comes_out_of_every_stage(project: Path) -> None:
+    questions = {row.id for row in rows(project, "questions.jsonl", records.Question)}
+    candidates = rows(project, "candidates.jsonl", records.Candidate)
+    judged = rows(project, "judged.jsonl", records.Judged)
+    assert len(candidates) == 2 * len(questions) and {row.question_id for row in candidates} == questions
+    assert [row.id for row in judged] == [row.id for row in candidates]
+    pairs = json.loads((project / "metrics" / "pairs.json").read_text())
+    left_out = sum(value for key, value in pairs.items() if key.startswith("left_out_"))
+    assert pairs["questions"] == len(questions) == pairs["pairs"] + left_out
+    held_out = [row.id for row in rows(project, "heldout.jsonl", records.HeldOut)]
+    for name in ("base", "sft", "dpo"):
+        assert [row.id for row in rows(project, f"answers/{name}.jsonl", records.Answer)] == held_out
+
+
+def test_no_held_out_prompt_is_trained_on(project: Path) -> None:
+    from medqa.ultramedical import prompt_key
+
+    held = {prompt_key(row.question) for row in rows(project, "heldout.jsonl", records.HeldOut)}
+    trained = rows(project, "sft.jsonl", records.Example) + rows(project, "pairs.jsonl", records.Pair)
+    assert not held & {prompt_key(row.question) for row in trained}
+
+
+def test_dpo_started_from_the_sft_adapter(project: Path) -> None:
+    curve = (project / "metrics" / "curves" / "dpo.tsv").read_text().splitlines()
+    first = dict(zip(curve[0].split("\t"), curve[1].split("\t"), strict=True))
+    assert float(first["margin"]) == pytest.approx(0, abs=1e-6)
+    weight = yaml.safe_load((project / "params.yaml").read_text())["dpo"]["sft_weight"]
+    assert float(first["loss"]) > math.log(2) - 1e-3 and weight > 0
+
+
+def test_metrics_are_scalars_without_nan(project: Path) -> None:
+    files = list((project / "metrics").rglob("*.json"))
+    assert len(files) == 13
+
+    def check(value) -> None:
+        if isinstance(value, dict):
+            for item in value.values():
+                check(item)
+        else:
+            assert isinstance(value, str | int) or math.isfinite(value)
+
+    for path in files:
+        check(json.loads(path.read_text()))
+
+
+def test_a_second_repro_runs_nothing(project: Path) -> None:
+    lock = (project / "dvc.lock").read_bytes()
+    assert not ran(dvc(project, "repro"))
+    assert (project / "dvc.lock").read_bytes() == lock
+
+
+def test_one_parameter_reruns_only_what_follows_it(project: Path) -> None:
+    planned = {
+        "dpo.beta=0.2": {"dpo", "evaluate@dpo", "compare"},
+        "pairs.min_margin=0.1": {"pairs", "dpo", "evaluate@dpo", "compare"},
+        "generate.temperature=0.9": {"generate", "judge", "pairs", "dpo", "evaluate@dpo", "compare"},
+    }
+    original = (project / "params.yaml").read_text()
+    for change, expected in planned.items():
+        name, value = change.split("=")
+        params = yaml.safe_load(original)
+        section, key = name.split(".")
+        params[section][key] = float(value)
+        (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        assert ran(dvc(project, "repro", "--dry")) == expected, change
+    (project / "params.yaml").write_text(original)
+
+
+def test_plots_and_metrics_are_drawn(project: Path) -> None:
+    assert "score" in dvc(project, "metrics", "show")
+    dvc(project, "plots", "show", "--out", "drawn")
+    page = (project / "drawn" / "index.html").read_text()
+    for title in ("SFT loss", "DPO loss", "DPO reward margin", "Scores of the candidates", "Evaluation by model"):
+        assert title in page
+
+
+def test_a_mistake_in_params_ends_the_first_stage_with_one_line(project: Path) -> None:
+    original = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(original.replace("max_bad_share: 0.02", "max_bad_share: 2"))
+    try:
+        output = dvc(project, "repro", fails=True)
+        assert "params.yaml: data.max_bad_share = 2" in output
+        assert "Traceback" not in output
+    finally:
+        (project / "params.yaml").write_text(original)
+        dvc(project, "checkout")
