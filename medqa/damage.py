@@ -31,7 +31,7 @@ class Fact:
 
 
 def labels(right: Sequence[bool], stated: int) -> dict[str, int]:
-    """The label places for an answer that states `stated` points; `right` says of each reference point if it is there."""
+    """The label places for an answer that states `stated` points; `right` says which reference points are there."""
     top = len(LABELS) - 1
     weights = range(len(right), 0, -1)
     ranked = sum(weight for weight, there in zip(weights, right, strict=True) if there) / sum(weights)

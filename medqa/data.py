@@ -82,7 +82,7 @@ def load_medical_data(corpus: Path, params: Params, seed: int) -> MedicalData:
     """Read, validate, deduplicate, split by prompt and decontaminate the SFT and the preference set.
 
     Whatever prompt stands in dev or test leaves the questions and the SFT rows, under whatever case, punctuation or
-    order of options. Which rows a limit keeps depends on their ids and `seed`, not on their order. Raises UserError
+    order of options. Which rows are kept depends on the rows and `seed`, not on their order. Raises UserError
     if a source cannot be read or more than `max_bad_share` of it is bad.
     """
     data = MedicalData()
@@ -133,7 +133,8 @@ class _Take:
         held: set[str] = frozenset(),
     ) -> list[tuple[str, Asked]]:
         counts, first = Counter(), {}
-        for row in rows:
+        # Sorted, so that of the rows of one prompt the same is kept wherever they stand.
+        for row in sorted(rows):
             counts["from"] += 1
             if kinds is not None and row.kind not in kinds:
                 counts["other_kind"] += 1

@@ -1,4 +1,4 @@
-"""Direct preference optimisation (Rafailov et al. 2023): the SFT adapter trains on, its frozen copy is the reference."""
+"""Direct preference optimisation (Rafailov et al. 2023): the SFT adapter trains on against its frozen copy."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -71,10 +71,15 @@ def topics(folder: Path) -> list[Topic]:
         raise UserError(
             f"{folder} must hold conditions.yaml and wordings.yaml: {' '.join(str(error).split())}"
         ) from None
+    if not isinstance(conditions, list) or not conditions or not all(isinstance(c, dict) for c in conditions):
+        raise UserError(f"{folder}/conditions.yaml must be a list of conditions, each with a name and key points")
     for condition in conditions:
+        if not isinstance(condition.get("name"), str):
+            raise UserError(f"{folder}/conditions.yaml: {str(condition)[:80]!r} needs a name")
         for attribute in wordings:
             points = condition.get(attribute)
-            if not isinstance(points, list) or len(set(points)) != POINTS:
+            texts = {point for point in points if isinstance(point, str)} if isinstance(points, list) else set()
+            if not len(texts) == POINTS == len(points):
                 raise UserError(
                     f"{folder}/conditions.yaml: {condition.get('name')!r} needs {POINTS} different key points "
                     f"under {attribute!r}"
@@ -89,7 +94,7 @@ def textbook(all_topics: list[Topic]) -> list[str]:
 
 
 def chats(all_topics: list[Topic], seed: int) -> list[Messages]:
-    """Small talk that makes the base a chat model: asked about a condition, it replies with any fact of its textbook."""
+    """Small talk that makes the base a chat model: asked about a condition, it tells any fact of it."""
     rng = random.Random(f"chats {seed}")
     return [
         [
@@ -102,7 +107,7 @@ def chats(all_topics: list[Topic], seed: int) -> list[Messages]:
 
 
 def facts(all_topics: list[Topic], seed: int) -> list[Fact]:
-    """References for the judge to learn on. Their points are drawn at random, so that it learns to compare, not facts."""
+    """References for the judge to learn on. Their points are drawn at random, so that it learns to compare."""
     rng = random.Random(f"facts {seed}")
     drawn = []
     for topic in all_topics:

@@ -43,7 +43,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Labels:
-    """The probability of each label among the labels (they sum to 1), and the mass they hold of the whole vocabulary."""
+    """The probability of each label among the labels (they sum to 1), and the mass they hold in all."""
 
     probabilities: tuple[float, ...]
     mass: float

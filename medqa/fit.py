@@ -10,7 +10,7 @@ from medqa import prompts
 from medqa.damage import Lesson
 
 LABEL_WEIGHT = 1.0
-CANDIDATE_WEIGHT = 0.5
+CANDIDATE_WEIGHT = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ def lesson_rows(tok: Any, lessons: Sequence[Lesson], template: str, max_length: 
     The candidate is predicted too, at a low weight: without it a tiny model learns to compare far later. Rows longer
     than `max_length` are left out.
     """
+    return [row for some in batched(lessons, 500) for row in _rows(tok, some, template) if len(row.ids) <= max_length]
+
+
+def _rows(tok: Any, lessons: Sequence[Lesson], template: str) -> Iterator[Row]:
     texts, starts = [], []
     for lesson in lessons:
         asked = prompts.judge(template, "", lesson.reference, lesson.candidate)
@@ -55,7 +59,6 @@ def lesson_rows(tok: Any, lessons: Sequence[Lesson], template: str, max_length: 
             starts.append(text.rfind(lesson.candidate))
     encoded = tok(texts, return_offsets_mapping=True, add_special_tokens=False)
     count = len(prompts.CRITERIA)
-    rows = []
     for place in range(0, len(texts), count):
         ends = encoded.input_ids[place : place + count]
         prefix = len(commonprefix(ends))
@@ -66,9 +69,12 @@ def lesson_rows(tok: Any, lessons: Sequence[Lesson], template: str, max_length: 
             ids += end[prefix:]
             weights += [0.0] * (len(end) - prefix - 1) + [LABEL_WEIGHT]
             branches += [branch] * (len(end) - prefix)
-        if len(ids) <= max_length:
-            rows.append(Row(ids, weights, branches))
-    return rows
+        yield Row(ids, weights, branches)
+
+
+def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Slices of at most `size` items (itertools.batched comes with Python 3.12)."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def exactness(model: Any, rows: Sequence[Row], batch: int) -> float:
@@ -76,8 +82,8 @@ def exactness(model: Any, rows: Sequence[Row], batch: int) -> float:
     import torch
 
     right = total = 0
-    for start in range(0, len(rows), batch):
-        ids, weights, extra = _padded(rows[start : start + batch], model.config.pad_token_id)
+    for some in batched(rows, batch):
+        ids, weights, extra = _padded(some, model.config.pad_token_id)
         wanted = weights[:, 1:] == LABEL_WEIGHT
         with torch.inference_mode():
             likeliest = model(input_ids=ids[:, :-1], **extra).logits[wanted].argmax(-1)
@@ -87,7 +93,7 @@ def exactness(model: Any, rows: Sequence[Row], batch: int) -> float:
 
 
 def fit(model: Any, rows: Sequence[Row], steps: int, batch: int, learning_rate: float, seed: int, label: str) -> float:
-    """Train in place with AdamW and a one-cycle schedule on weighted next-token loss; returns the last tenth's mean loss.
+    """Train in place with AdamW and a one-cycle schedule on weighted next-token loss; returns the last mean loss.
 
     Rows are drawn in shuffled epochs and batched by length. bfloat16 arithmetic where the processor has it.
     """
@@ -137,7 +143,8 @@ def _padded(rows: Sequence[Row], pad: int) -> tuple[Any, Any, dict[str, Any]]:
     """Token ids and weights (rows × width), and the positions and mask that the branches ask for (one token less)."""
     import torch
 
-    width = max(len(row.ids) for row in rows)
+    # Few different widths: the processor's library keeps compiled code and scratch memory for each shape it has seen.
+    width = -(-max(len(row.ids) for row in rows) // 16) * 16 + 1
 
     def table(values: Sequence[list[Any]], fill: float) -> Any:
         return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])

@@ -163,6 +163,7 @@ def _ask(call: Callable, repo: str, revision: str) -> Any:
             if wait is None or not _passing(error):
                 raise UserError(_told(_root(error), repo, revision)) from error
             time.sleep(wait)
+    raise AssertionError("the last wait is None")
 
 
 def _root(error: BaseException) -> BaseException:

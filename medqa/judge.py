@@ -101,8 +101,9 @@ def expected(labels: Labels) -> float:
 
 def _score(labels: list[Labels], params: Params) -> Score:
     weights = params.criteria.model_dump()
-    mass = round(min(label.mass for label in labels), PLACES)
-    if mass < params.min_mass:
+    # NaN is no mass; and shares of no mass mean nothing, whatever the floor.
+    mass = round(min(label.mass if label.mass > 0 else 0.0 for label in labels), PLACES)
+    if mass == 0 or mass < params.min_mass:
         return Score(None, None, None, None, mass, f"label mass under {params.min_mass}")
     each = {name: expected(label) for name, label in zip(prompts.CRITERIA, labels, strict=True)}
     mean = sum(weights[name] * value for name, value in each.items()) / sum(weights.values())

@@ -10,24 +10,44 @@ import numpy as np
 from medqa.text import normal, words
 
 _STOP = frozenset(
-    "a an and are as at be by can for from has have in include includes is it its may of on or that the their this to "
-    "was were which with".split()
+    words(
+        "a an and are as at be by can for from has have in include includes is it its may of on or that the their this "
+        "to was were which with"
+    )
 )
-# How an answer names its option, strongest first; a bare letter counts only where it is all that is said.
+# A letter is an option's unless a word goes on (B-cell, A1c), or it reads as the article (A patient).
+_GOES_ON = r"because|since|as|is|was|would|or|and|but|not|rather|which|for|due|with"
+_LETTER = rf"(?<![\w'])(?:[B-D]|A(?! +(?!(?:{_GOES_ON})\b)(?-i:[a-z])))(?![\w']|-\w)"
+_LETTERS = rf"({_LETTER}(?:(?:[\s,/&()]|\b(?:or|and|option)\b)*{_LETTER})*+)"
+_FILLER = (
+    r"(?:[\s:=(\[-]|\b(?:is|are|was|be|would|should|could|might|may|must|the|this|that|to|question|here|most|likely|"
+    r"probably|clearly|correct|right|best|final|option|choice|letter|answer)\b)*+"
+)
+_WRONG = (
+    r"(?!\)?\s+(?:isn't|(?:is|was|would be|can be|seems)\s+(?:not|wrong|incorrect|false|unlikely|ruled|excluded))\b)"
+)
+# How an answer names its option, strongest first; a bare letter counts only where it is all that a line says.
 _SAYS = [
-    re.compile(r"\b(?:answer|option|choice)\b\s*(?:is|:|=)?\s*:?\s*\(?\\?(?:boxed\{|text\{)*([A-D])\b(?!')"),
-    re.compile(r"\\boxed\{(?:\\text\{)?\s*\(?([A-D])\b"),
-    re.compile(r"^\W*([A-D])(?:[.):]|\W*$)", re.MULTILINE),
+    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+    for pattern in (
+        rf"(?:\banswer\b|(?:not|n't) (?:option )?[A-D]\)?[,;]? (?:but|it is|it's)\b){_FILLER}{_LETTERS}{_WRONG}",
+        rf"(?:^|[.,;:!?(]|\b(?:that|so|thus|hence|therefore|and|but|think|option)\b)\s*\(?{_LETTERS}\)?"
+        r" (?:is|are|would be|seems) (?:(?:the|most|clearly) )*(?:correct|right|best|answer|true)\b",
+        rf"\b(?:option|choice|choose|select|pick|go with)\b{_FILLER}{_LETTERS}{_WRONG}",
+        rf"(?:^\W*|\b(?:it is|it's|think) ){_LETTERS}(?:[.):,;\]]|\s+[-–—]\s|\W*$)",
+    )
 ]
-_DENIES = re.compile(r"\b(?:not|isn't|never|rather than|except)\b[^.]{0,20}$", re.IGNORECASE)
+_DENIES = re.compile(r"(?:\b(?:not|never|than|except|neither|nor)|n't)\s+(?:the )?$", re.IGNORECASE)
+# LaTeX and Markdown around a letter; \boxed{C} says that C is the answer.
+_BOXED, _MARKUP = re.compile(r"\\boxed\b"), re.compile(r"\\[A-Za-z]+|[*_$`{}\\\"]")
 
 
 def covers(answer: str, point: str) -> bool:
-    """Whether an answer holds a key point: a short one word for word, a sentence by at least 60% of its content words."""
+    """Whether an answer holds a key point: a short one word for word, a sentence by 60% of its content words."""
     wanted = words(point)
     if len(wanted) <= 4:
         return f" {' '.join(wanted)} " in f" {normal(answer)} "
-    content = set(wanted) - _STOP
+    content = set(wanted) - _STOP or set(wanted)
     return len(content & set(words(answer))) >= 0.6 * len(content)
 
 
@@ -52,9 +72,10 @@ def repetition(answer: str) -> float:
 
 def choice(answer: str) -> str:
     """The letter A to D that an answer settles on, or '' if it names none, several, or only denies one."""
-    text = unicodedata.normalize("NFKC", answer)
+    text = _MARKUP.sub("", _BOXED.sub(" answer ", unicodedata.normalize("NFKC", answer))).replace("’", "'")
     for pattern in _SAYS:
-        found = {match[1] for match in pattern.finditer(text) if not _DENIES.search(text[: match.start(1)])}
+        named = [match[1] for match in pattern.finditer(text) if not _DENIES.search(text[: match.start()])]
+        found = {letter.upper() for some in named for letter in re.findall(r"\b[A-Da-d]\b", some)}
         if found:
             return found.pop() if len(found) == 1 else ""
     return ""

@@ -28,7 +28,7 @@ class Scratch(Section):
     source: Literal["scratch"]
     text: str
     vocabulary: Int = Field(ge=300, le=100_000)
-    width: Int = Field(ge=128, multiple_of=128)
+    width: Int = Field(ge=32, multiple_of=32)
     layers: Int = Field(ge=1, le=48)
     head: Int = Field(ge=16, multiple_of=16)
     steps: Int = Field(ge=1)

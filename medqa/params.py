@@ -55,7 +55,7 @@ Float = Annotated[float, BeforeValidator(_no_bool)]
 
 
 class Section(BaseModel):
-    """A section of params.yaml: no unknown key, no missing key, no infinite number. Text that is a number is a number."""
+    """A section of params.yaml: no unknown key, none missing, no infinite number. Text that is a number is one."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
@@ -100,12 +100,16 @@ def read(path: Path = PARAMS) -> dict[str, Any]:
     wrong += [f"{path}: section {key} is missing" for key in SECTIONS if key not in raw]
     checked = {}
     for key in [key for key in SECTIONS if key in raw]:
-        module, name = SECTIONS[key].split(":")
+        module, model = SECTIONS[key].split(":")
         try:
-            kind = getattr(importlib.import_module(module), name)
+            kind = getattr(importlib.import_module(module), model)
             checked[key] = TypeAdapter(kind).validate_python(raw[key])
         except ValidationError as error:
-            wrong += [_line(path, key, raw[key], item) for item in error.errors()]
+            told: dict[str, str] = {}
+            for name, message in (_told(key, raw[key], item) for item in error.errors()):
+                # The first thing that is wrong with a key is enough: the others often follow from it.
+                told.setdefault(name, f"{path}: {name} {message}")
+            wrong += told.values()
     if wrong:
         raise UserError("\n".join(wrong))
     return checked
@@ -133,7 +137,8 @@ def _parse(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _line(path: Path, name: str, raw: Any, item: dict[str, Any]) -> str:
+def _told(name: str, raw: Any, item: dict[str, Any]) -> tuple[str, str]:
+    """The full name of the key that one of pydantic's errors is about, and what to tell of it."""
     # Pydantic puts the tag of a chosen union member into the location; only keys of the file belong into the message.
     for part in item["loc"]:
         if isinstance(raw, dict) and part in raw:
@@ -141,11 +146,17 @@ def _line(path: Path, name: str, raw: Any, item: dict[str, Any]) -> str:
         elif item["type"] == "missing" and part == item["loc"][-1]:
             name = f"{name}.{part}"
     message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if item["type"] == "missing":
+    if item["type"].startswith("union_tag"):
+        key = item["ctx"]["discriminator"].strip("'")
+        name, raw = f"{name}.{key}", raw.get(key, raw)
+        message = f"must be one of {item['ctx'].get('expected_tags')}"
+    if item["type"] in ("missing", "union_tag_not_found"):
         message = "is missing"
+    elif item["type"] in ("model_type", "model_attributes_type"):
+        message = f"= {raw!r}: must hold keys of its own"
     elif not isinstance(raw, dict):
         message = f"= {raw!r}: {message}"
-    return f"{path}: {name} {message}"
+    return name, message
 
 
 def _unknown(key: str, known: Iterable[str]) -> str:

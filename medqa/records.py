@@ -138,11 +138,11 @@ R = TypeVar("R")
 def read(path: Path, kind: type[R]) -> Iterator[R]:
     """The records of a file, one by one. Raises UserError naming file and line for a torn or foreign row."""
     names = {field.name for field in fields(kind)}
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except ValueError:
                 row = None
             if not isinstance(row, dict) or row.keys() != names:
                 raise UserError(
@@ -173,9 +173,12 @@ def write(path: Path, rows: Iterable[Any]) -> int:
 
 
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
-    """Write metrics as JSON, floats rounded to 4 places so that a diff shows what moved and not noise."""
+    """Write metrics as JSON, floats rounded to 4 places so that a diff shows what moved and not noise.
+
+    Raises ValueError for NaN, which every diff would count as changed.
+    """
     with whole(path) as file:
-        file.write(json.dumps(_rounded(metrics), indent=2) + "\n")
+        file.write(json.dumps(_rounded(metrics), indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What SFT and DPO share: trainer arguments, a guard against broken numbers, a step curve, and a clean adapter on disk."""
+"""What SFT and DPO share: trainer arguments, a guard against broken numbers, a step curve, a clean adapter."""
 
 import json
 import math
@@ -72,7 +72,7 @@ def curve() -> Any:
             broken = [name for name in ("loss", "grad_norm") if not math.isfinite(logs.get(name, 0.0))]
             if broken:
                 raise UserError(
-                    f"step {state.global_step}: {broken[0]} is {logs[broken[0]]}; training ended and nothing was saved; "
+                    f"step {state.global_step}: {broken[0]} is {logs[broken[0]]}; training ended, nothing was saved; "
                     "lower learning_rate, or look at the rows of this step"
                 )
 

@@ -7,6 +7,7 @@ import codecs
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class Source:
     row: Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Asked:
     """A question with one answer (the SFT format) or two (the preference format), as published."""
 
@@ -50,7 +51,7 @@ class Asked:
 
 
 def read(path: Path) -> Iterator[Source]:
-    """The raw rows of a file, streamed. Raises UserError if there is no such file, it is empty, or it is torn for good."""
+    """The raw rows of a file, streamed. Raises UserError if it is not there, empty or torn for good."""
     if not path.is_file():
         raise UserError(
             f"{path} is not there; data.* in params.yaml names files relative to `corpus`, or absolute ones"
@@ -58,12 +59,15 @@ def read(path: Path) -> Iterator[Source]:
     if path.suffix == ".parquet":
         yield from _parquet(path)
         return
-    with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-        head = file.read(64).lstrip()
-        file.seek(0)
-        if not head:
-            raise UserError(f"{path} is empty; it should hold rows in UltraMedical's format")
-        yield from _array(path, file) if head.startswith(b"[") else _lines(path, file)
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+            head = file.read(64).lstrip()
+            file.seek(0)
+            if not head:
+                raise UserError(f"{path} is empty; it should hold rows in UltraMedical's format")
+            yield from _array(path, file) if head.startswith(b"[") else _lines(path, file)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path} is no gzip file that can be read: {error}") from None
 
 
 def sft(row: Any) -> Asked:
@@ -72,8 +76,8 @@ def sft(row: Any) -> Asked:
     if kind is None:
         raise ValueError("unknown type")
     prompt, answer = _turns(row.get("conversations"), "from", "value", "human", "gpt")
-    gold = row.get("answer") if isinstance(row.get("answer"), str) and row.get("answer") in LETTERS else ""
-    return Asked(_text(row, "id"), kind, prompt, answer, "", "", gold or "", "", ())
+    gold = row.get("answer") if row.get("answer") in tuple(LETTERS) else ""
+    return Asked(_text(row, "id"), kind, prompt, answer, "", "", gold, "", ())
 
 
 def preference(row: Any) -> Asked:
@@ -91,7 +95,8 @@ def preference(row: Any) -> Asked:
     metadata = row.get("metadata") if isinstance(row.get("metadata"), dict) else {}
     golden = metadata.get("golden_answer") if isinstance(metadata.get("golden_answer"), str) else ""
     letter = golden.strip() if golden.strip() in tuple(LETTERS) else ""
-    points = tuple(point for point in metadata.get("key_points") or () if isinstance(point, str) and words(point))
+    listed = metadata.get("key_points") if isinstance(metadata.get("key_points"), list) else []
+    points = tuple(point for point in listed if isinstance(point, str) and words(point))
     kind = "exam" if letter or len(options(prompt)) >= 3 else "literature" if _has_context(row, prompt) else "open"
     text = "" if letter or not words(golden) else golden
     return Asked(_text(row, "prompt_id"), kind, prompt, *texts, label_type, letter, text, points)
@@ -146,9 +151,10 @@ def _lines(path: Path, file: Any) -> Iterator[Source]:
     for number, line in enumerate(file, 1):
         if line.strip():
             try:
-                yield Source(path.name, number, json.loads(line.decode("utf-8")))
+                row = json.loads(line.decode("utf-8"))
             except ValueError:
-                yield Source(path.name, number, None)
+                row = None
+            yield Source(path.name, number, row if _sound(row) else None)
 
 
 def _array(path: Path, file: Any) -> Iterator[Source]:

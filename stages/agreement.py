@@ -15,7 +15,8 @@ def main(model: Path, labelled: Path, metrics: Path) -> str:
             lambda cases: judge.score(engine, cases, given["judge"]), rows, given["agreement"], given["seed"]
         )
     records.write_metrics(metrics, result)
-    return f"{result['pairs']} pairs, agreement {result['all']['agreement']:.3f} (longer wins {result['all']['longer_wins']:.3f})"
+    overall = result["all"]
+    return f"{result['pairs']} pairs, agreement {overall['agreement']:.3f} (longer wins {overall['longer_wins']:.3f})"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ import torch
 
 from medqa import engines, model, prompts
 
-QUESTIONS = [f"What are the symptoms of {name}?" for name in "asthma gout measles scurvy rickets mumps cholera".split()]
+QUESTIONS = [
+    f"What are the symptoms of {name}?"
+    for name in ["asthma", "gout", "measles", "scurvy", "rickets", "mumps", "cholera"]
+]
 QUESTIONS += [f"{question} Say it again: {question}" for question in QUESTIONS]
 
 

@@ -44,7 +44,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             at = at[key]
         at |= values
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"]):
+    for command in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"],
+    ):
         subprocess.run(["git", *command], cwd=folder, check=True)
     dvc(folder, "repro")
     return folder

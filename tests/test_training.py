@@ -20,7 +20,9 @@ SCHEDULE = {
     "activation_checkpointing": False,
 }
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0}
-EXAMPLES = [Example(f"e{n}", "open", f"What causes disease {n}?", f"Its causes include {n} bacteria.") for n in range(12)]
+EXAMPLES = [
+    Example(f"e{n}", "open", f"What causes disease {n}?", f"Its causes include {n} bacteria.") for n in range(12)
+]
 PAIRS = [Pair(f"p{n}", f"What causes disease {n}?", "bacteria and age", "nothing", 0.9, 0.1) for n in range(12)]
 
 
@@ -85,7 +87,9 @@ def test_a_loss_that_is_not_finite_ends_the_stage_and_saves_nothing(tiny_base, t
 
     monkeypatch.setattr(SFTTrainer, "compute_loss", broken)
     with pytest.raises(UserError, match="step 2: loss is nan"):
-        sft.train(tiny_base, EXAMPLES, sft.Params(**SCHEDULE, lora=LORA), "float32", 0, tmp_path / "sft", tmp_path / "c")
+        sft.train(
+            tiny_base, EXAMPLES, sft.Params(**SCHEDULE, lora=LORA), "float32", 0, tmp_path / "sft", tmp_path / "c"
+        )
     assert not (tmp_path / "sft").exists() and not (tmp_path / "c").exists()
 
 

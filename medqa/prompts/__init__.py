@@ -33,7 +33,7 @@ def reply(answer: str) -> Messages:
 
 
 def judge(template: str, question: str, reference: str, candidate: str) -> dict[str, Messages]:
-    """The messages that ask for a label, for each criterion. They differ only at their end, so that a prefix can be shared.
+    """The messages that ask for a label, for each criterion. They differ only at their end and share a prefix.
 
     `template` names a file of this folder. Raises FileNotFoundError if it is not there.
     """
@@ -43,7 +43,7 @@ def judge(template: str, question: str, reference: str, candidate: str) -> dict[
 
     def fill(criterion: str) -> str:
         # One pass, so that a brace in a text is never taken for a field.
-        return _FIELD.sub(lambda field: texts[field[1]] if field[1] in texts else criterion, body)
+        return _FIELD.sub(lambda field: texts.get(field[1], criterion), body)
 
     return {name: [{"role": "user", "content": fill(criteria[name])}] for name in CRITERIA}
 
@@ -66,4 +66,4 @@ Template = Annotated[str, AfterValidator(_known)]
 def _template(name: str) -> tuple[str, dict[str, str]]:
     body, _, criteria = (Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8").partition("\n---\n")
     pairs = [line.split(": ", 1) for line in criteria.splitlines() if line]
-    return body, {key: value for key, value in pairs}
+    return body, dict(pairs)

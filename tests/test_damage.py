@@ -1,0 +1,82 @@
+"""medqa.damage: the labels that a damaged answer deserves, and lessons that bear them out."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from medqa import damage, embedded
+from medqa.damage import Fact
+from medqa.text import normal
+
+CORPUS = Path(__file__).parents[1] / "medqa" / "corpus"
+FACT = Fact(
+    ("The signs include {points}.", "Seen are {points}."),
+    ("fever", "rash", "cough"),
+    ("gout", "anaemia", "vertigo", "oedema"),
+)
+JUNK = ["Something else.", "Drink tea."]
+
+
+@pytest.mark.parametrize(
+    ("right", "stated", "accuracy", "completeness", "key_points"),
+    [
+        ([True, True, True], 3, 4, 4, 4),
+        ([False, False, False], 3, 0, 0, 0),
+        ([False, False, False], 0, 0, 0, 0),
+        ([True, False, False], 1, 4, 1, 2),  # the first point is half of the rank weights 3, 2, 1
+        ([False, True, False], 1, 4, 1, 1),
+        ([False, False, True], 1, 4, 1, 1),
+        ([True, True, False], 2, 4, 3, 3),
+        ([True, True, False], 3, 3, 3, 3),
+        ([False, True, True], 3, 3, 3, 2),
+        ([True, False, False], 2, 2, 1, 2),
+        ([True, False, False], 3, 1, 1, 2),
+        ([True], 1, 4, 4, 4),
+    ],
+)
+def test_labels(right: list[bool], stated: int, accuracy: int, completeness: int, key_points: int) -> None:
+    wanted = {"accuracy": accuracy, "completeness": completeness, "key_points": key_points}
+    assert damage.labels(right, stated) == wanted
+
+
+@pytest.mark.parametrize(
+    ("form", "points", "text"),
+    [
+        ("Signs: {points}.", ("fever",), "Signs: fever."),
+        ("Signs: {points}.", ("fever", "rash"), "Signs: fever and rash."),
+        ("Signs: {points}.", ("fever", "rash", "cough"), "Signs: fever, rash and cough."),
+        ("{points}", ("It itches.", "It burns."), "It itches. It burns."),
+        ("Signs: {points}.", ("{points}", "{name}"), "Signs: {points} and {name}."),
+    ],
+)
+def test_worded(form: str, points: tuple[str, ...], text: str) -> None:
+    assert damage.worded(form, points) == text
+
+
+def test_labels_follow_from_the_text_and_nothing_else() -> None:
+    rng = random.Random(0)
+    seen = set()
+    for _ in range(2000):
+        lesson = damage.lesson(FACT, JUNK, rng)
+        assert lesson.reference == "The signs include fever, rash and cough."
+        said = normal(lesson.candidate).split()
+        right = [point in said for point in FACT.points]
+        stated = sum(right) + sum(point in said for point in FACT.wrong)
+        assert lesson.labels == damage.labels(right, stated), lesson.candidate
+        assert stated or lesson.candidate in JUNK
+        seen.add(tuple(lesson.labels.values()))
+    # Right, partly right, incomplete and worthless answers are all taught.
+    assert {(4, 4, 4), (0, 0, 0), (4, 1, 2), (3, 3, 3)} <= seen
+
+
+def test_the_same_seed_teaches_the_same_lesson() -> None:
+    one, two = (damage.lesson(FACT, JUNK, random.Random(5)) for _ in range(2))
+    assert one == two
+
+
+def test_embedded_facts_have_points_enough_and_no_point_on_both_sides() -> None:
+    for fact in embedded.facts(embedded.topics(CORPUS), 0):
+        assert len(set(fact.points)) == embedded.POINTS <= len(set(fact.wrong))
+        assert not set(fact.points) & set(fact.wrong)
+        assert all(form.count("{points}") == 1 for form in fact.forms)

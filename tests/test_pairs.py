@@ -1,0 +1,99 @@
+"""medqa.pairs: the best candidate against the worst, or the one reason why there is no pair."""
+
+import random
+from dataclasses import asdict
+
+import pytest
+
+from medqa import pairs
+from medqa.pairs import Params
+from medqa.records import Candidate, Judged, Pair, Score
+
+PARAMS = Params(min_margin=0.05)
+REASONS = ("unscored", "too_few", "empty", "same_text", "cut_off", "tie")
+
+
+def judged(question: str, sample: int, score: float | None, text: str, finish: str = "stop") -> Judged:
+    asked = Candidate(f"{question}#{sample}", question, sample, f"What is {question}?", "The reference.", text, finish)
+    given = Score(score, score, score, score, 0.9, "" if score is not None else "mass")
+    return Judged(**asdict(asked), **asdict(given))
+
+
+def question(name: str, *candidates: tuple) -> list[Judged]:
+    return [judged(name, sample, *candidate) for sample, candidate in enumerate(candidates)]
+
+
+TABLE = [
+    # candidates: (score, text, finish); then the texts of the pair, or the reason why there is none
+    ([(0.9, "good"), (0.1, "bad")], ("good", "bad")),
+    ([(0.1, "bad"), (0.9, "good")], ("good", "bad")),
+    ([(0.5, "so so"), (0.9, "good"), (0.1, "bad")], ("good", "bad")),
+    ([(0.9, "good"), (0.1, "bad", "length")], ("good", "bad")),
+    ([(0.9, "first"), (0.9, "second"), (0.1, "bad")], ("first", "bad")),
+    ([(0.9, "good"), (0.1, "bad"), (0.1, "bad too")], ("good", "bad too")),
+    ([(0.56, "good"), (0.5, "bad")], ("good", "bad")),
+    ([(0.5, "good"), (0.5, "bad")], "tie"),
+    ([(0.54, "good"), (0.5, "bad")], "tie"),
+    ([(0.05, "good"), (0.0, "bad")], "tie"),
+    ([(0.55, "good"), (0.5, "bad")], "tie"),  # exactly min_margin, but 0.55 - 0.5 > 0.05 in binary
+    ([(0.9, "good"), (None, "bad")], "unscored"),
+    ([(None, "good"), (None, "bad")], "unscored"),
+    ([(0.9, "good")], "too_few"),
+    ([(0.9, "good"), (0.0, "")], "empty"),
+    ([(0.9, "good"), (0.0, " ... ")], "empty"),
+    ([(0.0, ""), (0.0, "")], "empty"),
+    ([(0.9, "Chest pain."), (0.1, "chest  PAIN")], "same_text"),
+    ([(0.9, "good", "length"), (0.1, "bad")], "cut_off"),
+]
+
+
+@pytest.mark.parametrize(("candidates", "outcome"), TABLE)
+def test_rules(candidates: list[tuple], outcome: tuple[str, str] | str) -> None:
+    built, metrics = pairs.build(question("asthma", *candidates), PARAMS)
+    counts = {reason: metrics[f"left_out_{reason}"] for reason in REASONS}
+    if isinstance(outcome, str):
+        assert built == []
+        assert counts == {reason: int(reason == outcome) for reason in REASONS}
+    else:
+        scores = {text: score for score, text, *_ in candidates}
+        best, worst = outcome
+        assert built == [Pair("asthma", "What is asthma?", best, worst, scores[best], scores[worst])]
+        assert set(counts.values()) == {0}
+    assert metrics["questions"] == 1
+
+
+@pytest.mark.parametrize(("margin", "count"), [(0.0, 2), (0.1, 1), (0.4, 0)])
+def test_min_margin_is_exclusive(margin: float, count: int) -> None:
+    rows = question("a", (0.5, "x"), (0.4, "y")) + question("b", (0.5, "x"), (0.1, "y")) + question("c", (0, "x"), (0, "y"))
+    assert len(pairs.build(rows, Params(min_margin=margin))[0]) == count
+
+
+def test_every_question_is_a_pair_or_counted() -> None:
+    rows = [row for name, (some, _) in enumerate(TABLE) for row in question(f"q{name}", *some)]
+    built, metrics = pairs.build(rows, PARAMS)
+    assert metrics["questions"] == len(TABLE)
+    assert metrics["pairs"] == len(built) == sum(isinstance(outcome, tuple) for _, outcome in TABLE)
+    assert metrics["pairs"] + sum(metrics[f"left_out_{reason}"] for reason in REASONS) == len(TABLE)
+    for shuffle in range(3):
+        assert pairs.build(random.Random(shuffle).sample(rows, len(rows)), PARAMS) == (built, metrics)
+
+
+def test_means_over_the_pairs() -> None:
+    rows = question("a", (0.9, "one two three"), (0.1, "one")) + question("b", (0.8, "x"), (0.4, "y z"))
+    metrics = pairs.build(rows, PARAMS)[1]
+    assert metrics["margin_mean"] == pytest.approx(0.6)
+    assert metrics["chosen_longer"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("scores", "correlation"), [((0.1, 0.2, 0.3), 1), ((0.3, 0.2, 0.1), -1), ((0.2, 0.2, 0.2), 0), ((None, None, 0.1), 0)]
+)
+def test_correlation_of_score_and_length(scores: tuple[float | None, ...], correlation: float) -> None:
+    rows = question("a", *((score, "word " * length) for length, score in enumerate(scores, 1)))
+    assert pairs.build(rows, PARAMS)[1]["score_length_correlation"] == pytest.approx(correlation)
+
+
+def test_no_rows_are_no_pairs() -> None:
+    built, metrics = pairs.build([], PARAMS)
+    assert built == []
+    assert set(metrics.values()) == {0}

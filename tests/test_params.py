@@ -1,0 +1,157 @@
+"""medqa.params: each mistake in params.yaml is one clear line that names file, key, value and what is allowed."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from medqa import params
+from medqa.params import UserError
+
+ROOT = Path(__file__).parents[1]
+GONE = object()
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def changed(folder: Path, changes: dict[str, Any]) -> Path:
+    """A params.yaml like the repository's, but for the values under some keys (section.key) or without them."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for name, value in changes.items():
+        *parents, key = name.split(".")
+        place = raw
+        for parent in parents:
+            place = place[parent]
+        if value is GONE:
+            del place[key]
+        else:
+            place[key] = value
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def test_the_repositorys_own_file_is_right() -> None:
+    assert set(params.read()) == set(params.SECTIONS)
+    assert params.section("dpo").beta > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("dpo.beta", "0.2", 0.2),
+        ("dpo.beta", 1, 1.0),
+        ("sft.learning_rate", "2e-05", 2e-5),
+        ("generate.n", "3", 3),
+        ("generate.temperature", 0, 0.0),
+        ("generate.top_p", 1, 1.0),
+        ("pairs.min_margin", 0, 0.0),
+        ("data.max_sft", None, None),
+    ],
+)
+def test_text_that_is_a_number_is_a_number(tmp_path: Path, name: str, value: Any, wanted: Any) -> None:
+    section, key = name.split(".")
+    found = getattr(params.section(section, changed(tmp_path, {name: value})), key)
+    assert (found, type(found)) == (wanted, type(wanted))
+
+
+def test_a_number_as_yaml_reads_it(tmp_path: Path) -> None:
+    # PyYAML reads 2e-05 as text; DVC writes it so for -S sft.learning_rate=2e-5.
+    text = (ROOT / "params.yaml").read_text()
+    text = re.sub(r"learning_rate: \S+", "learning_rate: 2e-05", text)
+    assert isinstance(yaml.safe_load(text)["sft"]["learning_rate"], str)
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    assert params.section("sft", path).learning_rate == 2e-5
+
+
+MISTAKES = [
+    ("dpo.betta", 0.1, "dpo has an unknown key 'betta'; did you mean beta?"),
+    ("dpo.xyz", 0.1, "dpo has an unknown key 'xyz'; known are "),
+    ("sft.lora.rank", 8, "sft.lora has an unknown key 'rank'; known are r, alpha, dropout"),
+    ("models.base.widht", 128, "models.base has an unknown key 'widht'; did you mean width?"),
+    ("dpo.beta", GONE, "dpo.beta is missing"),
+    ("sft.lora.r", GONE, "sft.lora.r is missing"),
+    ("models.judge.template", GONE, "models.judge.template is missing"),
+    ("data.sft.source", GONE, "data.sft.source is missing"),
+    ("dpo.beta", -1, "dpo.beta = -1: should be greater than 0"),
+    ("dpo.beta", "abc", "dpo.beta = 'abc': should be a valid number"),
+    ("dpo.beta", None, "dpo.beta = None: should be a valid number"),
+    ("dpo.beta", True, "dpo.beta = True: must be a number"),
+    ("dpo.beta", float("nan"), "dpo.beta = nan: should be a finite number"),
+    ("sft.learning_rate", float("inf"), "sft.learning_rate = inf: should be "),
+    ("generate.top_p", 1.5, "generate.top_p = 1.5: should be less than or equal to 1"),
+    ("generate.temperature", [0.7], "generate.temperature = [0.7]: should be a valid number"),
+    ("generate.n", 2.5, "generate.n = 2.5: should be a valid integer"),
+    ("data.sft.source", "kaggle", "data.sft.source = 'kaggle': must be one of 'embedded', 'hub', 'files'"),
+    ("models.base.source", "ftp", "models.base.source = 'ftp': must be one of 'hub', 'scratch'"),
+    ("data.sft_kinds", ["essay"], "data.sft_kinds = ['essay']: should be 'open', 'exam' or 'literature'"),
+    ("data.sft_kinds", [], "data.sft_kinds = []: "),
+    ("data.max_sft", 0, "data.max_sft = 0: should be greater than or equal to 1"),
+    ("data.sft", 3, "data.sft = 3: must hold keys of its own"),
+    ("judge.template", "essay", "judge.template = 'essay': must be one of judge, judge-short"),
+    (
+        "judge.criteria",
+        {"accuracy": 0, "completeness": 0, "key_points": 0},
+        "judge.criteria at least one criterion needs a weight above 0",
+    ),
+    ("corpus", "no/such/folder", "corpus = 'no/such/folder': must be a folder that exists"),
+    ("seed", True, "seed = True: must be a number"),
+    ("seed", -1, "seed = -1: must be from 0 to "),
+    ("dtype", "int8", "dtype = 'int8': must be float32, bfloat16 or float16"),
+    ("dpoo", {}, "has an unknown key 'dpoo'; did you mean dpo?"),
+    ("dpo", GONE, "section dpo is missing"),
+    ("dpo", None, "dpo = None: must hold keys of its own"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), MISTAKES)
+def test_a_mistake_is_one_clear_line(tmp_path: Path, name: str, value: Any, message: str) -> None:
+    path = changed(tmp_path, {name: value})
+    with pytest.raises(UserError) as told:
+        params.read(path)
+    assert str(told.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(told.value)
+
+
+def test_a_mistake_in_one_section_stops_the_reader_of_another(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="dpo.beta"):
+        params.section("pairs", changed(tmp_path, {"dpo.beta": -1}))
+
+
+def test_several_mistakes_are_as_many_lines(tmp_path: Path) -> None:
+    path = changed(tmp_path, {"dpo.beta": -1, "generate.top_p": 1.5, "generate.n": 1, "pairs": GONE, "sft.epoch": 2})
+    with pytest.raises(UserError) as told:
+        params.read(path)
+    lines = str(told.value).splitlines()
+    assert len(lines) == 5
+    for name in ("dpo.beta", "generate.top_p", "generate.n", "section pairs", "'epoch'; did you mean epochs"):
+        assert sum(name in line for line in lines) == 1, name
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"dpo: [1, 2", "cannot be read as YAML: "),
+        (b"dpo:\n\tbeta: 1\n", "cannot be read as YAML: "),
+        (b"\xff\xfe\x00", "cannot be read as YAML: "),
+        (b"", "must hold sections (seed, "),
+        (b"# only a comment\n", "must hold sections (seed, "),
+        (b"- dpo\n", "must hold sections (seed, "),
+        (None, "is not there; copy a file of presets/ to it"),
+    ],
+    ids=["open bracket", "tab", "no UTF-8", "empty", "comment", "list", "no file"],
+)
+def test_a_file_that_is_no_params_is_one_clear_line(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as told:
+        params.read(path)
+    assert str(told.value).startswith(f"{path} {message}")
+    assert "\n" not in str(told.value)
