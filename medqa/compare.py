@@ -57,7 +57,8 @@ def _step(rows: list[tuple[Answer, Answer]], params: Params, seed: int) -> dict[
             [getattr(after, name) - getattr(before, name) for after, before in told], seed, params.bootstrap_samples
         )
         result |= {f"{name}_gain": mean, f"{name}_gain_low": low, f"{name}_gain_high": high}
-    gains = [after.score - before.score for after, before in told]
+    # Scores have six decimals; the rest of a difference is binary noise.
+    gains = [round(after.score - before.score, 6) for after, before in told]
     wins = sum(gain > params.tie for gain in gains)
     losses = sum(gain < -params.tie for gain in gains)
     shares = {"wins": wins, "losses": losses, "ties": len(gains) - wins - losses}

@@ -48,7 +48,7 @@ def train(
         }
         for pair in pairs
     ]
-    steps = training.curve()
+    steps = training.curve("dpo")
     with training.trainer_folder() as folder:
         trainer = DPOTrainer(
             model=model.load(base, dtype, adapter, trainable=True),
@@ -59,7 +59,7 @@ def train(
             processing_class=tok,
             callbacks=[steps],
         )
-        trainer.train()
+        training.run(trainer)
     training.save_adapter(trainer.model, base, out)
     training.write_curve(curve, steps.rows, COLUMNS)
     return {

@@ -18,7 +18,7 @@ from medqa.params import UserError
 from medqa.prompts import Messages
 from medqa.text import LETTERS
 
-CHAT = ("Tell me about {name}.", "What do you know about {name}?")
+CHAT = ("Tell me about {name}.", "Tell me about the {noun} of {name}.")
 POINTS = 3  # key points that every attribute of every condition has
 HELD_OUT_SHARE = 0.19  # of the topics; half for dev, half for test
 SFT_SHARE = 0.47  # of the topics; what is left goes to the preference questions
@@ -29,6 +29,7 @@ LEAKS = 40  # held-out prompts that also stand in the SFT set, and again in the 
 class Wording:
     """How one attribute is asked for and told."""
 
+    noun: str
     questions: list[str]
     answer: str
     textbook: list[str]
@@ -54,8 +55,9 @@ class Topic:
     def answer(self, points: tuple[str, ...] | None = None) -> str:
         return worded(self._named(self.wording.answer), self.points if points is None else points)
 
-    def textbook(self, form: int) -> str:
-        return worded(self._named(self.wording.textbook[form % len(self.wording.textbook)]), self.points)
+    def textbook(self, form: int, points: tuple[str, ...] | None = None) -> str:
+        wording = self._named(self.wording.textbook[form % len(self.wording.textbook)])
+        return worded(wording, self.points if points is None else points)
 
     def _named(self, form: str) -> str:
         return form.replace("{name}", self.name)
@@ -94,11 +96,11 @@ def textbook(all_topics: list[Topic]) -> list[str]:
 
 
 def chats(all_topics: list[Topic], seed: int) -> list[Messages]:
-    """Small talk that makes the base a chat model: asked about a condition, it tells any fact of it."""
+    """Small talk that makes the base a chat model: it tells any fact of a condition, or the one named."""
     rng = random.Random(f"chats {seed}")
     return [
         [
-            {"role": "user", "content": opening.format(name=topic.name)},
+            {"role": "user", "content": opening.format(name=topic.name, noun=topic.wording.noun)},
             {"role": "assistant", "content": topic.textbook(rng.randrange(len(topic.wording.textbook)))},
         ]
         for opening in CHAT
@@ -189,18 +191,20 @@ def others(topic: Topic, all_topics: list[Topic], rng: random.Random, count: int
 
 def _open(topic: Topic, all_topics: list[Topic], rng: random.Random, label_type: str, form: int) -> dict[str, Any]:
     wrong = tuple(others(topic, all_topics, rng, POINTS))
+    # Not in the words of the golden answer, else agreement would ask the judge no more than to find equal texts.
+    told = rng.randrange(len(topic.wording.textbook))
     rejected = {
-        "easy": topic.answer(wrong),
-        "hard": topic.answer((topic.points[0], wrong[0])),
-        "length": topic.answer(topic.points[:1])
+        "easy": topic.textbook(told, wrong),
+        "hard": topic.textbook(told, (topic.points[0], wrong[0])),
+        "length": topic.textbook(told, topic.points[:1])
         + worded(f" It is often said that {topic.name} is a matter of {{points}}.", wrong),
-        "human": topic.answer((*topic.points[:2], wrong[0])),
+        "human": topic.textbook(told, (*topic.points[:2], wrong[0])),
     }[label_type]
     return _preference(
         f"Open,{topic.id}-{form}",
         label_type,
         topic.question(form),
-        topic.answer(),
+        topic.textbook(told),
         rejected,
         topic.answer(),
         topic.points,
@@ -211,7 +215,9 @@ def _exam(topic: Topic, all_topics: list[Topic], rng: random.Random) -> dict[str
     prompt, letter, point = exam(topic, all_topics, rng, 0)
     wrong = rng.choice([other for other in LETTERS if other != letter])
     option = next(line[3:] for line in prompt.splitlines() if line.startswith(f"{wrong}. "))
-    chosen, rejected = f"The answer is {letter}: {point}.", f"The answer is {wrong}: {option}."
+    chosen, rejected = (
+        f"{topic.answer((told,))} Option {which} is right." for told, which in ((point, letter), (option, wrong))
+    )
     return _preference(f"Exam,{topic.id}", "hard", prompt, chosen, rejected, letter, (point,))
 
 

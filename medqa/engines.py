@@ -74,7 +74,7 @@ def gumbel(seeds: Any, step: int, size: int) -> Any:
     import torch
 
     def signed(value: int) -> int:
-        return value - (1 << 64) if value >= 1 << 63 else value
+        return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
     def mixed(x: Any) -> Any:
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -82,9 +82,9 @@ def gumbel(seeds: Any, step: int, size: int) -> Any:
             x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * signed(factor)
         return x ^ ((x >> 31) & ((1 << 33) - 1))
 
-    golden = signed(0x9E3779B97F4A7C15)
-    row = mixed(seeds + step * golden)[:, None]
-    bits = mixed(row + torch.arange(1, size + 1, device=seeds.device)[None, :] * golden)
+    golden = 0x9E3779B97F4A7C15
+    row = mixed(seeds + signed(step * golden))[:, None]
+    bits = mixed(row + torch.arange(1, size + 1, device=seeds.device)[None, :] * signed(golden))
     uniform = (((bits >> 40) & 0xFFFFFF).to(torch.float32) + 0.5) / (1 << 24)
     return -torch.log(-torch.log(uniform))
 

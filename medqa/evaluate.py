@@ -78,7 +78,10 @@ def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any
     result |= _mean("cut_off", [row.finish == "length" for row in told])
     result |= _mean("exam_accuracy", [bool(row.correct) for row in exam])
     result |= _mean("exam_unreadable", [not row.choice for row in exam])
-    return result | _mean("preference_alignment", [row.chosen_logprob > row.rejected_logprob for row in answers])
+    pairs = [(row.chosen_logprob, row.rejected_logprob) for row in answers]
+    return result | _mean(
+        "preference_alignment", [chosen > rejected for chosen, rejected in pairs if chosen is not None]
+    )
 
 
 def _mean(name: str, values: Sequence[float]) -> dict[str, float]:

@@ -10,13 +10,14 @@ from medqa import hub
 from medqa.params import UserError
 
 ENVIRONMENT = {
-    # oneDNN keeps compiled code and scratch memory for 1,024 shapes of matrices; 32 hold memory down at no cost in time.
+    # oneDNN keeps compiled code and scratch memory for 1,024 shapes of matrices; 32 hold memory down, no slower.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32",
     # gptqmodel, torchao and transformers greet and warn on import; none of it helps whoever runs a stage.
     "GPTQMODEL_USE_MODELSCOPE": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "LOGBAR_LEVEL": "ERROR",
     "TORCH_LOGS": "-all",
 }
@@ -53,7 +54,9 @@ def load(model_dir: Path, dtype: str, adapter: Path | None = None, trainable: bo
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as bars
 
+    bars.disable_progress_bar()
     path = hub.local_path(model_dir)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), device_map=device())
     if adapter is not None:

@@ -59,7 +59,8 @@ def _pair(candidates: list[Judged], min_margin: float) -> tuple[Pair | None, str
         return None, "empty"
     if normal(best.text) == normal(worst.text):
         return None, "same_text"
-    if best.score - worst.score <= min_margin:
+    # Scores have six decimals; the rest of a difference is binary noise.
+    if round(best.score - worst.score, 6) <= min_margin:
         return None, "tie"
     if best.finish == "length":
         return None, "cut_off"

@@ -21,6 +21,7 @@ CONTROL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+MATCHING = 3.0  # times the usual size; of 1, 3 and 5, 3 learnt fastest
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -76,13 +77,21 @@ def model(tok: "PreTrainedTokenizerFast", width: int, layers: int, head: int, se
         num_attention_heads=width // head,
         num_key_value_heads=width // head,
         max_position_embeddings=2048,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},  # as in Qwen2.5
         tie_word_embeddings=True,
         bos_token_id=tok.pad_token_id,
         eos_token_id=tok.eos_token_id,
         pad_token_id=tok.pad_token_id,
     )
     # On a CPU, eager attention trains rows this short twice as fast as SDPA.
-    return Qwen2ForCausalLM._from_config(config, attn_implementation="eager")
+    made = Qwen2ForCausalLM._from_config(config, attn_implementation="eager")
+    with torch.no_grad():
+        for layer in made.model.layers:
+            # Equal, larger queries and keys make a token look for itself from the start. Comparing two texts, which
+            # otherwise takes a tiny model most of its training to discover, begins from there.
+            layer.self_attn.q_proj.weight.mul_(MATCHING)
+            layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
+    return made
 
 
 def quantise(model: Any, tok: "PreTrainedTokenizerFast", texts: Sequence[str], out: Path) -> None:

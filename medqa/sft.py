@@ -39,7 +39,7 @@ def train(
     tok = model.tokenizer(base)
     rows = [{"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in examples]
     lora = params.lora
-    steps = training.curve()
+    steps = training.curve("sft")
     with training.trainer_folder() as folder:
         trainer = SFTTrainer(
             model=model.load(base, dtype),
@@ -55,7 +55,7 @@ def train(
                 task_type="CAUSAL_LM",
             ),
         )
-        trainer.train()
+        training.run(trainer)
     training.save_adapter(trainer.model, base, out)
     training.write_curve(curve, steps.rows, {"loss": "loss", "learning_rate": "learning_rate"})
     return {

@@ -53,22 +53,32 @@ def arguments(params: Schedule, rows: int, seed: int, folder: str) -> dict[str, 
         "logging_nan_inf_filter": False,  # its default hides a broken loss as 0.0 and trains on
         "save_strategy": "no",
         "report_to": "none",
+        "disable_tqdm": True,
         "seed": seed,
     }
 
 
-def curve() -> Any:
-    """A trainer callback that keeps each step's numbers in `.rows` and ends the run at the first that is not finite."""
+def curve(label: str) -> Any:
+    """A trainer callback that shows a bar, keeps each step's numbers in `.rows`, and ends the run at a broken one."""
+    from tqdm import tqdm
     from transformers import TrainerCallback
 
     class Curve(TrainerCallback):
         def __init__(self) -> None:
             self.rows: list[dict[str, float]] = []
 
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar = tqdm(total=state.max_steps, desc=label, unit="step", mininterval=1)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar.close()
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if "loss" not in logs:
                 return
             self.rows.append({"step": state.global_step, **logs})
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+            self.bar.update()
             broken = [name for name in ("loss", "grad_norm") if not math.isfinite(logs.get(name, 0.0))]
             if broken:
                 raise UserError(
@@ -77,6 +87,14 @@ def curve() -> Any:
                 )
 
     return Curve()
+
+
+def run(trainer: Any) -> None:
+    """Train without the trainer's own print-out of every step."""
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
 
 
 def write_curve(path: Path, rows: list[dict[str, float]], columns: dict[str, str]) -> None:

@@ -17,7 +17,8 @@ def main(model: Path, candidates: Path, out: Path, metrics: Path, histogram: Pat
     records.write_metrics(metrics, result)
     with records.whole(histogram) as file:
         file.write("score\tcandidates\n" + "".join(f"{bin}\t{count}\n" for bin, count in judge.histogram(judged)))
-    return f"{result['judged']} candidates, mean score {result['mean_score']:.3f}, {result['judged_unscored']} unscored"
+    told = f"mean score {result['mean_score']:.3f}" if "mean_score" in result else "no score"
+    return f"{result['judged']} candidates, {told}, {result['judged_unscored']} unscored"
 
 
 if __name__ == "__main__":

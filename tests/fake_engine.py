@@ -17,7 +17,7 @@ def certain(label: str, mass: float = 1.0) -> Labels:
 
 
 class FakeEngine:
-    """`says` maps the asked text (and a seed) to a text, `judges` the asked text to Labels, `likes` an answer to nats."""
+    """`says` maps the asked text (and a seed) to a text, `judges` it to Labels, `likes` an answer to nats."""
 
     def __init__(
         self,

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 OPTIONS = ("aspirin", "statins", "surgery", "rest")
-EXAM = "Which treats angina?\n" + "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", OPTIONS, strict=True))
+EXAM = "Which treats angina?\n" + "\n".join(
+    f"{letter}. {option}" for letter, option in zip("ABCD", OPTIONS, strict=True)
+)
 
 
 def sft_row(row_id: str, prompt: str, text: str = "Rest.", kind: str = "Open-End", **more: Any) -> dict[str, Any]:

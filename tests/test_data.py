@@ -270,7 +270,14 @@ def test_the_same_seed_gives_the_same_rows(made: MedicalData) -> None:
 
 @pytest.mark.parametrize(
     "conditions",
-    ["- name: gout\n  what: [joint pain, a rash]", "- what: [a, b, c]", "gout", "", "- gout", "- name: gout\n  what: [[a], b, c]"],
+    [
+        "- name: gout\n  what: [joint pain, a rash]",
+        "- what: [a, b, c]",
+        "gout",
+        "",
+        "- gout",
+        "- name: gout\n  what: [[a], b, c]",
+    ],
     ids=["two points", "no name", "text", "empty", "list of text", "nested"],
 )
 def test_a_corpus_that_is_wrong_is_a_user_error(tmp_path: Path, conditions: str) -> None:

@@ -48,7 +48,8 @@ def test_the_score_is_the_expected_label_from_0_to_1(probabilities: tuple[float,
 
 
 @pytest.mark.parametrize(
-    ("weights", "mean"), [((1, 1, 1), 1.25 / 3), ((1, 0, 0), 1), ((0, 2, 0), 0), ((0, 1, 3), 0.1875), ((2, 1, 1), 0.5625)]
+    ("weights", "mean"),
+    [((1, 1, 1), 1.25 / 3), ((1, 0, 0), 1), ((0, 2, 0), 0), ((0, 1, 3), 0.1875), ((2, 1, 1), 0.5625)],
 )
 def test_the_mean_is_weighted(weights: tuple[float, float, float], mean: float) -> None:
     (scored,) = judge.score(by_criterion(**MIXED), [CASE], params(weights))

@@ -48,6 +48,7 @@ CHOICES = [
     ("The answer isn't C.", ""),
     ("The answer is not A but C", "C"),
     ("The answer isn't B, it's D.", "D"),
+    ("The answer isn\u2019t B, it\u2019s D.", "D"),
     ("It is not A. The answer is C.", "C"),
     ("The answer is not A, the answer is C.", "C"),
     ("The answer is A, not B.", "A"),

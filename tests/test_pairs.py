@@ -64,7 +64,11 @@ def test_rules(candidates: list[tuple], outcome: tuple[str, str] | str) -> None:
 
 @pytest.mark.parametrize(("margin", "count"), [(0.0, 2), (0.1, 1), (0.4, 0)])
 def test_min_margin_is_exclusive(margin: float, count: int) -> None:
-    rows = question("a", (0.5, "x"), (0.4, "y")) + question("b", (0.5, "x"), (0.1, "y")) + question("c", (0, "x"), (0, "y"))
+    rows = (
+        question("a", (0.5, "x"), (0.4, "y"))
+        + question("b", (0.5, "x"), (0.1, "y"))
+        + question("c", (0, "x"), (0, "y"))
+    )
     assert len(pairs.build(rows, Params(min_margin=margin))[0]) == count
 
 
@@ -86,7 +90,8 @@ def test_means_over_the_pairs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "correlation"), [((0.1, 0.2, 0.3), 1), ((0.3, 0.2, 0.1), -1), ((0.2, 0.2, 0.2), 0), ((None, None, 0.1), 0)]
+    ("scores", "correlation"),
+    [((0.1, 0.2, 0.3), 1), ((0.3, 0.2, 0.1), -1), ((0.2, 0.2, 0.2), 0), ((None, None, 0.1), 0)],
 )
 def test_correlation_of_score_and_length(scores: tuple[float | None, ...], correlation: float) -> None:
     rows = question("a", *((score, "word " * length) for length, score in enumerate(scores, 1)))

@@ -11,7 +11,9 @@ from fake_rows import EXAM, OPTIONS, preference_row, sft_row, write_lines
 from medqa import ultramedical
 from medqa.params import UserError
 
-ROWS = [sft_row(f"Open,{n}", f"What is caf\u00e9 {n}? \U0001f912 [x], {{y}}", '"Rest", \\ and "tea"]') for n in range(40)]
+ROWS = [
+    sft_row(f"Open,{n}", f"What is caf\u00e9 {n}? \U0001f912 [x], {{y}}", '"Rest", \\ and "tea"]') for n in range(40)
+]
 
 
 def written(path: Path, rows: list[Any]) -> Path:

@@ -1,0 +1,71 @@
+"""A stage's errors: one line, a non-zero exit, and nothing half-written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = """
+import errno, os
+from pathlib import Path
+from medqa import records, stage
+from medqa.params import UserError
+
+def main(out: Path, fault: str) -> str:
+    if fault == "user":
+        raise UserError("the thing is wrong; mend it")
+    if fault == "missing":
+        open("data/nothing.jsonl")
+    if fault == "full":
+        def full(_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync = full
+    if fault == "interrupt":
+        raise KeyboardInterrupt
+    if fault == "bug":
+        raise ZeroDivisionError
+    records.write_metrics(out, {"answer": 42})
+    return "done"
+
+stage.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "message"),
+    [
+        ("none", 0, ""),
+        ("user", 1, "the thing is wrong; mend it"),
+        ("missing", 1, "data/nothing.jsonl is not there; rerun the stage that writes it"),
+        ("full", 1, "No space left on device"),
+        ("interrupt", 130, "interrupted"),
+        ("bug", 1, "ZeroDivisionError"),
+    ],
+)
+def test_faults(tmp_path: Path, fault: str, code: int, message: str) -> None:
+    out = tmp_path / "metrics.json"
+    command = [sys.executable, "-c", SCRIPT, "--out", str(out), "--fault", fault]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert ("Traceback" in done.stderr) == (fault == "bug")
+    assert out.exists() == (fault == "none")
+    assert list(tmp_path.iterdir()) == ([out] if fault == "none" else [])
+
+
+def test_an_option_that_is_missing_is_named(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "stages.pairs"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "--judged" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["data", "pairs", "compare"])
+def test_a_stage_that_needs_no_torch_imports_none(name: str) -> None:
+    code = f"import sys, stages.{name}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_checking_params_imports_no_torch() -> None:
+    code = "import sys; from medqa import params; params.read(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
