@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from medqa.prompts import LABELS
 
+STRANGE, WRONG, SHUFFLED, REWORDED, PADDED = 0.12, 0.08, 0.1, 0.5, 0.1  # shares of the lessons
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -23,11 +25,15 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Fact:
-    """Ways to word an answer ({points} stands in them), the points of the right one, and points that are wrong."""
+    """Ways to word an answer ({points} stands in them), the right points, wrong ones, and an answer to something else.
+
+    There are at least as many wrong points as right ones.
+    """
 
     forms: tuple[str, ...]
     points: tuple[str, ...]
     wrong: tuple[str, ...]
+    strange: str
 
 
 def labels(right: Sequence[bool], stated: int) -> dict[str, int]:
@@ -43,16 +49,13 @@ def labels(right: Sequence[bool], stated: int) -> dict[str, int]:
     return {name: round(share * top) for name, share in shares.items()}
 
 
-def lesson(fact: Fact, junk: Sequence[str], rng: random.Random) -> Lesson:
-    """One answer to a fact: some points kept, some wrong, some missing; or junk; or right and padded.
-
-    `junk` are texts that answer something else.
-    """
+def lesson(fact: Fact, rng: random.Random) -> Lesson:
+    """One answer to a fact: some points kept, some wrong, some missing; or all wrong, strange, or padded."""
     reference = worded(fact.forms[0], fact.points)
-    nothing = [False] * len(fact.points)
-    if rng.random() < 0.12:
-        return Lesson(reference, rng.choice(junk), labels(nothing, 0))
-    fates = [rng.choice(("keep", "keep", "wrong", "drop")) for _ in fact.points]
+    kind = rng.random()
+    if kind < STRANGE:
+        return Lesson(reference, fact.strange, labels([False] * len(fact.points), 0))
+    fates = [rng.choice(("keep", "keep", "wrong", "drop")) if kind > STRANGE + WRONG else "wrong" for _ in fact.points]
     if set(fates) == {"drop"}:
         fates[rng.randrange(len(fates))] = "wrong"
     wrong = iter(rng.sample(fact.wrong, len(fact.points)))
@@ -61,12 +64,12 @@ def lesson(fact: Fact, junk: Sequence[str], rng: random.Random) -> Lesson:
         for point, fate in zip(fact.points, fates, strict=True)
         if fate != "drop"
     ]
-    if rng.random() < 0.1:
+    if rng.random() < SHUFFLED:
         rng.shuffle(told)
-    text = worded(fact.forms[0] if rng.random() < 0.7 else rng.choice(fact.forms), told)
-    if rng.random() < 0.1:
+    text = worded(rng.choice(fact.forms) if rng.random() < REWORDED else fact.forms[0], told)
+    if rng.random() < PADDED:
         # Saying it again, or much beside it, earns nothing.
-        text = f"{text} {rng.choice([text, rng.choice(junk)])}"
+        text = f"{text} {rng.choice([text, fact.strange])}"
     return Lesson(reference, text, labels([fate == "keep" for fate in fates], len(told)))
 
 

@@ -18,7 +18,7 @@ from medqa.params import UserError
 from medqa.prompts import Messages
 from medqa.text import LETTERS
 
-CHAT = ("Tell me about {name}.", "Tell me about the {noun} of {name}.")
+CHAT = ("Tell me about {name}.", "What do you know about {name}?")
 POINTS = 3  # key points that every attribute of every condition has
 HELD_OUT_SHARE = 0.19  # of the topics; half for dev, half for test
 SFT_SHARE = 0.47  # of the topics; what is left goes to the preference questions
@@ -29,7 +29,6 @@ LEAKS = 40  # held-out prompts that also stand in the SFT set, and again in the 
 class Wording:
     """How one attribute is asked for and told."""
 
-    noun: str
     questions: list[str]
     answer: str
     textbook: list[str]
@@ -58,6 +57,10 @@ class Topic:
     def textbook(self, form: int, points: tuple[str, ...] | None = None) -> str:
         wording = self._named(self.wording.textbook[form % len(self.wording.textbook)])
         return worded(wording, self.points if points is None else points)
+
+    def forms(self) -> tuple[str, ...]:
+        """Ways to word an answer, the golden one first."""
+        return tuple(self._named(form) for form in (self.wording.answer, *self.wording.textbook))
 
     def _named(self, form: str) -> str:
         return form.replace("{name}", self.name)
@@ -96,11 +99,11 @@ def textbook(all_topics: list[Topic]) -> list[str]:
 
 
 def chats(all_topics: list[Topic], seed: int) -> list[Messages]:
-    """Small talk that makes the base a chat model: it tells any fact of a condition, or the one named."""
+    """Small talk that makes the base a chat model: asked about a condition, it tells any fact of it."""
     rng = random.Random(f"chats {seed}")
     return [
         [
-            {"role": "user", "content": opening.format(name=topic.name, noun=topic.wording.noun)},
+            {"role": "user", "content": opening.format(name=topic.name)},
             {"role": "assistant", "content": topic.textbook(rng.randrange(len(topic.wording.textbook)))},
         ]
         for opening in CHAT
@@ -108,15 +111,22 @@ def chats(all_topics: list[Topic], seed: int) -> list[Messages]:
     ]
 
 
-def facts(all_topics: list[Topic], seed: int) -> list[Fact]:
-    """References for the judge to learn on. Their points are drawn at random, so that it learns to compare."""
-    rng = random.Random(f"facts {seed}")
-    drawn = []
-    for topic in all_topics:
-        pool = rng.sample(others(topic, all_topics, rng, 4 * POINTS), 4 * POINTS)
-        forms = tuple(form.replace("{name}", topic.name) for form in (topic.wording.answer, *topic.wording.textbook))
-        drawn.append(Fact(forms, tuple(pool[:POINTS]), tuple(pool[POINTS:])))
-    return drawn
+def facts(all_topics: list[Topic], rng: random.Random) -> Iterator[Fact]:
+    """References for the judge to learn on, without end. Their points are drawn anew each time: a judge that is shown
+    true facts again and again learns them by heart instead of comparing two texts.
+    """
+    pools = {
+        t.attribute: sorted({p for o in all_topics if o.attribute == t.attribute for p in o.points}) for t in all_topics
+    }
+    kin = {t.name: [o for o in all_topics if o.name == t.name] for t in all_topics}
+    while True:
+        topic = rng.choice(all_topics)
+        other = rng.choice([o for o in kin[topic.name] if o.attribute != topic.attribute])
+        drawn = rng.sample(pools[topic.attribute], 2 * POINTS)
+        strange = tuple(rng.sample(pools[other.attribute], rng.randint(1, POINTS)))
+        yield Fact(
+            topic.forms(), tuple(drawn[:POINTS]), tuple(drawn[POINTS:]), worded(rng.choice(other.forms()), strange)
+        )
 
 
 def deal(all_topics: list[Topic], seed: int) -> dict[str, list[Topic]]:

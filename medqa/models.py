@@ -93,10 +93,10 @@ def scratch_judge(source: Judge, corpus: Path, seed: int, out: Path) -> dict[str
     read = reading.gather(source.text, corpus, seed)
     tok = scratch.tokenizer(read.wording, source.vocabulary)
     rng = random.Random(f"lessons {seed}")
-    junk = [text[: reading.POINT_CHARS] for text in rng.sample(read.wording, min(2000, len(read.wording)))]
-    drawn = [damage.lesson(rng.choice(read.facts), junk, rng) for _ in range(source.lessons + UNSEEN)]
+    drawn = [damage.lesson(next(read.facts), rng) for _ in range(source.lessons + UNSEEN)]
     rows = fit.lesson_rows(tok, drawn, source.template, source.max_length)
     trained = scratch.model(tok, source.width, source.layers, source.head, seed)
+    scratch.look_for_the_same(trained)
     loss = fit.fit(trained, rows[UNSEEN:], source.steps, source.batch_size, source.learning_rate, seed, "judge")
     exact = fit.exactness(trained, rows[:UNSEEN], source.batch_size)
     with scratch.staged(out) as folder:

@@ -1,6 +1,7 @@
 """What models from scratch read: the embedded corpus, or a file of the user's in UltraMedical's format."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ class Reading:
 
     texts: list[str]
     chats: list[Messages]
-    facts: list[Fact]
+    facts: Iterator[Fact]
     wording: list[str]
 
 
@@ -35,7 +36,10 @@ def _embedded(corpus: Path, seed: int) -> Reading:
     texts, chats = embedded.textbook(topics), embedded.chats(topics, seed)
     asked = [turn["value"] for row in embedded.sft_rows(topics, seed) for turn in row["conversations"]]
     return Reading(
-        texts, chats, embedded.facts(topics, seed), [*texts, *(chat[0]["content"] for chat in chats), *asked]
+        texts,
+        chats,
+        embedded.facts(topics, random.Random(f"facts {seed}")),
+        [*texts, *(chat[0]["content"] for chat in chats), *asked],
     )
 
 
@@ -50,18 +54,19 @@ def _file(path: Path, seed: int) -> Reading:
     whole = [points for points in sentences if len(points) >= POINTS]
     if len(whole) < 2:
         raise UserError(f"{path} must hold at least 2 rows with an answer of {POINTS} sentences, to train a model on")
-    rng = random.Random(f"reading {seed}")
-    facts = []
-    for index, points in enumerate(whole):
-        pool = (
-            [point for _ in range(WRONG) for point in rng.sample(whole[rng.randrange(index) - 1], 1)] if index else []
-        )
-        if len(set(pool) - set(points)) >= POINTS:
-            facts.append(Fact(("{points}",), tuple(points[:POINTS]), tuple(sorted(set(pool) - set(points)))))
     # A chat that goes on with a text teaches the format of turns and no answer.
     chats = [
         [{"role": "user", "content": points[0]}, {"role": "assistant", "content": " ".join(points[1:])}]
         for points in whole
     ]
     texts = [row.chosen for row in rows]
-    return Reading(texts, chats, facts, [*texts, *(row.prompt for row in rows)])
+    return Reading(texts, chats, _facts(whole, random.Random(f"facts {seed}")), [*texts, *(row.prompt for row in rows)])
+
+
+def _facts(answers: list[list[str]], rng: random.Random) -> Iterator[Fact]:
+    while True:
+        points = rng.choice(answers)[:POINTS]
+        wrong = {rng.choice(rng.choice(answers)) for _ in range(WRONG)} - set(points)
+        if len(wrong) > POINTS:
+            strange, *others = sorted(wrong)
+            yield Fact(("{points}",), tuple(points), tuple(others), strange)
