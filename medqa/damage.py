@@ -16,11 +16,15 @@ STRANGE, WRONG, SHUFFLED, REWORDED, PADDED = 0.12, 0.08, 0.1, 0.5, 0.1  # shares
 
 @dataclass(frozen=True)
 class Lesson:
-    """A reference, an answer to it, and the label for each criterion (0 is the lowest)."""
+    """A reference, an answer to it, the label for each criterion (0 is the lowest), and where the answer is right.
+
+    `points` are the points that the answer states: from which character to which, and whether that one is right.
+    """
 
     reference: str
     candidate: str
     labels: dict[str, int]
+    points: tuple[tuple[int, int, bool], ...]
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def lesson(fact: Fact, rng: random.Random) -> Lesson:
     reference = worded(fact.forms[0], fact.points)
     kind = rng.random()
     if kind < STRANGE:
-        return Lesson(reference, fact.strange, labels([False] * len(fact.points), 0))
+        return Lesson(reference, fact.strange, labels([False] * len(fact.points), 0), ())
     fates = [rng.choice(("keep", "keep", "wrong", "drop")) if kind > STRANGE + WRONG else "wrong" for _ in fact.points]
     if set(fates) == {"drop"}:
         fates[rng.randrange(len(fates))] = "wrong"
@@ -70,7 +74,8 @@ def lesson(fact: Fact, rng: random.Random) -> Lesson:
     if rng.random() < PADDED:
         # Saying it again, or much beside it, earns nothing.
         text = f"{text} {rng.choice([text, fact.strange])}"
-    return Lesson(reference, text, labels([fate == "keep" for fate in fates], len(told)))
+    places = tuple((text.find(point), text.find(point) + len(point), point in fact.points) for point in told)
+    return Lesson(reference, text, labels([fate == "keep" for fate in fates], len(told)), places)
 
 
 def worded(form: str, points: Sequence[str]) -> str:

@@ -9,21 +9,23 @@ from typing import Any
 from medqa import prompts
 from medqa.damage import Lesson
 
-LABEL_WEIGHT = 1.0
-CANDIDATE_WEIGHT = 1.0
+LABEL_WEIGHT = 3.0
+CANDIDATE_WEIGHT = 0.3
 
 
 @dataclass(frozen=True)
 class Row:
-    """Token ids, each one's weight as a target (0: only read), and its branch.
+    """Token ids, each one's weight as a target (0: only read), its branch and its mark.
 
-    Branch 0 is a common prefix. A token sees the prefix and its own branch, so that several endings of one prefix are
-    learnt from at the price of little more than one.
+    A mark is 1 for a token of a right point, 0 for one of a wrong point, -1 for any other. Branch 0 is a common prefix.
+    A token sees the prefix and its own branch, so that several endings are learnt from at the price of little more
+    than one.
     """
 
     ids: list[int]
     weights: list[float]
     branches: list[int]
+    marks: list[int]
 
 
 def pack(texts: Sequence[list[int]], length: int, passes: int, seed: int) -> list[Row]:
@@ -37,7 +39,7 @@ def pack(texts: Sequence[list[int]], length: int, passes: int, seed: int) -> lis
         rng.shuffle(order)
         stream = [token for text in order for token in text]
         rows += [stream[start : start + length] for start in range(0, len(stream), length)]
-    return [Row(row, [1.0] * len(row), [0] * len(row)) for row in rows if len(row) > 1]
+    return [Row(row, [1.0] * len(row), [0] * len(row), [-1] * len(row)) for row in rows if len(row) > 1]
 
 
 def lesson_rows(tok: Any, lessons: Sequence[Lesson], template: str, max_length: int) -> list[Row]:
@@ -65,11 +67,18 @@ def _rows(tok: Any, lessons: Sequence[Lesson], template: str) -> Iterator[Row]:
         shown = encoded.offset_mapping[place][:prefix]
         weights = [CANDIDATE_WEIGHT if begin >= starts[place] else 0.0 for begin, _ in shown]
         ids, branches = list(ends[0][:prefix]), [0] * prefix
+        marks = [_mark(begin - starts[place], end - starts[place], lessons[place // count]) for begin, end in shown]
         for branch, end in enumerate(ends, 1):
             ids += end[prefix:]
             weights += [0.0] * (len(end) - prefix - 1) + [LABEL_WEIGHT]
             branches += [branch] * (len(end) - prefix)
-        yield Row(ids, weights, branches)
+            marks += [-1] * (len(end) - prefix)
+        yield Row(ids, weights, branches, marks)
+
+
+def _mark(begin: int, end: int, lesson: Lesson) -> int:
+    # A token begins with the space before its word.
+    return next((int(right) for first, last, right in lesson.points if first - 1 <= begin and end <= last), -1)
 
 
 def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
@@ -78,16 +87,16 @@ def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def exactness(model: Any, rows: Sequence[Row], batch: int) -> float:
-    """Share of the labels (the tokens of weight LABEL_WEIGHT) that are the likeliest token."""
+    """Share of the labels (what is predicted in a branch) that are the likeliest token."""
     import torch
 
     right = total = 0
     for some in batched(rows, batch):
-        ids, weights, extra = _padded(some, model.config.pad_token_id)
-        wanted = weights[:, 1:] == LABEL_WEIGHT
+        table = _table(some, model.config.pad_token_id)
+        wanted = (table.weights[:, 1:] > 0) & (table.branches[:, 1:] > 0)
         with torch.inference_mode():
-            likeliest = model(input_ids=ids[:, :-1], **extra).logits[wanted].argmax(-1)
-        right += int((likeliest == ids[:, 1:][wanted]).sum())
+            likeliest = model(input_ids=table.ids[:, :-1], **table.extra).logits[wanted].argmax(-1)
+        right += int((likeliest == table.ids[:, 1:][wanted]).sum())
         total += int(wanted.sum())
     return right / total
 
@@ -98,21 +107,30 @@ def fit(model: Any, rows: Sequence[Row], steps: int, batch: int, learning_rate: 
     Rows are drawn in shuffled epochs and batched by length. bfloat16 arithmetic where the processor has it.
     """
     import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits as bce
+    from torch.nn.functional import cross_entropy
     from tqdm import tqdm
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+    # Told of each point whether it is right, a judge finds within minutes how to compare; from labels alone, in hours.
+    teacher = torch.nn.Linear(model.config.hidden_size, 1)
+    weights = [*model.parameters(), *teacher.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
     losses: list[float] = []
     model.train()
     batches = _batches(rows, steps, batch, random.Random(f"fit {seed}"))
     for chosen in tqdm(batches, total=steps, desc=label, unit="step", mininterval=2):
-        ids, weights, extra = _padded(chosen, model.config.pad_token_id)
-        wanted = weights[:, 1:] > 0
+        table = _table(chosen, model.config.pad_token_id)
+        wanted = table.weights[:, 1:] > 0
         with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
-            hidden = model.model(input_ids=ids[:, :-1], **extra).last_hidden_state
-            logits = model.lm_head(hidden[wanted])
-        each = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][wanted], reduction="none")
-        loss = (each * weights[:, 1:][wanted]).sum() / weights[:, 1:].sum()
+            out = model.model(input_ids=table.ids[:, :-1], output_hidden_states=True, **table.extra)
+            logits = model.lm_head(out.last_hidden_state[wanted])
+            marked = table.marks[:, :-1] >= 0
+            right = teacher(out.hidden_states[-2][marked])[:, 0]
+        each = cross_entropy(logits.float(), table.ids[:, 1:][wanted], reduction="none")
+        loss = (each * table.weights[:, 1:][wanted]).sum() / table.weights[:, 1:].sum()
+        if len(right):
+            loss = loss + bce(right.float(), table.marks[:, :-1][marked].float())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -139,23 +157,34 @@ def _batches(rows: Sequence[Row], steps: int, batch: int, rng: random.Random) ->
             yield [rows[index] for index in group]
 
 
-def _padded(rows: Sequence[Row], pad: int) -> tuple[Any, Any, dict[str, Any]]:
-    """Token ids and weights (rows × width), and the positions and mask that the branches ask for (one token less)."""
+@dataclass(frozen=True)
+class _Table:
+    """Rows as tensors (rows × width), and what their branches ask of a forward pass (one token less)."""
+
+    ids: Any
+    weights: Any
+    branches: Any
+    marks: Any
+    extra: dict[str, Any]
+
+
+def _table(rows: Sequence[Row], pad: int) -> _Table:
     import torch
 
     # Few different widths: the processor's library keeps compiled code and scratch memory for each shape it has seen.
     width = -(-max(len(row.ids) for row in rows) // 16) * 16 + 1
 
-    def table(values: Sequence[list[Any]], fill: float) -> Any:
+    def tensor(values: Sequence[list[Any]], fill: float) -> Any:
         return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])
 
-    ids, weights = table([row.ids for row in rows], pad), table([row.weights for row in rows], 0.0)
-    branches = table([row.branches for row in rows], 0)[:, :-1]
+    ids, weights = tensor([row.ids for row in rows], pad), tensor([row.weights for row in rows], 0.0)
+    branches, marks = tensor([row.branches for row in rows], 0), tensor([row.marks for row in rows], -1)
     if not branches.any():
-        return ids, weights, {}
-    prefix = (branches == 0).long().cummin(-1).values
-    same = branches[:, :, None] == branches[:, None, :]
+        return _Table(ids, weights, branches, marks, {})
+    read = branches[:, :-1]
+    prefix = (read == 0).long().cummin(-1).values
+    same = read[:, :, None] == read[:, None, :]
     seen = (same | prefix[:, None, :].bool()) & torch.ones(width - 1, width - 1, dtype=torch.bool).tril()
     positions = (seen.sum(-1) - 1).clamp(min=0)
     mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
-    return ids, weights, {"position_ids": positions, "attention_mask": mask}
+    return _Table(ids, weights, branches, marks, {"position_ids": positions, "attention_mask": mask})

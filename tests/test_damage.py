@@ -1,6 +1,7 @@
 """medqa.damage: the labels that a damaged answer deserves, and lessons that bear them out."""
 
 import random
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ FACT = Fact(
     ("The signs include {points}.", "Seen are {points}."),
     ("fever", "rash", "cough"),
     ("gout", "anaemia", "vertigo", "oedema"),
+    "Drink tea.",
 )
-JUNK = ["Something else.", "Drink tea."]
 
 
 @pytest.mark.parametrize(
@@ -58,25 +59,28 @@ def test_labels_follow_from_the_text_and_nothing_else() -> None:
     rng = random.Random(0)
     seen = set()
     for _ in range(2000):
-        lesson = damage.lesson(FACT, JUNK, rng)
+        lesson = damage.lesson(FACT, rng)
         assert lesson.reference == "The signs include fever, rash and cough."
         said = normal(lesson.candidate).split()
         right = [point in said for point in FACT.points]
         stated = sum(right) + sum(point in said for point in FACT.wrong)
         assert lesson.labels == damage.labels(right, stated), lesson.candidate
-        assert stated or lesson.candidate in JUNK
+        assert stated or lesson.candidate == FACT.strange
         seen.add(tuple(lesson.labels.values()))
     # Right, partly right, incomplete and worthless answers are all taught.
     assert {(4, 4, 4), (0, 0, 0), (4, 1, 2), (3, 3, 3)} <= seen
 
 
 def test_the_same_seed_teaches_the_same_lesson() -> None:
-    one, two = (damage.lesson(FACT, JUNK, random.Random(5)) for _ in range(2))
+    one, two = (damage.lesson(FACT, random.Random(5)) for _ in range(2))
     assert one == two
 
 
 def test_embedded_facts_have_points_enough_and_no_point_on_both_sides() -> None:
-    for fact in embedded.facts(embedded.topics(CORPUS), 0):
+    drawn = list(islice(embedded.facts(embedded.topics(CORPUS), random.Random(0)), 500))
+    for fact in drawn:
         assert len(set(fact.points)) == embedded.POINTS <= len(set(fact.wrong))
         assert not set(fact.points) & set(fact.wrong)
         assert all(form.count("{points}") == 1 for form in fact.forms)
+    # Points that came again and again under one condition would be learnt by heart.
+    assert len({(fact.forms, fact.points) for fact in drawn}) == len(drawn)

@@ -1,0 +1,1 @@
+"""Tests, a file a module, and the pipeline end to end."""
