@@ -43,8 +43,9 @@ def test_a_branch_sees_the_prefix_and_itself_only(tok) -> None:
     lesson = damage.lesson(next(islice(facts, 3, None)), random.Random(0))
     (row,) = fit.lesson_rows(tok, [lesson], "judge-short", 2000)
     net = scratch.model(tok, 64, 2, 32, seed=0).eval()
-    ids, weights, branches, extra = fit._padded([row], 0)
-    together = net(input_ids=ids[:, :-1], **extra).logits[(weights[:, 1:] > 0) & (branches[:, 1:] > 0)]
+    table = fit._table([row], 0)
+    labels = (table.weights[:, 1:] > 0) & (table.branches[:, 1:] > 0)
+    together = net(input_ids=table.ids[:, :-1], **table.extra).logits[labels]
     asked = prompts.judge("judge-short", "", lesson.reference, lesson.candidate)
     for name, logits in zip(prompts.CRITERIA, together, strict=True):
         text = tok.apply_chat_template(asked[name], tokenize=False, add_generation_prompt=True)
@@ -59,6 +60,16 @@ def test_every_label_of_a_row_is_the_lessons(tok) -> None:
         targets = zip(row.ids, row.weights, row.branches, strict=True)
         told = [tok.decode([token]) for token, weight, branch in targets if weight and branch]
         assert told == [prompts.LABELS[lesson.labels[name]] for name in prompts.CRITERIA]
+
+
+def test_marks_stand_on_the_tokens_of_the_points(tok) -> None:
+    facts = embedded.facts(embedded.topics(CORPUS), random.Random(2))
+    lessons = [damage.lesson(fact, random.Random(n)) for n, fact in enumerate(islice(facts, 20))]
+    for lesson, row in zip(lessons, fit.lesson_rows(tok, lessons, "judge-short", 2000), strict=True):
+        for wanted in (True, False):
+            told = "".join(lesson.candidate[first:last] for first, last, right in lesson.points if right == wanted)
+            marked = [token for token, mark in zip(row.ids, row.marks, strict=True) if mark == int(wanted)]
+            assert tok.decode(marked).replace(" ", "") == told.replace(" ", "")
 
 
 def test_packing_keeps_every_token() -> None:
