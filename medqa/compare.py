@@ -40,11 +40,11 @@ def compare(answers: dict[str, Sequence[Answer]], params: Params, seed: int) -> 
 def write_table(path: Path, answers: dict[str, Sequence[Answer]]) -> None:
     """Write a TSV with a row for each model and measure, for `dvc plots` to draw."""
     with records.whole(path) as file:
-        file.write("model\tmeasure\tmean\n")
-        for name, rows in answers.items():
-            told = [row for row in rows if row.correct is None and row.score is not None]
-            for measure in MEASURES:
-                file.write(f"{name}\t{measure}\t{fmean(getattr(row, measure) for row in told) if told else 0:.4f}\n")
+        file.write("measure\tmean\n")
+        for measure in MEASURES:
+            for name, rows in answers.items():
+                told = [getattr(row, measure) for row in rows if row.correct is None and row.score is not None]
+                file.write(f"{measure} of {name}\t{fmean(told) if told else 0:.4f}\n")
 
 
 def _step(rows: list[tuple[Answer, Answer]], params: Params, seed: int) -> dict[str, Any]:

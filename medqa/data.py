@@ -65,6 +65,13 @@ class Params(Section):
     max_labelled: Limit
     max_bad_share: Float = Field(ge=0, le=1)
 
+    def files(self) -> dict[str, str]:
+        """The files that it names, by key, relative to `corpus`."""
+        files = {"sft.path": self.sft.path} if isinstance(self.sft, SftFile) else {}
+        if isinstance(self.preference, PreferenceFiles):
+            files |= {f"preference.{split}": getattr(self.preference, split) for split in SPLITS}
+        return files
+
 
 @dataclass
 class MedicalData:

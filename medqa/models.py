@@ -1,15 +1,17 @@
 """Where a model directory comes from: pinned on the Hub, or trained from scratch on text that is at hand."""
 
+import math
 import random
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medqa import damage, fit, reading, scratch
 from medqa.params import Float, Int, Section
 from medqa.prompts import Template
 
+PASSES = 4  # ways to string the texts together before the first comes again
 CALIBRATION_ROWS = 48  # texts that GPTQ measures its rounding on
 UNSEEN = 1000  # lessons kept back to measure the judge on
 
@@ -28,7 +30,7 @@ class Scratch(Section):
     source: Literal["scratch"]
     text: str
     vocabulary: Int = Field(ge=300, le=100_000)
-    width: Int = Field(ge=32, multiple_of=32)
+    width: Int = Field(ge=128, multiple_of=128)  # GPTQ's group size
     layers: Int = Field(ge=1, le=48)
     head: Int = Field(ge=16, multiple_of=16)
     steps: Int = Field(ge=1)
@@ -36,10 +38,17 @@ class Scratch(Section):
     learning_rate: Float = Field(gt=0, lt=1)
     max_length: Int = Field(ge=16, le=2048)
 
+    @model_validator(mode="after")
+    def _heads(self) -> "Scratch":
+        if self.width % self.head:
+            raise ValueError(f"width {self.width} must be a multiple of head {self.head}")
+        return self
+
 
 class Judge(Scratch):
     """A tiny judge; `template` is the prompt it learns to be asked with."""
 
+    width: Int = Field(ge=32, multiple_of=32)
     template: Template
     lessons: Int = Field(ge=1)
 
@@ -53,6 +62,12 @@ class Params(Section):
 
     base: Source
     judge: JudgeSource
+
+    def files(self) -> dict[str, str]:
+        """The files that it names, by key, relative to `corpus`."""
+        sources = {"base": self.base, "judge": self.judge}
+        texts = {f"{name}.text": source.text for name, source in sources.items() if isinstance(source, Scratch)}
+        return {name: text for name, text in texts.items() if text != "embedded"}
 
 
 def make(source: Hub | Scratch, corpus: Path, seed: int, out: Path) -> dict[str, Any]:
@@ -79,7 +94,8 @@ def scratch_base(source: Scratch, corpus: Path, seed: int, out: Path) -> dict[st
     tok = scratch.tokenizer(read.wording, source.vocabulary)
     chats = tok.apply_chat_template(read.chats, tokenize=False)
     documents = [ids + [tok.pad_token_id] for ids in tok([*read.texts, *chats]).input_ids]
-    rows = fit.pack(documents, source.max_length, passes=4, seed=seed)
+    needed = source.steps * source.batch_size * source.max_length / sum(map(len, documents))
+    rows = fit.pack(documents, source.max_length, passes=min(PASSES, math.ceil(needed)), seed=seed)
     trained = scratch.model(tok, source.width, source.layers, source.head, seed)
     loss = fit.fit(trained, rows, source.steps, source.batch_size, source.learning_rate, seed, "base")
     sample = [tok.decode(row.ids) for row in rows[:CALIBRATION_ROWS]]

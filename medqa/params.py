@@ -110,6 +110,10 @@ def read(path: Path = PARAMS) -> dict[str, Any]:
                 # The first thing that is wrong with a key is enough: the others often follow from it.
                 told.setdefault(name, f"{path}: {name} {message}")
             wrong += told.values()
+    if not wrong:
+        named = {f"{key}.{name}": file for key in ("models", "data") for name, file in checked[key].files().items()}
+        missing = {name: file for name, file in named.items() if not (Path(checked["corpus"]) / file).is_file()}
+        wrong = [f"{path}: {name} = {file!r}: no such file in {checked['corpus']}" for name, file in missing.items()]
     if wrong:
         raise UserError("\n".join(wrong))
     return checked

@@ -4,8 +4,10 @@ import argparse
 import errno
 import inspect
 import os
+import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,12 @@ def run(main: Callable[..., str]) -> None:
     options = vars(parser.parse_args())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     quiet()
+    started = time.monotonic()
     stage = Path(sys.argv[0]).stem
     try:
-        print(f"{stage}: {main(**options)}", flush=True)
+        told = main(**options)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # of kilobytes
+        print(f"{stage}: {told} ({time.monotonic() - started:.0f} s, peak memory {peak:.1f} GB)", flush=True)
     except UserError as error:
         fail(stage, str(error), 1)
     except FileNotFoundError as error:

@@ -155,3 +155,13 @@ def test_a_file_that_is_no_params_is_one_clear_line(tmp_path: Path, content: byt
         params.read(path)
     assert str(told.value).startswith(f"{path} {message}")
     assert "\n" not in str(told.value)
+
+
+def test_a_file_that_is_not_there_is_named_before_any_work(tmp_path: Path) -> None:
+    files = {"source": "files", "path": "nothing.jsonl"}
+    with pytest.raises(UserError) as error:
+        params.read(changed(tmp_path, {"data.sft": files, "models.base.text": "none.jsonl"}))
+    assert str(error.value).splitlines() == [
+        f"{tmp_path}/params.yaml: models.base.text = 'none.jsonl': no such file in medqa/corpus",
+        f"{tmp_path}/params.yaml: data.sft.path = 'nothing.jsonl': no such file in medqa/corpus",
+    ]

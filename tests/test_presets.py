@@ -12,8 +12,12 @@ PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda path: path.name)
-def test_it_parses(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_it_parses(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("medqa/corpus", "data/raw"):
+        Path(folder).mkdir(parents=True)
+    for name in ("sft.jsonl", "preference_train.json", "preference_dev.json", "preference_test.json"):
+        Path("data/raw", name).touch()
     given = params.read(path)
     assert given.keys() == params.SECTIONS.keys()
     judge = given["models"].judge
