@@ -32,6 +32,9 @@ class Sampling(Section):
     max_new_tokens: Int = Field(ge=1)
 
 
+LOGIT_ROWS = 256  # tokens whose logits are held at once
+
+
 @dataclass(frozen=True)
 class Completion:
     """One answer; `finish` is `stop`, or `length` if the token limit cut it off."""
@@ -150,18 +153,31 @@ class Transformers:
             positions = (mask.cumsum(-1) - 1).clamp(min=0)
             told = (positions >= asked_lengths[:, None]) & (mask > 0)
             with torch.inference_mode():
-                logits = self.model(**batch, position_ids=positions, use_cache=False).logits[:, :-1]
-            each = logits.float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
-            return (each.double() * told[:, 1:]).sum(-1).tolist()
+                hidden = self.model.get_decoder()(**batch, position_ids=positions, use_cache=False).last_hidden_state
+                return [
+                    self._logprob(states[:-1][wanted[1:]], row[1:][wanted[1:]])
+                    for states, row, wanted in zip(hidden, ids, told, strict=True)
+                ]
 
-        return self._in_batches(turns, run)
+        # Given answers are as long as people make them, and attention takes memory by the square of the length.
+        return self._in_batches(turns, run, max(1, self.batch_size // 8))
 
-    def _in_batches(self, asked: Sequence[Messages], run: Callable[[list[int]], list[Any]]) -> list[Any]:
+    def _logprob(self, hidden: Any, ids: Any) -> float:
+        # Logits of a long answer over a real vocabulary would take gigabytes at once.
+        head, total = self.model.get_output_embeddings(), 0.0
+        for states, wanted in zip(hidden.split(LOGIT_ROWS), ids.split(LOGIT_ROWS), strict=True):
+            total += float(head(states).float().log_softmax(-1).gather(-1, wanted[:, None]).double().sum())
+        return total
+
+    def _in_batches(
+        self, asked: Sequence[Messages], run: Callable[[list[int]], list[Any]], size: int | None = None
+    ) -> list[Any]:
+        size = size or self.batch_size
         order = sorted(range(len(asked)), key=lambda index: (sum(len(m["content"]) for m in asked[index]), index))
         results: list[Any] = [None] * len(asked)
         # Longest first: if a batch does not fit into memory, that shows at once.
-        for end in range(len(order), 0, -self.batch_size):
-            chosen = order[max(0, end - self.batch_size) : end]
+        for end in range(len(order), 0, -size):
+            chosen = order[max(0, end - size) : end]
             for index, result in zip(chosen, run(chosen), strict=True):
                 results[index] = result
             self.progress(len(chosen))
