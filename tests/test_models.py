@@ -9,7 +9,7 @@ import torch
 
 from medqa import damage, embedded, fit, model, prompts, reading, scratch
 from medqa.params import UserError
-from tests.conftest import CORPUS
+from conftest import CORPUS
 
 
 @pytest.fixture(scope="module")

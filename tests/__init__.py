@@ -1,1 +1,0 @@
-"""Tests, a file a module, and the pipeline end to end."""
