@@ -6,10 +6,10 @@ from itertools import islice
 
 import pytest
 import torch
+from conftest import CORPUS
 
 from medqa import damage, embedded, fit, model, prompts, reading, scratch
 from medqa.params import UserError
-from conftest import CORPUS
 
 
 @pytest.fixture(scope="module")
