@@ -128,21 +128,29 @@ def test_a_second_repro_runs_nothing(project: Path) -> None:
     assert (project / "dvc.lock").read_bytes() == lock
 
 
-def test_one_parameter_reruns_only_what_follows_it(project: Path) -> None:
-    planned = {
-        "dpo.beta=0.2": {"dpo", "evaluate@dpo", "compare"},
-        "pairs.min_margin=0.1": {"pairs", "dpo", "evaluate@dpo", "compare"},
-        "generate.temperature=0.9": {"generate", "judge", "pairs", "dpo", "evaluate@dpo", "compare"},
+def test_a_parameter_starts_at_its_own_stage(project: Path) -> None:
+    judged = {"judge", "agreement", *(f"evaluate@{name}" for name in ("base", "sft", "dpo"))}
+    # A dry run tells what has changed, not yet what follows from it.
+    starts = {
+        "dpo.beta": {"dpo"},
+        "pairs.min_margin": {"pairs"},
+        "judge.min_mass": judged,
+        "generate.temperature": {"generate"},
+        "sft.epochs": {"sft"},
+        "compute.judge_batch_size": set(),
     }
     original = (project / "params.yaml").read_text()
-    for change, expected in planned.items():
-        name, value = change.split("=")
+    for name, expected in starts.items():
         params = yaml.safe_load(original)
         section, key = name.split(".")
-        params[section][key] = float(value)
+        params[section][key] = 1 if params[section][key] != 1 else 2
         (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-        assert ran(dvc(project, "repro", "--dry")) == expected, change
+        assert ran(dvc(project, "repro", "--dry")) == expected, name
     (project / "params.yaml").write_text(original)
+
+
+def test_an_experiment_runs_what_follows_and_nothing_else(project: Path) -> None:
+    assert ran(dvc(project, "exp", "run", "--temp", "-S", "dpo.beta=0.2")) == {"dpo", "evaluate@dpo", "compare"}
 
 
 def test_plots_and_metrics_are_drawn(project: Path) -> None:
