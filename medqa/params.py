@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import yaml
 from pydantic import (
@@ -89,8 +89,6 @@ def _corpus(value: str) -> str:
 Seed = Annotated[Int, AfterValidator(_seed)]
 Dtype = Annotated[str, AfterValidator(_dtype)]
 Corpus = Annotated[str, AfterValidator(_corpus)]
-
-T = TypeVar("T", bound=Section)
 
 
 def read(path: Path = PARAMS) -> dict[str, Any]:
