@@ -73,6 +73,19 @@ class Quarantined:
 
 
 @dataclass(frozen=True)
+class Fate:
+    """What became of a source row, once for each output it could have gone to (data/fates.jsonl)."""
+
+    id: str  # output:source:file:line
+    output: str  # sft, questions, held_out or labelled
+    row: str  # the id that the source gives the row; of a kept row, its id in the output
+    kind: str  # one of KINDS; empty where the row could not be read
+    label_type: str  # empty for SFT rows, and where the row could not be read
+    fate: str  # kept, quarantined, other_kind, leaked, nearly_leaked, duplicate or over_limit
+    because: str  # the row that a leaked or duplicate one stands beside; the reason of a quarantined one
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One sampled answer (data/candidates.jsonl); its id is question_id#sample."""
 
@@ -94,6 +107,7 @@ class Score:
     key_points: float | None
     score: float | None  # their weighted mean
     mass: float  # the least probability that the labels held together, over the criteria
+    hidden: int  # characters of question, reference and answer that were cut out because they were too long
     unscored: str  # why there is no score; empty where there is one
 
 
@@ -130,6 +144,38 @@ class Answer(Score):
     correct: bool | None  # none where the question has no options
     chosen_logprob: float | None  # sum over the tokens of the answer that people chose; none where there is none
     rejected_logprob: float | None
+    chosen_tokens: int | None  # how many that sum is over
+    judge: str  # the model that gave the scores
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """A labelled pair as the judge and the base model see it (data/agreement.jsonl)."""
+
+    id: str
+    label_type: str
+    chosen_score: float | None
+    rejected_score: float | None
+    mass: float  # the lesser of the two sides
+    chosen_words: int
+    rejected_words: int
+    chosen_logprob: float  # under the base model, as in Answer
+    rejected_logprob: float
+    with_reference: bool
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """An attempt to fool the judge beside the honest texts for the same question (data/attacks.jsonl)."""
+
+    id: str  # labelled pair#attack
+    attack: str  # its name in medqa/attacks.yaml
+    kind: str  # key, verdict or padding
+    text: str
+    score: float | None
+    plain_score: float | None  # of the poor answer that it pads or argues for; none where it uses no answer
+    honest_score: float | None  # of the answer that people chose
+    reference_score: float | None  # of the reference itself, given as an answer
 
 
 R = TypeVar("R")
