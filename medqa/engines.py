@@ -52,6 +52,14 @@ class Labels:
     mass: float
 
 
+@dataclass(frozen=True)
+class Likelihood:
+    """The log-probability of an answer with its end-of-turn token, in nats, summed over its `tokens`."""
+
+    nats: float
+    tokens: int
+
+
 class Engine(Protocol):
     """Results come in the order of what was asked, one for each."""
 
@@ -59,7 +67,7 @@ class Engine(Protocol):
 
     def label_probabilities(self, asked: Sequence[Messages], labels: Sequence[str]) -> list[Labels]: ...
 
-    def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[float]: ...
+    def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]: ...
 
 
 def sample_seed(seed: int, question_id: str, sample: int) -> int:
@@ -140,13 +148,13 @@ class Transformers:
 
         return self._in_batches(asked, run)
 
-    def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[float]:
-        """The log-probability of each answer with its end-of-turn token, in nats, summed over its tokens."""
+    def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]:
+        """The likelihood of each answer after what was asked."""
         import torch
 
         turns = [[*messages, *reply(answer)] for messages, answer in zip(asked, answers, strict=True)]
 
-        def run(chosen: list[int]) -> list[float]:
+        def run(chosen: list[int]) -> list[Likelihood]:
             batch = self._batch([turns[index] for index in chosen], answered=True)
             ids, mask = batch["input_ids"], batch["attention_mask"]
             asked_lengths = self._batch([asked[index] for index in chosen])["attention_mask"].sum(-1)
@@ -155,19 +163,19 @@ class Transformers:
             with torch.inference_mode():
                 hidden = self.model.get_decoder()(**batch, position_ids=positions, use_cache=False).last_hidden_state
                 return [
-                    self._logprob(states[:-1][wanted[1:]], row[1:][wanted[1:]])
+                    self._likelihood(states[:-1][wanted[1:]], row[1:][wanted[1:]])
                     for states, row, wanted in zip(hidden, ids, told, strict=True)
                 ]
 
         # Given answers are as long as people make them, and attention takes memory by the square of the length.
         return self._in_batches(turns, run, max(1, self.batch_size // 8))
 
-    def _logprob(self, hidden: Any, ids: Any) -> float:
+    def _likelihood(self, hidden: Any, ids: Any) -> Likelihood:
         # Logits of a long answer over a real vocabulary would take gigabytes at once.
         head, total = self.model.get_output_embeddings(), 0.0
         for states, wanted in zip(hidden.split(LOGIT_ROWS), ids.split(LOGIT_ROWS), strict=True):
             total += float(head(states).float().log_softmax(-1).gather(-1, wanted[:, None]).double().sum())
-        return total
+        return Likelihood(total, len(ids))
 
     def _in_batches(
         self, asked: Sequence[Messages], run: Callable[[list[int]], list[Any]], size: int | None = None

@@ -28,6 +28,7 @@ def evaluate_model(
     score: Callable[[list[tuple[str, str, str]]], list[Score]],
     held_out: Sequence[HeldOut],
     params: Params,
+    judge_name: str,
 ) -> list[Answer]:
     """A measured answer to each held-out question. `score` judges (question, reference, answer) triples."""
     asked = [prompts.ask(row.question) for row in held_out]
@@ -36,7 +37,14 @@ def evaluate_model(
     sides = [policy.answer_logprobs(asked, [getattr(row, side) for row in held_out]) for side in ("chosen", "rejected")]
     scores = score([(row.question, row.reference, answer.text) for row, answer in zip(held_out, given, strict=True)])
     return [
-        Answer(**asdict(judged), **measured(row, answer), chosen_logprob=chosen, rejected_logprob=rejected)
+        Answer(
+            **asdict(judged),
+            **measured(row, answer),
+            chosen_logprob=chosen.nats,
+            rejected_logprob=rejected.nats,
+            chosen_tokens=chosen.tokens,
+            judge=judge_name,
+        )
         for row, answer, judged, chosen, rejected in zip(held_out, given, scores, *sides, strict=True)
     ]
 

@@ -22,7 +22,7 @@ PLACES = 6  # decimals of a score in a file: beyond them the order of additions 
 # What is judged: a question, the reference and the answer.
 Case = tuple[str, str, str]
 
-_WORST = Score(0.0, 0.0, 0.0, 0.0, 1.0, "")
+_WORST = Score(0.0, 0.0, 0.0, 0.0, 1.0, 0, "")
 
 
 class Criteria(Section):
@@ -67,7 +67,12 @@ def score(engine: Engine, cases: Sequence[Case], params: Params) -> list[Score]:
     ]
     flat = [messages for criteria in asked for messages in criteria]
     answers = iter(engine.label_probabilities(flat, prompts.LABELS) if flat else [])
-    return [_score([next(answers) for _ in criteria], params) if criteria else _WORST for criteria in asked]
+    return [
+        _score([next(answers) for _ in criteria], params, sum(hidden(text, params.max_chars) for text in case))
+        if criteria
+        else _WORST
+        for case, criteria in zip(cases, asked, strict=True)
+    ]
 
 
 def histogram(judged: Sequence[Judged]) -> list[tuple[str, int]]:
@@ -83,6 +88,7 @@ def summary(judged: Sequence[Judged]) -> dict[str, float]:
     if scored:
         for name in (*prompts.CRITERIA, "score"):
             result[f"mean_{name}"] = fmean(getattr(row, name) for row in scored)
+        result["judged_shortened"] = sum(row.hidden > 0 for row in judged)
         result["least_mass"] = min(row.mass for row in scored)
     return result
 
@@ -93,23 +99,29 @@ def shorten(text: str, max_chars: int) -> str:
     return text if len(text) <= max_chars else f"{text[:half]}...{text[-half:]}"
 
 
+def hidden(text: str, max_chars: int) -> int:
+    """How many characters of a text `shorten` leaves out."""
+    return 0 if len(text) <= max_chars else len(text) - 2 * ((max_chars - 3) // 2)
+
+
 def expected(labels: Labels) -> float:
     """The expected label, the lowest label at 0 and the highest at 1."""
     top = len(labels.probabilities) - 1
     return sum(place * share for place, share in enumerate(labels.probabilities)) / top
 
 
-def _score(labels: list[Labels], params: Params) -> Score:
+def _score(labels: list[Labels], params: Params, hidden: int) -> Score:
     weights = params.criteria.model_dump()
     # NaN is no mass; and shares of no mass mean nothing, whatever the floor.
     mass = round(min(label.mass if label.mass > 0 else 0.0 for label in labels), PLACES)
     if mass == 0 or mass < params.min_mass:
-        return Score(None, None, None, None, mass, f"label mass under {params.min_mass}")
+        return Score(None, None, None, None, mass, hidden, f"label mass under {params.min_mass}")
     each = {name: expected(label) for name, label in zip(prompts.CRITERIA, labels, strict=True)}
     mean = sum(weights[name] * value for name, value in each.items()) / sum(weights.values())
     return Score(
         **{name: round(value, PLACES) for name, value in each.items()},
         score=round(mean, PLACES),
         mass=mass,
+        hidden=hidden,
         unscored="",
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from medqa.engines import Completion, Labels
+from medqa.engines import Completion, Labels, Likelihood
 from medqa.prompts import LABELS
 
 
@@ -42,5 +42,5 @@ class FakeEngine:
         self.asked += [messages[-1]["content"] for messages in asked]
         return [self.judges(messages[-1]["content"]) for messages in asked]
 
-    def answer_logprobs(self, asked: Sequence[Any], answers: Sequence[str]) -> list[float]:
-        return [self.likes(answer) for _, answer in zip(asked, answers, strict=True)]
+    def answer_logprobs(self, asked: Sequence[Any], answers: Sequence[str]) -> list[Likelihood]:
+        return [Likelihood(self.likes(answer), len(answer.split())) for _, answer in zip(asked, answers, strict=True)]
