@@ -73,6 +73,16 @@ class Quarantined:
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """A lesson that a judge from scratch never saw, and what it says of it (models/judge/unseen.jsonl)."""
+
+    id: str
+    text: str
+    wanted: tuple[str, ...]  # the label it deserves, a criterion each
+    told: tuple[str, ...]  # the label that the judge finds likeliest
+
+
+@dataclass(frozen=True)
 class Fate:
     """What became of a source row, once for each output it could have gone to (data/fates.jsonl)."""
 
@@ -224,7 +234,7 @@ def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
     Raises ValueError for NaN, which every diff would count as changed.
     """
     with whole(path) as file:
-        file.write(json.dumps(_rounded(metrics), indent=2, allow_nan=False) + "\n")
+        file.write(json.dumps(rounded(metrics), indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager
@@ -242,7 +252,8 @@ def whole(path: Path) -> Iterator[TextIO]:
         part.unlink(missing_ok=True)
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Metrics with their floats rounded to 4 places, as they are stored."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     return round(value, 4) + 0.0 if isinstance(value, float) else value

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,19 @@ def write_curve(path: Path, rows: list[dict[str, float]], columns: dict[str, str
             file.write("\t".join([str(row["step"]), *(f"{row[name]:.6g}" for name in columns)]) + "\n")
 
 
-def tail_mean(rows: list[dict[str, float]], name: str) -> float:
+def read_curve(path: Path) -> dict[str, list[float]]:
+    """The columns of a step curve. Raises UserError if it holds no step."""
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise UserError(f"{path} holds no step; rerun the stage that writes it")
+    columns = zip(*(map(float, line.split("\t")) for line in lines), strict=True)
+    return {name: list(column) for name, column in zip(header.split("\t"), columns, strict=True)}
+
+
+def tail_mean(values: Sequence[float]) -> float:
     """The mean over the last tenth of the steps, at least one."""
-    tail = rows[-max(1, len(rows) // 10) :]
-    return sum(row[name] for row in tail) / len(tail)
+    tail = values[-max(1, len(values) // 10) :]
+    return sum(tail) / len(tail)
 
 
 def save_adapter(model: Any, base: Path, out: Path) -> None:

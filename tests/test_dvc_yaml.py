@@ -12,13 +12,17 @@ PLUMBING = {"medqa/__init__.py", "medqa/params.py", "medqa/stage.py"}
 
 
 def stages() -> dict[str, dict]:
-    """The stages of dvc.yaml, those under foreach once for each item."""
+    """The stages of dvc.yaml, those under foreach once for each item, or each key of a section of params.yaml."""
     found = {}
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
         if "foreach" not in stage:
             found[name] = stage
-        for item in stage.get("foreach", []):
-            found[f"{name}@{item}"] = yaml.safe_load(yaml.dump(stage["do"]).replace("${item}", item))
+            continue
+        items = stage["foreach"]
+        for item in params[items[2:-1]] if isinstance(items, str) else items:
+            text = yaml.dump(stage["do"]).replace("${item}", item).replace("${key}", item)
+            found[f"{name}@{item}"] = yaml.safe_load(text)
     return found
 
 
@@ -58,6 +62,7 @@ def imports(path: str, seen: set[str] | None = None) -> set[str]:
 def test_deps_are_the_imports(name: str) -> None:
     script = f"stages/{name.split('@')[0]}.py"
     needed = imports(script) | {script}
+    needed |= {data for path in needed if (ROOT / (data := path.replace(".py", ".yaml"))).is_file()}
     needed = {"medqa/prompts" if path.startswith("medqa/prompts/") else path for path in needed}
     declared = {dep for dep in stages()[name]["deps"] if dep.startswith(("medqa/", "stages/"))}
     assert declared == needed

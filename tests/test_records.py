@@ -15,7 +15,7 @@ ROWS = [
     Example("a", "exam", "Which?\nA. x", "A"),
 ]
 HELD_OUT = HeldOut("1", "open", "q", "r", ("fever", "rash"), "", "c", "r")
-JUDGED = Judged("q#0", "q", 0, "q", "r", "t", "stop", None, None, None, None, 0.1, "label mass under 0.5")
+JUDGED = Judged("q#0", "q", 0, "q", "r", "t", "stop", None, None, None, None, 0.1, 0, "label mass under 0.5")
 
 
 def names(folder: Path) -> list[str]:

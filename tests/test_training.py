@@ -29,18 +29,16 @@ PAIRS = [Pair(f"p{n}", f"What causes disease {n}?", "bacteria and age", "nothing
 @pytest.fixture(scope="module")
 def tuned(tiny_base, tmp_path_factory):
     out = tmp_path_factory.mktemp("sft")
-    result = sft.train(
-        tiny_base, EXAMPLES, sft.Params(**SCHEDULE, lora=LORA), "float32", 0, out / "sft", out / "sft.tsv"
-    )
-    return out, result
+    sft.train(tiny_base, EXAMPLES, sft.Params(**SCHEDULE, lora=LORA), "float32", 0, out / "sft", out / "sft.tsv")
+    return out, sft.summary(len(EXAMPLES), out / "sft.tsv")
 
 
 @pytest.fixture(scope="module")
 def preferred(tiny_base, tuned, tmp_path_factory):
     out = tmp_path_factory.mktemp("dpo")
     params = dpo.Params(**SCHEDULE, beta=0.1, loss_type="sigmoid", sft_weight=0.0)
-    result = dpo.train(tiny_base, tuned[0] / "sft", PAIRS, params, "float32", 0, out / "dpo", out / "dpo.tsv")
-    return out, result
+    dpo.train(tiny_base, tuned[0] / "sft", PAIRS, params, "float32", 0, out / "dpo", out / "dpo.tsv")
+    return out, dpo.summary(len(PAIRS), out / "dpo.tsv")
 
 
 def test_sft_learns_and_writes_its_curve(tuned) -> None:
