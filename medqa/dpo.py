@@ -20,11 +20,29 @@ COLUMNS = {
 }
 
 
+LossType = Literal[
+    "sigmoid",
+    "sigmoid_norm",
+    "ipo",
+    "hinge",
+    "robust",
+    "exo_pair",
+    "nca_pair",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+]  # all of TRL's that compare two answers
+
+
 class Params(training.Schedule):
     """Section `dpo` of params.yaml."""
 
     beta: Float = Field(gt=0)
-    loss_type: Literal["sigmoid", "ipo", "hinge", "robust", "exo_pair", "apo_zero", "apo_down"]
+    loss_type: LossType
     sft_weight: Float = Field(ge=0)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import get_args
 
 import pytest
 from safetensors.torch import load_file
@@ -60,6 +61,15 @@ def test_dpo_begins_at_its_reference(preferred) -> None:
     assert result["first_loss"] == pytest.approx(math.log(2), abs=1e-3)
     assert result["first_margin"] == pytest.approx(0, abs=1e-6)
     assert result["final_margin"] > 0
+
+
+@pytest.mark.parametrize("loss_type", get_args(dpo.LossType))
+def test_every_loss_type_trains(tiny_base, tuned, tmp_path, loss_type) -> None:
+    params = dpo.Params(**SCHEDULE, beta=0.1, loss_type=loss_type, sft_weight=0.1)
+    dpo.train(tiny_base, tuned[0] / "sft", PAIRS[:4], params, "float32", 0, tmp_path / "dpo", tmp_path / "dpo.tsv")
+    assert math.isfinite(dpo.summary(4, tmp_path / "dpo.tsv")["final_loss"])
+    before, after = (load_file(path / "adapter_model.safetensors") for path in (tuned[0] / "sft", tmp_path / "dpo"))
+    assert any((before[name] != after[name]).any() for name in before)
 
 
 def test_only_the_final_adapter_is_saved_and_it_loads(preferred, tuned, tiny_base) -> None:
