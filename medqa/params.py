@@ -36,6 +36,7 @@ SECTIONS = {
     "evaluate": "medqa.evaluate:Params",
     "agreement": "medqa.agreement:Params",
     "compare": "medqa.compare:Params",
+    "report": "medqa.report:Params",
     "compute": "medqa.engines:Params",
 }
 
