@@ -26,7 +26,7 @@ class Params(Section):
     bootstrap_samples: Int = Field(ge=100)
 
 
-def agree(score: Judge, base: Engine, labelled: Sequence[Labelled]) -> list[Agreed]:
+def agree(score: Judge, base: Engine, labelled: Sequence[Labelled], judge_name: str) -> list[Agreed]:
     """Each labelled pair with both sides judged, and their log-probabilities under the base model.
 
     The reference is never the chosen answer itself, else the judge would only have to compare texts.
@@ -47,6 +47,7 @@ def agree(score: Judge, base: Engine, labelled: Sequence[Labelled]) -> list[Agre
             chosen_logprob=chosen_likely.nats,
             rejected_logprob=rejected_likely.nats,
             with_reference=bool(row.reference),
+            judge=judge_name,
         )
         for row, chosen, rejected, chosen_likely, rejected_likely in zip(labelled, *scores, *likely, strict=True)
     ]
@@ -90,6 +91,7 @@ def summary(agreed: Sequence[Agreed], attacked: Sequence[Attacked], params: Para
     """
     scored = [row for row in agreed if row.chosen_score is not None and row.rejected_score is not None]
     result: dict[str, Any] = {
+        "judge": ", ".join(sorted({row.judge for row in agreed})),
         "pairs": len(agreed),
         "unscored": len(agreed) - len(scored),
         "without_reference": sum(not row.with_reference for row in agreed),

@@ -65,11 +65,16 @@ def identity(model_dir: Path) -> str:
     """What a model directory holds, in one word: repo@commit of a pin, or the beginning of the weights' sha256."""
     if (model_dir / "pin.json").is_file():
         repo, commit, _ = _read_pin(model_dir / "pin.json")
-        return f"{repo}@{commit[:12]}"
+        return f"{repo}@{commit}"
     weights = sorted(model_dir.glob("*.safetensors"))
     if not weights:
         raise UserError(f"{model_dir} holds neither *.safetensors nor pin.json: rerun the stage `models`.")
     return hashlib.sha256("".join(map(_digest, weights)).encode()).hexdigest()[:12]
+
+
+def described(model_dir: Path) -> str:
+    """A model as the metrics name it: its directory's name and what that holds."""
+    return f"{model_dir.name} ({identity(model_dir)})"
 
 
 def fetch_dataset(repo: str, revision: str, patterns: list[str]) -> tuple[str, list[Path]]:

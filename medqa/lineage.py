@@ -1,7 +1,6 @@
 """Where a run's results come from: stages in order, which models they were made with, and what the files hold."""
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,18 +61,6 @@ def _ordered(left: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return done
 
 
-def model(folder: Path) -> str:
-    """What a model directory holds: repo@commit of a pin, or the short SHA-256 of its weights."""
-    if (folder / "pin.json").is_file():
-        pin = json.loads((folder / "pin.json").read_text(encoding="utf-8"))
-        return f"{pin['repo']}@{pin['commit']}"
-    weights = sorted(folder.glob("*.safetensors"))
-    # Each file's digest goes into that of the model, so that a model in shards is one thing.
-    digests = [_digest(path) for path in weights]
-    whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    return f"sha256 {whole[:SHORT]}" if weights else "no weights"
-
-
 def files(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     """Rows and short SHA-256 of JSON lines files, from the files themselves."""
     return [{"name": name, **_file(folder / f"{name}.jsonl")} for name in names]
@@ -86,8 +73,3 @@ def _file(path: Path) -> dict[str, Any]:
             digest.update(block)
             rows += block.count(b"\n")
     return {"rows": rows, "sha256": digest.hexdigest()[:SHORT], "bytes": path.stat().st_size}
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -172,6 +172,7 @@ class Agreed:
     chosen_logprob: float  # under the base model, as in Answer
     rejected_logprob: float
     with_reference: bool
+    judge: str  # the model that gave the scores
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from medqa import browse, charts, figures, lineage, page, records, tables
+from medqa import browse, charts, figures, hub, lineage, page, records, tables
 from medqa.params import Int, Section
 from medqa.records import Attacked
 
@@ -67,7 +67,7 @@ def build(run: Folders, given: dict[str, Any]) -> str:
             "compare": measured["compare"],
             "agreement": measured["agreement"],
             "judge_name": measured["evaluate/dpo"].get("judge", ""),
-            "models": {name: lineage.model(run.models / name) for name in MODELS},
+            "models": {name: hub.identity(run.models / name) for name in MODELS},
             "made": {name: _made(measured, name) for name in MODELS},
             "stages": lineage.stages(run.pipeline, shown),
             "files": lineage.files(run.data, DATA),

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from medqa import agreement, attacks, engines, judge, params, records, stage
+from medqa import agreement, attacks, engines, hub, judge, params, records, stage
 
 
 def main(model: Path, base: Path, labelled: Path, agreed: Path, attacked: Path, metrics: Path) -> str:
@@ -21,7 +21,7 @@ def main(model: Path, base: Path, labelled: Path, agreed: Path, attacked: Path, 
         def score(cases: list[judge.Case]) -> list[records.Score]:
             return judge.score(grader, cases, given["judge"])
 
-        records.write(agreed, agreement.agree(score, policy, rows))
+        records.write(agreed, agreement.agree(score, policy, rows, hub.described(model)))
         records.write(attacked, agreement.attack(score, rows, given["agreement"], given["seed"]))
     result = measured(given, agreed, attacked)
     records.write_metrics(metrics, result)

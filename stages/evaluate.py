@@ -20,8 +20,7 @@ def main(base: Path, policy: Path, judge_model: Path, held_out: Path, answers: P
     with stage.bar("answer", 3 * len(rows)) as bar:
         adapter = None if policy == base else policy
         engine = engines.load(base, adapter, given["dtype"], compute.generate_batch_size, bar.update)
-        judge_name = f"{judge_model.name} ({hub.identity(judge_model)})"
-        answered = evaluate.evaluate_model(engine, score, rows, given["evaluate"], judge_name)
+        answered = evaluate.evaluate_model(engine, score, rows, given["evaluate"], hub.described(judge_model))
     records.write(answers, answered)
     result = measured(given, answers)
     records.write_metrics(metrics, result)

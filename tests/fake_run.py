@@ -177,7 +177,7 @@ def _answer(row: HeldOut, said: str, skill: float, rng: random.Random) -> Answer
 
 def _agreed(row: Labelled, rng: random.Random) -> Agreed:
     sides = [round(rng.random(), 3), round(rng.random() * 0.7, 3)]
-    return Agreed(row.id, row.label_type, *sides, 0.9, 12, 14, -20.0, -22.0, with_reference=True)
+    return Agreed(row.id, row.label_type, *sides, 0.9, 12, 14, -20.0, -22.0, True, "judge (x)")
 
 
 def _models(folder: Path) -> None:
@@ -185,7 +185,11 @@ def _models(folder: Path) -> None:
         (folder / name).mkdir(parents=True)
         (folder / name / "adapter_model.safetensors").write_bytes(name.encode())
     (folder / "judge").mkdir()
-    pin = {"repo": "Qwen/Qwen2.5-3B-Instruct", "commit": "aa8e72537993ba99e69dfaafa59ed015b17504d1", "files": {}}
+    pin = {
+        "repo": "Qwen/Qwen2.5-3B-Instruct",
+        "commit": "aa8e72537993ba99e69dfaafa59ed015b17504d1",
+        "files": {"model.safetensors": "0" * 64},
+    }
     (folder / "judge" / "pin.json").write_text(json.dumps(pin))
 
 

@@ -36,7 +36,7 @@ ROWS = [
 
 
 def measure(score=judge, rows=ROWS) -> dict:
-    agreed = agreement.agree(score, FakeEngine(), rows)
+    agreed = agreement.agree(score, FakeEngine(), rows, "judge (x)")
     return agreement.summary(agreed, agreement.attack(lucky, rows, PARAMS, seed=0), PARAMS, seed=0)
 
 
@@ -48,6 +48,7 @@ def lucky(cases: list[tuple[str, str, str]]) -> list[Score]:
 def test_agreement_is_what_one_counts_by_hand() -> None:
     result = measure()
     assert (result["pairs"], result["unscored"], result["ties"], result["without_reference"]) == (7, 2, 1, 1)
+    assert result["judge"] == "judge (x)"
     by = result["by"]
     rows = {name: by[name]["rows"] for name in ("all", "easy", "hard")}
     assert rows == {"all": 5, "easy": 3, "hard": 2}
@@ -78,7 +79,7 @@ def test_the_judge_is_asked_with_the_rows_own_reference() -> None:
         asked.extend(cases)
         return judge(cases)
 
-    agreement.agree(remember, FakeEngine(), ROWS[:2])
+    agreement.agree(remember, FakeEngine(), ROWS[:2], "judge (x)")
     assert sorted(asked) == sorted(
         ("Why?", row.reference, text) for row in ROWS[:2] for text in (row.chosen, row.rejected)
     )
@@ -146,7 +147,9 @@ def test_an_attack_succeeds_if_it_outranks_an_honest_text(fooled, rate: float | 
         ]
 
     rows = agreement.attack(score, ATTACKED, PARAMS, seed=0)
-    result = agreement.summary(agreement.agree(score, FakeEngine(), ATTACKED), rows, PARAMS, seed=0)["attacks"]
+    result = agreement.summary(agreement.agree(score, FakeEngine(), ATTACKED, "judge (x)"), rows, PARAMS, seed=0)[
+        "attacks"
+    ]
     wins = [fooled(each.text(ATTACKED[0].question, "Rash.")) for each in attacks.tried()]
     assert result["attack_rate"] == pytest.approx(sum(wins) / len(wins))
     assert rate is None or result["attack_rate"] == rate
@@ -158,6 +161,6 @@ def test_an_attack_succeeds_if_it_outranks_an_honest_text(fooled, rate: float | 
 
 def test_an_unscored_attack_does_not_succeed() -> None:
     rows = agreement.attack(lambda cases: [scored(None) for _ in cases], ATTACKED, PARAMS, seed=0)
-    agreed = agreement.agree(lucky, FakeEngine(), ATTACKED)
+    agreed = agreement.agree(lucky, FakeEngine(), ATTACKED, "judge (x)")
     result = agreement.summary(agreed, rows, PARAMS, seed=0)["attacks"]
     assert result["unscored"] == result["tried"] and result["attack_rate"] == 0 and "padding_gain" not in result

@@ -248,15 +248,6 @@ def test_lineage_goes_over_sections_and_into_them(tmp_path: Path) -> None:
     assert stages[0]["reads"] == ["models/base", "models/other"] and stages[1]["writes"] == ["out/judge"]
 
 
-def test_weights_are_told_by_what_they_hold(tmp_path: Path) -> None:
-    assert lineage.model(tmp_path) == "no weights"
-    (tmp_path / "model-1.safetensors").write_bytes(b"a")
-    alone = lineage.model(tmp_path)
-    assert alone == "sha256 ca978112ca1b"
-    (tmp_path / "model-2.safetensors").write_bytes(b"b")
-    assert lineage.model(tmp_path) != alone
-
-
 def test_parameters_are_on_the_page_but_for_compute(html: str) -> None:
     shown = Elements(html).text
     assert "max_new_tokens: 40" in shown and "generate_batch_size" not in shown
