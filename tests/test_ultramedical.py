@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_rows import EXAM, OPTIONS, preference_row, sft_row, write_lines
 
-from medqa import ultramedical
+from medqa import sources, ultramedical
 from medqa.params import UserError
 
 ROWS = [
@@ -38,8 +38,8 @@ def written(path: Path, rows: list[Any]) -> Path:
 def test_every_kind_of_file_gives_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, chunk: int
 ) -> None:
-    monkeypatch.setattr(ultramedical, "_CHUNK", chunk)
-    read = list(ultramedical.read(written(tmp_path / name, ROWS)))
+    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    read = list(sources.read(written(tmp_path / name, ROWS)))
     assert [source.row for source in read] == ROWS
     assert [(source.file, source.line) for source in read] == [(name, line) for line in range(1, 41)]
 
@@ -50,7 +50,7 @@ def test_a_file_that_ends_too_early_is_refused(tmp_path: Path, name: str) -> Non
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=name) as told:
-        list(ultramedical.read(path))
+        list(sources.read(path))
     assert "\n" not in str(told.value)
 
 
@@ -59,7 +59,7 @@ def test_a_torn_array_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json is torn after row [01]; fetch or write it again"):
-        list(ultramedical.read(path))
+        list(sources.read(path))
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "is not there"), (b"", "is empty"), (b" \n", "is empty")])
@@ -68,7 +68,7 @@ def test_no_rows_are_a_user_error(tmp_path: Path, content: bytes | None, message
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=message):
-        list(ultramedical.read(path))
+        list(sources.read(path))
 
 
 TORN = [b'{"id": "x"', b'{"id": "\xff\xfe"}', rb'{"id": "half a character: \ud83d"}']
@@ -77,7 +77,7 @@ TORN = [b'{"id": "x"', b'{"id": "\xff\xfe"}', rb'{"id": "half a character: \ud83
 @pytest.mark.parametrize("raw", TORN, ids=["torn", "invalid UTF-8", "half a surrogate pair"])
 def test_a_torn_line_costs_that_line_alone(tmp_path: Path, raw: bytes) -> None:
     path = write_lines(tmp_path / "a.jsonl", [ROWS[0], raw, b"", ROWS[1]])
-    read = list(ultramedical.read(path))
+    read = list(sources.read(path))
     assert [(source.line, source.row) for source in read] == [(1, ROWS[0]), (2, None), (4, ROWS[1])]
 
 
@@ -85,7 +85,7 @@ def test_a_torn_line_costs_that_line_alone(tmp_path: Path, raw: bytes) -> None:
 def test_a_row_of_an_array_that_is_no_text_costs_that_row_alone(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b'[{"a": 1}, ' + raw + b', {"b": "\xc3\xa9"}]')
-    assert [source.row for source in ultramedical.read(path)] == [{"a": 1}, None, {"b": "\u00e9"}]
+    assert [source.row for source in sources.read(path)] == [{"a": 1}, None, {"b": "\u00e9"}]
 
 
 @pytest.mark.parametrize(
