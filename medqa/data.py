@@ -127,7 +127,7 @@ def load_medical_data(corpus: Path, params: Params, seed: int) -> MedicalData:
 
 
 def counts(fates: Iterable[Fate]) -> dict[str, Any]:
-    """How many rows were read, kept, and left out for each reason: for each output, all in all, by kind and by label type
+    """How many rows were read, kept, and left out for each reason: for each output, in all, by kind and by label type
     (`unknown` where the row could not be read). Every group adds up: read is the sum of all the others.
     """
     tally = Counter((row.output, row.kind or "unknown", row.label_type or "unknown", row.fate) for row in fates)
