@@ -46,7 +46,8 @@ class Leaks:
         self.held: set[str] = set()
         self.cores: dict[tuple[str, ...], str] = {}
         self.holed: dict[tuple[str, ...], list[tuple[str, str]]] = {}  # the word that is left out, and the whole
-        self.long: list[tuple[str, set[str]]] = []
+        self.long: list[tuple[str, dict[str, float]]] = []  # weights by n-gram
+        self.weights: dict[str, float] = {}  # by word
         self.index = RMinHashLSH(threshold or 1.0, PERMUTATIONS, BANDS)
 
     def count(self, key: str) -> None:
@@ -63,7 +64,7 @@ class Leaks:
         if _long(key):
             grams = _grams(key)
             self.index.insert(len(self.long), _sketch(grams))
-            self.long.append((key, grams))
+            self.long.append((key, self._weighed(grams)))
         else:
             for rest, word in _holed(key):
                 self.holed.setdefault(rest, []).append((word, key))
@@ -78,8 +79,11 @@ class Leaks:
         if not _long(key):
             return self._exchanged(key)
         grams = _grams(key)
-        near = ((self._similarity(grams, self.long[at][1]), self.long[at][0]) for at in self._proposed(grams))
-        best = max(near, default=(0.0, ""))
+        proposed = self.index.query(_sketch(grams)) if self.long else []
+        if not proposed:
+            return None
+        weights = self._weighed(grams)
+        best = max((_jaccard(weights, self.long[at][1]), self.long[at][0]) for at in proposed)
         return best[1] if best[0] >= self.threshold else None
 
     def _exchanged(self, key: str) -> str | None:
@@ -97,22 +101,29 @@ class Leaks:
         """
         if _spelt_alike(held, word):
             return True
-        named = any(other and self._share(other) < RARE for other in rest)
+        named = any(other and self._share(other) < COMMON for other in rest)
         return named and self._share(held) >= COMMON and self._share(word) < RARE
 
     def _share(self, word: str) -> float:
         return self.counts[_stem(word)] / self.total
 
-    def _proposed(self, grams: set[str]) -> list[int]:
-        return sorted(self.index.query(_sketch(grams))) if self.long else []
+    def _weighed(self, grams: set[str]) -> dict[str, float]:
+        """N-grams with their weights: the mean inverse document frequency of their words."""
+        weighed = {}
+        for gram in grams:
+            said = gram.split()
+            for word in said:
+                if word not in self.weights:
+                    # Smoothed, so that a word that every prompt has still weighs a little.
+                    self.weights[word] = math.log((self.total + 1) / (self.counts[_stem(word)] + 1)) + 0.01
+            weighed[gram] = sum(self.weights[word] for word in said) / len(said)
+        return weighed
 
-    def _similarity(self, one: set[str], two: set[str]) -> float:
-        shared = sum(map(self._weight, one & two))
-        return shared / (shared + sum(map(self._weight, one ^ two)))
 
-    def _weight(self, gram: str) -> float:
-        words = gram.split()
-        return sum(math.log((self.total + 1) / (self.counts[_stem(word)] + 1)) for word in words) / len(words) + 0.01
+def _jaccard(one: dict[str, float], two: dict[str, float]) -> float:
+    """What two weighted sets share, as a part of what they hold together."""
+    shared = sum(one[gram] for gram in one.keys() & two.keys())
+    return shared / (sum(one.values()) + sum(two.values()) - shared)
 
 
 def _words(key: str) -> list[str]:
