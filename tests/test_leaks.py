@@ -38,6 +38,14 @@ def leaks(held: list[str], others: list[str], threshold: float | None = THRESHOL
         ("What is the first treatment of anaemia?", "What is the first treatment of anemia?"),
         ("What causes tumours?", "What causes tumuors?"),
         ("What causes kidney stones?", "What causes kidney stone?"),
+        (
+            "What are the most dangerous complications of asthma?",
+            "Could you please kindly tell me what are the most dangerous complications of asthma?",
+        ),
+        (
+            "Who gave first the name of measles to the strawberry red rash?",
+            "Who gave first the name of measles to the strawberry rash?",
+        ),
         (LONG, LONG.replace("teacher", "farmer")),
         (LONG, LONG.replace("54", "45")),
         (LONG, "Which drug should be given first? " + LONG.replace(" Which drug should be given first?", "")),
