@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -263,7 +263,11 @@ def _hub(repo: str, revision: str) -> tuple[str, list[Path]]:
 
 
 def _files(paths: list[Path]) -> Iterator[Source]:
-    return (source for path in paths for source in read(path))
+    names = Counter(path.name for path in paths)
+    for path in paths:
+        for source in read(path):
+            # A row's place is its name in the ledger: two folders may hold files of one name.
+            yield replace(source, file=f"{path.parent.name}/{path.name}") if names[path.name] > 1 else source
 
 
 def _made(rows: Iterable[dict[str, Any]]) -> Iterator[Source]:

@@ -1,6 +1,7 @@
 """medqa.data and the embedded corpus: nothing held out is trained on, nothing is lost uncounted, order is no matter."""
 
 import random
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fake_rows import EXAM, preference_row, sft_row, write_lines, write_rows
 from medqa import data, embedded, metrics, records, ultramedical
 from medqa.data import MedicalData, Params, load_medical_data
 from medqa.params import UserError
+from stages import data as stage
 
 CORPUS = Path(__file__).parents[1] / "medqa" / "corpus"
 KINDS = ["open", "exam", "literature"]
@@ -311,6 +313,40 @@ def test_limits_keep_the_same_rows_whatever_their_order(tmp_path: Path) -> None:
         shuffled = {name: random.Random(order).sample(some, len(some)) for name, some in rows.items()}
         assert kept(load(tmp_path, shuffled, **limits)) == kept(first)
     assert kept(load(tmp_path, rows, seed=1, **limits)) != kept(first)
+
+
+def test_texts_are_not_kept_in_memory(tmp_path: Path) -> None:
+    rows = some_rows()
+    rows["sft"] = [sft_row(f"s{n}", f"What is disease {n}?", f"Rest {n} " + "x" * 8000) for n in range(3000)]
+    rows["train"] += [preference_row(f"u{n}", f"What cures disease {n}?", "Tea" + "x" * 10000) for n in range(30, 1000)]
+    for name, some in rows.items():
+        write_lines(tmp_path / f"{name}.jsonl", some)
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    del rows
+    tracemalloc.start()
+    loaded = load_medical_data(tmp_path, Params(**FILES), 0)
+    assert records.write(tmp_path / "out.jsonl", loaded.sft, ordered=True) == 3000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert size > 30e6 and peak < 0.4 * size
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "train.json" for folder in "ab"]
+    for path in paths:
+        path.parent.mkdir()
+        write_rows(path, [sft_row("x", "Why?")])
+    assert [row.file for row in data._files(paths)] == ["a/train.json", "b/train.json"]
+    assert [row.file for row in data._files(paths[:1])] == ["train.json"]
+
+
+def test_metrics_are_counted_from_the_files(tmp_path: Path, made: MedicalData) -> None:
+    fates, origins = tmp_path / "fates.jsonl", tmp_path / "origins.jsonl"
+    records.write(fates, made.fates, ordered=True)
+    records.write(
+        origins, [records.Origin("sft", "hub", "a/b", "c0ffee"), records.Origin("preference", "files", "x", "")]
+    )
+    assert stage.measured(fates, origins) == data.counts(made.fates) | {"sft_commit": "c0ffee"}
 
 
 def test_a_higher_limit_keeps_what_a_lower_one_kept(tmp_path: Path) -> None:
