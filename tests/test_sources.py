@@ -204,3 +204,16 @@ def test_an_array_is_read_in_linear_time_and_little_memory(tmp_path: Path, torn:
         pass
     assert tracemalloc.get_traced_memory()[1] < 8 * sources._CHUNK
     tracemalloc.stop()
+
+
+def test_an_element_much_longer_than_a_piece_is_not_begun_again_for_each_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_CHUNK", 1 << 12)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([sft_row("1", "Why? " * 1_000_000)]))
+    started = time.process_time()
+    json.loads(path.read_text())
+    once = time.process_time() - started
+    assert told(path) == [(1, "1", "")]
+    assert time.process_time() - started < 50 * max(once, 0.02)  # 600 times, if it were

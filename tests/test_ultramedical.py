@@ -188,3 +188,7 @@ def test_no_prompt_is_emptied(prompt: str) -> None:
 )
 def test_options_by_letter(prompt: str) -> None:
     assert ultramedical.options(prompt) == dict(zip("ABCD", OPTIONS, strict=True))
+
+
+def test_of_a_letter_that_comes_twice_the_first_option_counts() -> None:
+    assert ultramedical.options(EXAM + "\nA. oxygen") == dict(zip("ABCD", OPTIONS, strict=True))
