@@ -43,8 +43,8 @@ def leaks(held: list[str], others: list[str], threshold: float | None = THRESHOL
             "Could you please kindly tell me what are the most dangerous complications of asthma?",
         ),
         (
-            "Who gave first the name of measles to the strawberry red rash?",
-            "Who gave first the name of measles to the strawberry rash?",
+            "Who gave first the name of measles to the strawberry red rash of young children?",
+            "Who gave first the name of measles to the strawberry rash of young children?",
         ),
         (LONG, LONG.replace("teacher", "farmer")),
         (LONG, LONG.replace("54", "45")),
