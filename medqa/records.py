@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -93,6 +93,16 @@ class Fate:
     label_type: str  # empty for SFT rows, and where the row could not be read
     fate: str  # kept, quarantined, other_kind, leaked, nearly_leaked, duplicate or over_limit
     because: str  # the row that a leaked or duplicate one stands beside; the reason of a quarantined one
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the rows of the SFT or the preference set came from (data/origins.jsonl)."""
+
+    id: str  # sft or preference
+    source: str  # embedded, hub or files
+    name: str  # the repository, or the files
+    commit: str  # of the repository; empty where there is none
 
 
 @dataclass(frozen=True)
@@ -190,6 +200,7 @@ class Attacked:
 
 
 R = TypeVar("R")
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def read(path: Path, kind: type[R]) -> Iterator[R]:
@@ -217,16 +228,23 @@ def read_some(path: Path, kind: type[R]) -> list[R]:
     return rows
 
 
-def write(path: Path, rows: Iterable[Any]) -> int:
-    """Write records sorted by id, all or nothing; returns how many. Raises ValueError for an id that comes twice."""
-    ordered = sorted(rows, key=lambda row: row.id)
-    for first, second in zip(ordered, ordered[1:], strict=False):
-        if first.id == second.id:
-            raise ValueError(f"{path}: the id {first.id} comes twice")
+def write(path: Path, rows: Iterable[Any], ordered: bool = False) -> int:
+    """Write records sorted by id, all or nothing; returns how many.
+
+    `ordered` rows come sorted and are written as they come, without all of them in memory. Raises ValueError for an id
+    that comes twice, or too late.
+    """
+    last, total = None, 0
     with whole(path) as file:
-        for row in ordered:
-            file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
-    return len(ordered)
+        for row in rows if ordered else sorted(rows, key=lambda row: row.id):
+            if last is not None and row.id <= last:
+                raise ValueError(
+                    f"{path}: the id {row.id} comes twice" if row.id == last else f"{row.id} comes too late"
+                )
+            # Records are flat: vars is asdict without its deep copy, which would take minutes for a million rows.
+            file.write(_encode(vars(row)) + "\n")
+            last, total = row.id, total + 1
+    return total
 
 
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
