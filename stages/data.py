@@ -26,14 +26,14 @@ def main(
     records.write(fates, loaded.fates, ordered=True)
     records.write(quarantine, loaded.quarantine)
     records.write(origins, loaded.origins)
-    records.write_metrics(metrics, measured(fates, origins))
+    records.write_metrics(metrics, measured(given, fates, origins))
     return (
         f"{len(loaded.sft)} SFT rows, {len(loaded.questions)} questions, {len(loaded.held_out)} held-out questions, "
         f"{len(loaded.labelled)} labelled pairs, {len(loaded.quarantine)} rows quarantined"
     )
 
 
-def measured(fates: Path, origins: Path) -> dict[str, Any]:
+def measured(given: dict[str, Any], fates: Path, origins: Path) -> dict[str, Any]:
     """The metrics, counted from the rows that were written."""
     commits = {f"{row.id}_commit": row.commit for row in records.read(origins, records.Origin) if row.commit}
     return data.counts(records.read(fates, records.Fate)) | commits

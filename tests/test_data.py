@@ -346,7 +346,7 @@ def test_metrics_are_counted_from_the_files(tmp_path: Path, made: MedicalData) -
     records.write(
         origins, [records.Origin("sft", "hub", "a/b", "c0ffee"), records.Origin("preference", "files", "x", "")]
     )
-    assert stage.measured(fates, origins) == data.counts(made.fates) | {"sft_commit": "c0ffee"}
+    assert stage.measured({}, fates, origins) == data.counts(made.fates) | {"sft_commit": "c0ffee"}
 
 
 def test_a_higher_limit_keeps_what_a_lower_one_kept(tmp_path: Path) -> None:
