@@ -10,7 +10,9 @@ def main(model: Path, labelled: Path, metrics: Path) -> str:
     given = params.read()
     rows = records.read_some(labelled, records.Labelled)
     with stage.bar("judge", 6 * len(rows)) as bar:
-        engine = engines.load(model, None, given["dtype"], given["compute"].judge_batch_size, bar.update)
+        engine = engines.load(
+            model, None, given["dtype"], given["compute"].judge_batch_size, bar.update, given["compute"].store
+        )
         result = agreement.measure(
             lambda cases: judge.score(engine, cases, given["judge"]), rows, given["agreement"], given["seed"]
         )

@@ -10,7 +10,9 @@ def main(base: Path, adapter: Path, questions: Path, out: Path, metrics: Path) -
     given = params.read()
     rows = records.read_some(questions, records.Question)
     with stage.bar("generate", len(rows) * given["generate"].n) as bar:
-        engine = engines.load(base, adapter, given["dtype"], given["compute"].generate_batch_size, bar.update)
+        engine = engines.load(
+            base, adapter, given["dtype"], given["compute"].generate_batch_size, bar.update, given["compute"].store
+        )
         candidates = generate.generate_answers(engine, rows, given["generate"], given["seed"])
     records.write(out, candidates)
     cut_off = sum(row.finish == "length" for row in candidates) / len(candidates)

@@ -10,7 +10,9 @@ def main(model: Path, candidates: Path, out: Path, metrics: Path, histogram: Pat
     given = params.read()
     rows = records.read_some(candidates, records.Candidate)
     with stage.bar("judge", len(rows) * len(prompts.CRITERIA)) as bar:
-        engine = engines.load(model, None, given["dtype"], given["compute"].judge_batch_size, bar.update)
+        engine = engines.load(
+            model, None, given["dtype"], given["compute"].judge_batch_size, bar.update, given["compute"].store
+        )
         judged = judge.rank_answers(engine, rows, given["judge"])
     records.write(out, judged)
     result = judge.summary(judged)
