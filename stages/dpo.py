@@ -9,7 +9,17 @@ def main(base: Path, adapter: Path, pairs: Path, out: Path, curve: Path, metrics
     """Train the DPO adapter."""
     given = params.read()
     rows = records.read_some(pairs, records.Pair)
-    result = dpo.train(base, adapter, rows, given["dpo"], given["dtype"], given["seed"], out, curve)
+    result = dpo.train(
+        base,
+        adapter,
+        rows,
+        given["dpo"],
+        given["dtype"],
+        given["seed"],
+        out,
+        curve,
+        given["compute"].checkpoint_minutes,
+    )
     records.write_metrics(metrics, result)
     return (
         f"{result['steps']} steps on {len(rows)} pairs, loss {result['first_loss']:.3f} to {result['final_loss']:.3f}, "

@@ -8,7 +8,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 # Plumbing that no result depends on: it checks parameters, tells errors and keeps work. Everything else counts.
-PLUMBING = {"medqa/__init__.py", "medqa/hashes.py", "medqa/params.py", "medqa/stage.py", "medqa/store.py"}
+PLUMBING = {f"medqa/{name}.py" for name in ("__init__", "checkpoints", "hashes", "locks", "params", "stage", "store")}
 
 
 def stages() -> dict[str, dict]:
