@@ -9,7 +9,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from medqa import checkpoints, store
+from medqa import checkpoints, locks, store
 from medqa.params import UserError
 
 DAY = 86400
@@ -93,9 +93,11 @@ def _has(commit: str) -> bool:
 
 def _drop_checkpoints(before: float) -> None:
     for folder in checkpoints.root().glob("*/"):
-        # One that is being trained has its lock beside it.
-        if folder.stat().st_mtime < before and not Path(f"{folder}.lock").exists():
+        lock = Path(f"{folder}.lock")
+        # One that is being trained is locked.
+        if folder.stat().st_mtime < before and locks.take(lock) is None:
             shutil.rmtree(folder)
+            locks.release(lock)
 
 
 def _show(db: sqlite3.Connection, file: Path, today: int) -> None:
