@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: repro test install clean
+.PHONY: repro test soak install clean
 
 repro: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
@@ -13,6 +13,10 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+# Kills every stage and dvc itself at random moments, about an hour. MEDQA_SOAK is how often each.
+soak: $(INSTALLED)
+	PATH="$(CURDIR)/$(BIN):$$PATH" MEDQA_SOAK=$${MEDQA_SOAK:-20} $(BIN)/python -m pytest tests/faults
 
 install: $(INSTALLED)
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from medqa import model, prompts, training
+from medqa import checkpoints, model, prompts, training
 from medqa.params import Float
 from medqa.records import Pair
 
@@ -47,7 +47,15 @@ class Params(training.Schedule):
 
 
 def train(
-    base: Path, adapter: Path, pairs: Sequence[Pair], params: Params, dtype: str, seed: int, out: Path, curve: Path
+    base: Path,
+    adapter: Path,
+    pairs: Sequence[Pair],
+    params: Params,
+    dtype: str,
+    seed: int,
+    out: Path,
+    curve: Path,
+    minutes: float = 10,
 ) -> None:
     """Train the SFT adapter on with preference pairs, save it to `out` and its step curve to `curve`.
 
@@ -60,6 +68,7 @@ def train(
     tok = model.tokenizer(base)
     rows = [
         {
+            "id": pair.id,
             "prompt": prompts.ask(pair.question),
             "chosen": prompts.reply(pair.chosen),
             "rejected": prompts.reply(pair.rejected),
@@ -67,7 +76,8 @@ def train(
         for pair in pairs
     ]
     steps = training.curve("dpo")
-    with training.trainer_folder() as folder:
+    name = checkpoints.fingerprint(params, dtype, seed, pairs, [base, adapter])
+    with checkpoints.folder(name) as (kept, folder):
         trainer = DPOTrainer(
             model=model.load(base, dtype, adapter, trainable=True),
             args=DPOConfig(
@@ -77,9 +87,9 @@ def train(
             processing_class=tok,
             callbacks=[steps],
         )
-        training.run(trainer)
-    training.save_adapter(trainer.model, base, out)
-    training.write_curve(curve, steps.rows, COLUMNS)
+        training.run(trainer, steps, kept, minutes)
+        training.save_adapter(trainer.model, base, out)
+        training.write_curve(curve, steps.rows, COLUMNS)
 
 
 def summary(pairs: int, curve: Path) -> dict[str, Any]:

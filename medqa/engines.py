@@ -5,14 +5,15 @@ answer*. A test may pass any object with them.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
-from medqa.params import Float, Int, Section
+from medqa.params import Float, Int, Section, UserError
 from medqa.prompts import Messages, reply
 
 
@@ -22,6 +23,8 @@ class Params(Section):
     generate_batch_size: Int = Field(ge=1)
     judge_batch_size: Int = Field(ge=1)
     engine: Literal["transformers"]
+    store: bool  # keep every answer and score, and never ask a model for one twice
+    checkpoint_minutes: Float = Field(ge=0)  # of training; 0 is after every step
 
 
 class Sampling(Section):
@@ -33,6 +36,16 @@ class Sampling(Section):
 
 
 LOGIT_ROWS = 256  # tokens whose logits are held at once
+ARITHMETIC = 1  # raise it with every change below that can change a result: rows of the store made before are not used
+STEADY_TOKENS = 512  # tokens a batch, for each thread pair, from which matrix products add up a row in one order
+RECOVERY = 8  # batches that have to fit before one of twice their size is tried again
+NO_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "bad allocation",
+    "could not create a memory",
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,26 @@ class Likelihood:
 
     nats: float
     tokens: int
+
+
+class RowError(UserError):
+    """What is wrong with one row; `row` is its place in what was asked."""
+
+    def __init__(self, row: int, message: str):
+        super().__init__(row, message)
+        self.row, self.message = row, message
+
+    def __str__(self) -> str:
+        return f"row {self.row + 1}: {self.message}"
+
+
+@contextmanager
+def naming(ids: Sequence[str]) -> Iterator[None]:
+    """Within it, an error of an engine about a row names the row's id instead of its place."""
+    try:
+        yield
+    except RowError as error:
+        raise UserError(f"{ids[error.row]}: {error.message}") from error
 
 
 class Engine(Protocol):
@@ -105,6 +138,7 @@ class Transformers:
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int, progress: Callable[[int], Any] = lambda _: None):
         self.model, self.tok, self.batch_size, self.progress = model, tokenizer, batch_size, progress
+        self.divisor, self.fitted = 1, 0  # batches are this much smaller than asked for, since so many of them
 
     def generate(self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         import torch
@@ -129,7 +163,7 @@ class Transformers:
             )
             return [self._completion(ids[width:].tolist()) for ids in out]
 
-        return self._in_batches(asked, run)
+        return self._in_batches([sum(len(m["content"]) for m in messages) for messages in asked], run)
 
     def label_probabilities(self, asked: Sequence[Messages], labels: Sequence[str]) -> list[Labels]:
         import torch
@@ -137,16 +171,17 @@ class Transformers:
         ids = [self._label_id(label) for label in labels]
 
         def run(chosen: list[int]) -> list[Labels]:
-            batch = self._batch([asked[index] for index in chosen])
+            batch = self._steady(texts, widths, chosen)
             positions = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
             with torch.inference_mode():
                 logits = self.model(**batch, position_ids=positions, use_cache=False, logits_to_keep=1).logits[:, -1]
-            held = logits.double().softmax(-1)[:, ids]
+            held = logits[: len(chosen)].double().softmax(-1)[:, ids]
             mass = held.sum(-1, keepdim=True)
             share = (held / mass).tolist()
             return [Labels(tuple(row), total) for row, total in zip(share, mass[:, 0].tolist(), strict=True)]
 
-        return self._in_batches(asked, run)
+        texts, widths = self._widths(asked)
+        return self._in_batches(widths, run, alike=True)
 
     def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]:
         """The likelihood of each answer after what was asked."""
@@ -155,20 +190,21 @@ class Transformers:
         turns = [[*messages, *reply(answer)] for messages, answer in zip(asked, answers, strict=True)]
 
         def run(chosen: list[int]) -> list[Likelihood]:
-            batch = self._batch([turns[index] for index in chosen], answered=True)
+            batch = self._steady(texts, widths, chosen)
             ids, mask = batch["input_ids"], batch["attention_mask"]
             asked_lengths = self._batch([asked[index] for index in chosen])["attention_mask"].sum(-1)
             positions = (mask.cumsum(-1) - 1).clamp(min=0)
-            told = (positions >= asked_lengths[:, None]) & (mask > 0)
+            told = (positions[: len(chosen)] >= asked_lengths[:, None]) & (mask[: len(chosen)] > 0)
             with torch.inference_mode():
                 hidden = self.model.get_decoder()(**batch, position_ids=positions, use_cache=False).last_hidden_state
                 return [
                     self._likelihood(states[:-1][wanted[1:]], row[1:][wanted[1:]])
-                    for states, row, wanted in zip(hidden, ids, told, strict=True)
+                    for states, row, wanted in zip(hidden[: len(chosen)], ids, told, strict=False)
                 ]
 
         # Given answers are as long as people make them, and attention takes memory by the square of the length.
-        return self._in_batches(turns, run, max(1, self.batch_size // 8))
+        texts, widths = self._widths(turns, answered=True)
+        return self._in_batches(widths, run, max(1, self.batch_size // 8), alike=True)
 
     def _likelihood(self, hidden: Any, ids: Any) -> Likelihood:
         # Logits of a long answer over a real vocabulary would take gigabytes at once.
@@ -178,23 +214,84 @@ class Transformers:
         return Likelihood(total, len(ids))
 
     def _in_batches(
-        self, asked: Sequence[Messages], run: Callable[[list[int]], list[Any]], size: int | None = None
+        self,
+        lengths: Sequence[int],
+        run: Callable[[list[int]], list[Any]],
+        size: int | None = None,
+        alike: bool = False,
     ) -> list[Any]:
-        size = size or self.batch_size
-        order = sorted(range(len(asked)), key=lambda index: (sum(len(m["content"]) for m in asked[index]), index))
-        results: list[Any] = [None] * len(asked)
+        """What `run` gives for each row, in batches of neighbours in length, of one length only if `alike`.
+
+        A batch that does not fit into memory is halved; what is done stays done. Raises RowError for a row that does
+        not fit alone.
+        """
+        most = size or self.batch_size
+        waiting = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
+        results: list[Any] = [None] * len(lengths)
         # Longest first: if a batch does not fit into memory, that shows at once.
-        for end in range(len(order), 0, -size):
-            chosen = order[max(0, end - size) : end]
-            for index, result in zip(chosen, run(chosen), strict=True):
+        while waiting:
+            chosen = waiting[-max(1, most // self.divisor) :]
+            if alike:
+                chosen = [index for index in chosen if lengths[index] == lengths[waiting[-1]]]
+            done = self._fitting(run, chosen)
+            if done is None:
+                self.divisor, self.fitted = -(-most // (len(chosen) // 2)), 0
+                continue
+            for index, result in zip(chosen, done, strict=True):
                 results[index] = result
+            del waiting[-len(chosen) :]
             self.progress(len(chosen))
         return results
 
-    def _batch(self, asked: list[Messages], answered: bool = False) -> Any:
-        texts = [
-            self.tok.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered) for turns in asked
-        ]
+    def _fitting(self, run: Callable[[list[int]], list[Any]], chosen: list[int]) -> list[Any] | None:
+        """The results of a batch, or none if it did not fit and the next has to be smaller."""
+        import torch
+
+        try:
+            done = run(chosen)
+        except (MemoryError, RuntimeError) as error:
+            told = str(error).lower()
+            if not isinstance(error, MemoryError) and not any(words in told for words in NO_MEMORY):
+                raise
+            done = None
+        # Out of the handler nothing holds the tensors of the batch any more.
+        if done is None:
+            if len(chosen) == 1:
+                raise RowError(chosen[0], "does not fit into memory, even alone; shorten it, or take a larger machine")
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            return None
+        self.fitted += 1
+        if self.divisor > 1 and self.fitted >= RECOVERY:
+            self.divisor, self.fitted = self.divisor // 2, 0
+        return done
+
+    def _widths(self, asked: Sequence[Messages], answered: bool = False) -> tuple[list[str], list[int]]:
+        """Each chat as text, and the width it is padded to: a function of its own length alone, at most 1/8 more."""
+        texts = [self._text(turns, answered) for turns in asked]
+        lengths = [len(ids) for ids in self.tok(texts, add_special_tokens=False).input_ids] if texts else []
+        steps = [max(16, 1 << max(0, length.bit_length() - 4)) for length in lengths]
+        return texts, [-(-length // step) * step for length, step in zip(lengths, steps, strict=True)]
+
+    def _steady(self, texts: list[str], widths: list[int], chosen: list[int]) -> Any:
+        """A batch in which a row's numbers are the same to the last bit, whatever stands beside it.
+
+        Rows have one width, and a small batch is filled up with copies: measured in float32 on a CPU, the order in
+        which a matrix product adds up a row then depends on neither the other rows nor their number.
+        """
+        import torch
+
+        width = widths[chosen[0]]
+        rows = -(-STEADY_TOKENS * -(-torch.get_num_threads() // 2) // width)
+        filled = [texts[index] for index in chosen] + [texts[chosen[0]]] * (rows - len(chosen))
+        padding = {"padding": "max_length", "max_length": width, "add_special_tokens": False}
+        return self.tok(filled, return_tensors="pt", **padding).to(self.model.device)
+
+    def _text(self, turns: Messages, answered: bool = False) -> str:
+        return self.tok.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered)
+
+    def _batch(self, asked: list[Messages]) -> Any:
+        texts = [self._text(turns) for turns in asked]
         return self.tok(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.model.device)
 
     def _completion(self, ids: list[int]) -> Completion:
@@ -222,9 +319,33 @@ def _greedy(tok: Any, max_new_tokens: int) -> Any:
 
 
 def load(
-    model_dir: Path, adapter: Path | None, dtype: str, batch_size: int, progress: Callable[[int], Any] = lambda _: None
-) -> Transformers:
-    """The engine of a model directory with an adapter, if one is given. `progress` is told of each batch's rows."""
-    from medqa import model
+    model_dir: Path,
+    adapter: Path | None,
+    dtype: str,
+    compute: Params,
+    batch_size: int,
+    progress: Callable[[int], Any] = lambda _: None,
+) -> Engine:
+    """The engine of a model directory with an adapter, if one is given. `progress` is told of each batch's rows.
 
-    return Transformers(model.load(model_dir, dtype, adapter), model.tokenizer(model_dir), batch_size, progress)
+    With `compute.store`, rows that were made before are read, not made; the model is loaded when one is missing.
+    """
+    from importlib.metadata import version
+
+    from medqa import hashes, model
+    from medqa import store as kept
+
+    folders = [model_dir, *([adapter] if adapter else [])]
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    if missing:
+        raise UserError(f"{missing[0]} is not there; rerun the stage that writes it (dvc repro)")
+    content = [hashes.of(folder) for folder in folders]
+    name = " + ".join(folder.name for folder in folders)
+    libraries = [version(library) for library in ("torch", "transformers", "gptqmodel")]
+    identity = ["transformers", ARITHMETIC, libraries, content, dtype, model.device().split(":")[0]]
+
+    def start() -> Engine:
+        return Transformers(model.load(model_dir, dtype, adapter), model.tokenizer(model_dir), batch_size, progress)
+
+    opened = kept.Store(kept.path()) if compute.store else None
+    return kept.Stored(start, opened, ("+".join(content), name), identity, batch_size, progress)

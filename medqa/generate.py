@@ -21,11 +21,12 @@ def generate_answers(
 ) -> list[Candidate]:
     """n candidates for each question. A candidate depends on the model, its question, `seed` and its number alone."""
     wanted = [(question, sample) for question in questions for sample in range(params.n)]
-    answers = engine.generate(
-        [prompts.ask(question.question) for question, _ in wanted],
-        params,
-        [engines.sample_seed(seed, question.id, sample) for question, sample in wanted],
-    )
+    with engines.naming([f"{question.id}#{sample}" for question, sample in wanted]):
+        answers = engine.generate(
+            [prompts.ask(question.question) for question, _ in wanted],
+            params,
+            [engines.sample_seed(seed, question.id, sample) for question, sample in wanted],
+        )
     return [
         Candidate(
             id=f"{question.id}#{sample}",

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from medqa import model, prompts, training
+from medqa import checkpoints, model, prompts, training
 from medqa.params import Float, Int, Section
 from medqa.records import Example
 
@@ -26,7 +26,14 @@ class Params(training.Schedule):
 
 
 def train(
-    base: Path, examples: Sequence[Example], params: Params, dtype: str, seed: int, out: Path, curve: Path
+    base: Path,
+    examples: Sequence[Example],
+    params: Params,
+    dtype: str,
+    seed: int,
+    out: Path,
+    curve: Path,
+    minutes: float = 10,
 ) -> None:
     """Train an adapter on `examples`, save it to `out` and its step curve to `curve`.
 
@@ -37,10 +44,13 @@ def train(
     from trl import SFTConfig, SFTTrainer
 
     tok = model.tokenizer(base)
-    rows = [{"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in examples]
+    rows = [
+        {"id": row.id, "prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in examples
+    ]
     lora = params.lora
     steps = training.curve("sft")
-    with training.trainer_folder() as folder:
+    name = checkpoints.fingerprint(params, dtype, seed, examples, [base])
+    with checkpoints.folder(name) as (kept, folder):
         trainer = SFTTrainer(
             model=model.load(base, dtype),
             args=SFTConfig(**training.arguments(params, len(rows), seed, folder)),
@@ -55,9 +65,9 @@ def train(
                 task_type="CAUSAL_LM",
             ),
         )
-        training.run(trainer)
-    training.save_adapter(trainer.model, base, out)
-    training.write_curve(curve, steps.rows, {"loss": "loss", "learning_rate": "learning_rate"})
+        training.run(trainer, steps, kept, minutes)
+        training.save_adapter(trainer.model, base, out)
+        training.write_curve(curve, steps.rows, {"loss": "loss", "learning_rate": "learning_rate"})
 
 
 def summary(examples: int, curve: Path) -> dict[str, Any]:

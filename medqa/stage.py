@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import hashlib
 import inspect
 import os
 import resource
@@ -12,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from medqa import locks
 from medqa.model import quiet
-from medqa.params import UserError
+from medqa.params import UserError, scratch_root
 
 
 def run(main: Callable[..., str]) -> None:
@@ -26,10 +28,15 @@ def run(main: Callable[..., str]) -> None:
     quiet()
     started = time.monotonic()
     stage = Path(sys.argv[0]).stem
+    # A killed `dvc repro` leaves its stage running, and the next would start a second writer of the same outputs.
+    same = hashlib.sha256("\n".join([os.getcwd(), stage, *sys.argv[1:]]).encode()).hexdigest()[:32]
+    lock = scratch_root() / "locks" / f"{same}.lock"
     try:
+        locks.wait(lock, stage)
         told = main(**options)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # of kilobytes
         print(f"{stage}: {told} ({time.monotonic() - started:.0f} s, peak memory {peak:.1f} GB)", flush=True)
+        locks.release(lock)
     except UserError as error:
         fail(stage, str(error), 1)
     except FileNotFoundError as error:
@@ -38,8 +45,8 @@ def run(main: Callable[..., str]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         fail(stage, f"{error.strerror} ({error.filename or Path.cwd()}); nothing half-written was left in place", 1)
-    except KeyboardInterrupt:
-        fail(stage, "interrupted; nothing half-written was left in place", 130)
+    except KeyboardInterrupt as error:
+        fail(stage, f"interrupted; {str(error) or 'nothing half-written was left in place'}", 130)
 
 
 def fail(stage: str, message: str, code: int) -> None:

@@ -4,15 +4,20 @@ import json
 import math
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from medqa import records
-from medqa.params import Float, Int, Section, UserError, scratch_root
+from medqa import checkpoints, records
+from medqa.params import Float, Int, Section, UserError
 
+JUMP = 100.0  # times the mean loss of the last steps: more is no bad batch, it is the end
+STEPS_BEFORE = 10  # whose mean loss that is
+LEAST_LOSS = 0.01  # a mean under this counts as this: a preference loss may come near 0
+NAMED = 8  # row ids in a message
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -28,7 +33,7 @@ class Schedule(Section):
     activation_checkpointing: bool
 
 
-def arguments(params: Schedule, rows: int, seed: int, folder: str) -> dict[str, Any]:
+def arguments(params: Schedule, rows: int, seed: int, folder: Path) -> dict[str, Any]:
     """Trainer arguments for `rows` training rows; batch_size counts rows per optimiser step.
 
     Raises UserError if batch_size is no multiple of micro_batch_size.
@@ -40,7 +45,7 @@ def arguments(params: Schedule, rows: int, seed: int, folder: str) -> dict[str, 
         )
     steps = math.ceil(rows / params.batch_size) * params.epochs
     return {
-        "output_dir": folder,
+        "output_dir": str(folder),
         "num_train_epochs": params.epochs,
         "learning_rate": params.learning_rate,
         "lr_scheduler_type": "cosine",
@@ -60,42 +65,97 @@ def arguments(params: Schedule, rows: int, seed: int, folder: str) -> dict[str, 
 
 
 def curve(label: str) -> Any:
-    """A trainer callback that shows a bar, keeps each step's numbers in `.rows`, and ends the run at a broken one."""
+    """A trainer callback that shows a bar, keeps each step's numbers in `.rows`, and ends the run at a broken one.
+
+    `.ids` are the rows of the step in progress.
+    """
     from tqdm import tqdm
     from transformers import TrainerCallback
 
     class Curve(TrainerCallback):
         def __init__(self) -> None:
             self.rows: list[dict[str, float]] = []
+            self.ids: list[str] = []
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.bar = tqdm(total=state.max_steps, desc=label, unit="step", mininterval=1)
+            # A run that goes on from a checkpoint finds there what was logged before it.
+            self.rows = [row for row in state.log_history if "loss" in row]
+            self.bar = tqdm(total=state.max_steps, desc=label, unit="step", mininterval=1, initial=state.global_step)
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.bar.close()
 
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.ids.clear()
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if "loss" not in logs:
                 return
+            # The trainer logs a step before it saves it: what ends here is never saved.
+            if told := broken(logs, [row["loss"] for row in self.rows]):
+                raise ended(state.global_step, told, self.ids)
             self.rows.append({"step": state.global_step, **logs})
             self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
             self.bar.update()
-            broken = [name for name in ("loss", "grad_norm") if not math.isfinite(logs.get(name, 0.0))]
-            if broken:
-                raise UserError(
-                    f"step {state.global_step}: {broken[0]} is {logs[broken[0]]}; training ended, nothing was saved; "
-                    "lower learning_rate, or look at the rows of this step"
-                )
 
     return Curve()
 
 
-def run(trainer: Any) -> None:
-    """Train without the trainer's own print-out of every step."""
+def broken(logs: dict[str, float], losses: list[float]) -> str:
+    """What is wrong with a step's numbers after the losses before it; empty if nothing is."""
+    for name in ("loss", "grad_norm"):
+        if not math.isfinite(logs.get(name, 0.0)):
+            return f"{name} is {logs[name]}"
+    before = losses[-STEPS_BEFORE:]
+    usual = max(LEAST_LOSS, sum(before) / len(before)) if before else math.inf
+    return f"loss is {logs['loss']:.4g}, it was {usual:.4g}" if logs["loss"] > JUMP * usual else ""
+
+
+def ended(step: int, told: str, ids: list[str]) -> UserError:
+    """The error that ends a run at a step, with the rows of that step."""
+    rows = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
+    return UserError(
+        f"step {step}: {told} (rows {rows}); training ended, nothing of this step was saved; lower learning_rate, or "
+        "look at these rows"
+    )
+
+
+def name_rows(trainer: Any, steps: Any) -> None:
+    """Tell `steps` the ids of the rows that the trainer works on, and end the run at once where their loss breaks."""
+    queue: deque[list[str]] = deque()
+    collate, step = trainer.data_collator, trainer.training_step
+
+    def collated(examples: list[dict[str, Any]]) -> Any:
+        queue.append([example["id"] for example in examples])
+        return collate([{name: value for name, value in row.items() if name != "id"} for row in examples])
+
+    def stepped(*given: Any, **named: Any) -> Any:
+        ids = queue.popleft()  # batches are trained on in the order in which they were put together
+        steps.ids += ids
+        loss = step(*given, **named)
+        if not math.isfinite(loss):
+            raise ended(trainer.state.global_step + 1, f"loss is {float(loss)}", ids)
+        return loss
+
+    trainer._set_signature_columns_if_needed()
+    trainer._signature_columns.append("id")  # else the trainer drops the column before it collates
+    trainer.data_collator, trainer.training_step = collated, stepped
+
+
+def run(trainer: Any, steps: Any, kept: Path, minutes: float) -> None:
+    """Train, from the last checkpoint in `kept` if there is one, and keep one there each time `minutes` have passed."""
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    trainer.add_callback(checkpoints.saver(kept, minutes))
+    name_rows(trainer, steps)
+    found = checkpoints.last(kept)
+    try:
+        trainer.train(resume_from_checkpoint=str(found) if found else None)
+    except KeyboardInterrupt:
+        found = checkpoints.last(kept)
+        told = f"the checkpoint of step {int(found.name[5:])}" if found else "no checkpoint"
+        raise KeyboardInterrupt(f"{told} is kept; dvc repro goes on from there") from None
 
 
 def write_curve(path: Path, rows: list[dict[str, float]], columns: dict[str, str]) -> None:
@@ -136,10 +196,3 @@ def save_adapter(model: Any, base: Path, out: Path) -> None:
         out.mkdir()
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             shutil.move(Path(folder, name), out / name)
-
-
-def trainer_folder() -> Any:
-    """A temporary folder for what a trainer writes beside its result."""
-    root = scratch_root()
-    root.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(dir=root, prefix="trainer-")

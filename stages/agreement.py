@@ -11,12 +11,12 @@ def main(model: Path, base: Path, labelled: Path, agreed: Path, attacked: Path, 
     """Measure the judge against labelled pairs, simpler judges and attacks."""
     given = params.read()
     rows = records.read_some(labelled, records.Labelled)
-    size = given["compute"].judge_batch_size
+    compute = given["compute"]
     with stage.bar("likelihood", 2 * len(rows)) as bar:
-        policy = engines.load(base, None, given["dtype"], given["compute"].generate_batch_size, bar.update)
+        policy = engines.load(base, None, given["dtype"], compute, compute.generate_batch_size, bar.update)
         pairs = min(given["agreement"].attacked_pairs, len(rows))
         bar.total += 3 * (2 * len(rows) + pairs * (3 + len(attacks.tried())))
-        grader = engines.load(model, None, given["dtype"], size, bar.update)
+        grader = engines.load(model, None, given["dtype"], compute, compute.judge_batch_size, bar.update)
 
         def score(cases: list[judge.Case]) -> list[records.Score]:
             return judge.score(grader, cases, given["judge"])

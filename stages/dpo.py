@@ -10,7 +10,8 @@ def main(base: Path, adapter: Path, pairs: Path, out: Path, curve: Path, metrics
     """Train the DPO adapter."""
     given = params.read()
     rows = records.read_some(pairs, records.Pair)
-    dpo.train(base, adapter, rows, given["dpo"], given["dtype"], given["seed"], out, curve)
+    minutes = given["compute"].checkpoint_minutes
+    dpo.train(base, adapter, rows, given["dpo"], given["dtype"], given["seed"], out, curve, minutes)
     result = measured(given, pairs, curve)
     records.write_metrics(metrics, result)
     return (

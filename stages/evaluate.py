@@ -14,12 +14,12 @@ def main(base: Path, policy: Path, judge_model: Path, held_out: Path, answers: P
 
     def score(cases: list[judge.Case]) -> list[records.Score]:
         with stage.bar("judge", 3 * len(cases)) as bar:
-            engine = engines.load(judge_model, None, given["dtype"], compute.judge_batch_size, bar.update)
+            engine = engines.load(judge_model, None, given["dtype"], compute, compute.judge_batch_size, bar.update)
             return judge.score(engine, cases, given["judge"])
 
     with stage.bar("answer", 3 * len(rows)) as bar:
         adapter = None if policy == base else policy
-        engine = engines.load(base, adapter, given["dtype"], compute.generate_batch_size, bar.update)
+        engine = engines.load(base, adapter, given["dtype"], compute, compute.generate_batch_size, bar.update)
         answered = evaluate.evaluate_model(engine, score, rows, given["evaluate"], hub.described(judge_model))
     records.write(answers, answered)
     result = measured(given, answers)

@@ -9,9 +9,10 @@ from medqa import engines, generate, params, records, stage
 def main(base: Path, adapter: Path, questions: Path, out: Path, metrics: Path) -> str:
     """Sample n answers to each question."""
     given = params.read()
+    compute = given["compute"]
     rows = records.read_some(questions, records.Question)
     with stage.bar("generate", len(rows) * given["generate"].n) as bar:
-        engine = engines.load(base, adapter, given["dtype"], given["compute"].generate_batch_size, bar.update)
+        engine = engines.load(base, adapter, given["dtype"], compute, compute.generate_batch_size, bar.update)
         candidates = generate.generate_answers(engine, rows, given["generate"], given["seed"])
     records.write(out, candidates)
     result = measured(given, out)

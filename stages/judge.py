@@ -9,9 +9,10 @@ from medqa import engines, judge, params, prompts, records, stage
 def main(model: Path, candidates: Path, out: Path, metrics: Path, histogram: Path) -> str:
     """Judge the candidates against their references."""
     given = params.read()
+    compute = given["compute"]
     rows = records.read_some(candidates, records.Candidate)
     with stage.bar("judge", len(rows) * len(prompts.CRITERIA)) as bar:
-        engine = engines.load(model, None, given["dtype"], given["compute"].judge_batch_size, bar.update)
+        engine = engines.load(model, None, given["dtype"], compute, compute.judge_batch_size, bar.update)
         judged = judge.rank_answers(engine, rows, given["judge"])
     records.write(out, judged)
     result = measured(given, out)

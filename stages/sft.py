@@ -10,7 +10,8 @@ def main(base: Path, examples: Path, out: Path, curve: Path, metrics: Path) -> s
     """Train the SFT adapter."""
     given = params.read()
     rows = records.read_some(examples, records.Example)
-    sft.train(base, rows, given["sft"], given["dtype"], given["seed"], out, curve)
+    minutes = given["compute"].checkpoint_minutes
+    sft.train(base, rows, given["sft"], given["dtype"], given["seed"], out, curve, minutes)
     result = measured(given, examples, curve)
     records.write_metrics(metrics, result)
     return f"{result['steps']} steps on {len(rows)} rows, loss {result['first_loss']:.3f} to {result['final_loss']:.3f}"

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from medqa import engines, model, prompts
+from medqa.params import UserError
 
 QUESTIONS = [
     f"What are the symptoms of {name}?"
@@ -60,6 +61,67 @@ def test_label_probabilities_are_those_of_one_prompt_alone(loaded) -> None:
         assert labels.probabilities == pytest.approx((every[ids] / every[ids].sum()).tolist(), abs=1e-5)
 
 
+@pytest.mark.parametrize("size", [1, 3, 8, 40])
+def test_scores_are_the_same_to_the_last_bit_whatever_the_batch(loaded, size: int) -> None:
+    asked = [prompts.ask(question * (1 + place % 3)) for place, question in enumerate(QUESTIONS)]
+    order = random.Random(size).sample(range(len(asked)), len(asked))
+    some = [asked[place] for place in order]
+    usual, engine = engines.Transformers(*loaded, batch_size=14), engines.Transformers(*loaded, batch_size=size)
+    for run in (
+        lambda engine, asked: engine.label_probabilities(asked, prompts.LABELS),
+        lambda engine, asked: engine.answer_logprobs(asked, ["fever and a cough"] * len(asked)),
+    ):
+        expected = run(usual, asked)
+        assert run(engine, some) == [expected[place] for place in order]
+        assert run(engine, some[:2]) == [expected[place] for place in order[:2]]
+
+
+class Starved(engines.Transformers):
+    """Runs out of memory whenever more than `room` rows are asked at once."""
+
+    room, error, tried = 3, torch.OutOfMemoryError("CUDA out of memory"), ()
+
+    def _batch(self, asked):
+        self.tried = (*self.tried, len(asked))
+        if len(asked) > self.room:
+            raise self.error
+        return super()._batch(asked)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_halves_the_batch_and_changes_no_text(loaded, error: Exception) -> None:
+    sampling = engines.Sampling(temperature=0.7, top_p=0.95, max_new_tokens=4)
+    asked, seeds, counted = [prompts.ask(question) for question in QUESTIONS * 4], list(range(56)), []
+    expected = engines.Transformers(*loaded, batch_size=16).generate(asked, sampling, seeds)
+    starved = Starved(*loaded, batch_size=16, progress=counted.append)
+    starved.error = error
+    assert starved.generate(asked, sampling, seeds) == expected
+    # 16, 8 and 4 do not fit, 2 does; after some that fit, 4 is tried again.
+    assert starved.tried[:4] == (16, 8, 4, 2) and 4 in starved.tried[4:] and max(starved.tried[4:]) == 4
+    assert sum(counted) == 56
+    starved.room = 99
+    starved.generate(asked, sampling, seeds)
+    assert max(starved.tried[-9:]) > 4
+
+
+def test_a_row_that_never_fits_is_named_and_another_error_is_not_taken_for_it(loaded) -> None:
+    sampling, asked = engines.Sampling(temperature=0, top_p=1, max_new_tokens=2), [prompts.ask("?"), prompts.ask("??")]
+    starved = Starved(*loaded, batch_size=2)
+    starved.room = 0
+    with pytest.raises(UserError, match="^b: does not fit into memory, even alone"), engines.naming(["a", "b"]):
+        starved.generate(asked, sampling, [0, 0])
+    starved.error = RuntimeError("shapes differ")
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        starved.generate(asked, sampling, [0, 0])
+
+
 def test_a_label_of_several_tokens_is_refused(loaded) -> None:
     with pytest.raises(ValueError, match="a label has to be one"):
         engines.Transformers(*loaded, batch_size=1).label_probabilities([prompts.ask("?")], ["excellent answer"])
@@ -74,7 +136,7 @@ def test_answer_logprobs_sum_the_tokens_of_the_answer(loaded) -> None:
         whole = tok.apply_chat_template([*prompts.ask("Why?"), *prompts.reply(answer)], tokenize=False)
         ids, start = tok(whole, return_tensors="pt").input_ids, len(tok(asked).input_ids)
         each = net(input_ids=ids).logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])[start - 1 :]
-        assert total == pytest.approx(float(each.sum()), abs=1e-3)
+        assert total.nats == pytest.approx(float(each.sum()), abs=1e-3)
 
 
 def test_gumbel_noise_samples_the_softmax() -> None:

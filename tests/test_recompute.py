@@ -1,4 +1,4 @@
-"""medqa.recompute: what is stored is what the rows say, and a cell that is not is found."""
+"""medqa recompute: what is stored is what the rows say, and a cell that is not is found."""
 
 import json
 import subprocess
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from medqa import recompute, records
+from medqa import records
+from medqa.commands import recompute
 from medqa.params import UserError
 from medqa.records import Candidate
 

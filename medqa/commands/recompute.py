@@ -1,5 +1,6 @@
-"""Computes metrics again from the rows that they came from, and compares them with what is stored."""
+"""`medqa recompute`: metrics again from the rows that they came from, compared with what is stored."""
 
+import argparse
 import importlib
 import inspect
 import json
@@ -14,6 +15,20 @@ from medqa import params, records
 from medqa.params import UserError
 
 LOCK = Path("dvc.lock")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Which cells."""
+    parser.add_argument("file", nargs="?", type=Path, help="a file of metrics/; all if none is given")
+    parser.add_argument("cell", nargs="?", help="one number of it, such as score or by.all.agreement")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what was found; the exit code is 1 if a number is stored that the rows do not bear out."""
+    paths = [options.file] if options.file else all_metrics()
+    results = [report(path, options.cell) for path in paths]
+    print("\n".join(told for told, _ in results))
+    return 0 if all(same for _, same in results) else 1
 
 
 def recompute(metrics: Path) -> tuple[dict[str, Any], list[Path]]:

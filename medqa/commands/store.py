@@ -1,0 +1,115 @@
+"""`medqa store`: size, hits and age of the kept rows by model; prunes, verifies and empties them."""
+
+import argparse
+import re
+import shutil
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+
+from medqa import checkpoints, locks, store
+from medqa.params import UserError
+
+DAY = 86400
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The options; without one, the rows are shown."""
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--prune-older", type=int, metavar="DAYS", help="drop what was not used for so many days")
+    what.add_argument("--prune-unneeded", action="store_true", help="drop models that no commit's dvc.lock names")
+    what.add_argument("--verify", action="store_true", help="check every row against its sum, and drop what is damaged")
+    what.add_argument("--empty", action="store_true", help="drop all rows and all training checkpoints")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show the store, or do what an option says. Raises UserError for a store that cannot be read."""
+    file = store.path()
+    if not file.exists():
+        print(f"{file}: no row is kept")
+        return 0
+    try:
+        with closing(store.connect(file)) as db:
+            return _run(options, db, file)
+    except sqlite3.Error as error:
+        raise UserError(f"{file} cannot be read ({error}); delete it, its rows are made again when needed") from None
+
+
+def _run(options: argparse.Namespace, db: sqlite3.Connection, file: Path) -> int:
+    before = db.execute("SELECT count(*) FROM rows").fetchone()[0]
+    bad = damaged(db) if options.verify else []
+    today = int(time.time() // DAY)
+    with db:
+        db.executemany("DELETE FROM rows WHERE key = ?", [(key,) for key in bad])
+        if options.prune_older is not None:
+            db.execute("DELETE FROM rows WHERE day < ?", (today - options.prune_older,))
+            _drop_checkpoints(time.time() - options.prune_older * DAY)
+        if options.prune_unneeded:
+            models = {model for (model,) in db.execute("SELECT DISTINCT model FROM rows")}
+            unneeded = [(model,) for model in models if not set(model.split("+")) <= needed()]
+            db.executemany("DELETE FROM rows WHERE model = ?", unneeded)
+        if options.empty:
+            db.execute("DELETE FROM rows")
+            _drop_checkpoints(float("inf"))
+        db.execute("DELETE FROM models WHERE model NOT IN (SELECT model FROM rows)")
+    after = db.execute("SELECT count(*) FROM rows").fetchone()[0]
+    if after < before:
+        db.execute("VACUUM")
+        print(f"{before - after} of {before} rows dropped")
+    if options.verify:
+        print(f"{before} rows checked, {len(bad)} damaged")
+    _show(db, file, today)
+    return int(bool(bad))
+
+
+def damaged(db: sqlite3.Connection) -> list[bytes]:
+    """The keys of rows that are not as they were written. Raises sqlite3.DatabaseError if the file itself is broken."""
+    found = [text for (text,) in db.execute("PRAGMA integrity_check(1)")]
+    if found != ["ok"]:
+        raise sqlite3.DatabaseError(found[0])
+    return [row[0] for row in db.execute("SELECT key, model, value, sum FROM rows") if not store.sound(*row)]
+
+
+def needed() -> set[str]:
+    """The hashes in the dvc.lock of the workspace and of every commit of every branch, tag and experiment."""
+    texts = [Path("dvc.lock").read_text(encoding="utf-8")] if Path("dvc.lock").is_file() else []
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout
+
+    try:
+        commits = git("log", "--all", "--format=%H", "--", "dvc.lock").split()
+        texts += [git("show", f"{commit}:./dvc.lock") for commit in commits if _has(commit)]
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        raise UserError("--prune-unneeded reads the commits of a git repository; run it in the project") from None
+    return {found for text in texts for found in re.findall(r"\b[0-9a-f]{32}(?:\.dir)?", text)}
+
+
+def _has(commit: str) -> bool:
+    return subprocess.run(["git", "cat-file", "-e", f"{commit}:./dvc.lock"], capture_output=True).returncode == 0
+
+
+def _drop_checkpoints(before: float) -> None:
+    for folder in checkpoints.root().glob("*/"):
+        lock = Path(f"{folder}.lock")
+        # One that is being trained is locked.
+        if folder.stat().st_mtime < before and locks.take(lock) is None:
+            shutil.rmtree(folder)
+            locks.release(lock)
+
+
+def _show(db: sqlite3.Connection, file: Path, today: int) -> None:
+    kept = len(list(checkpoints.root().glob("*/step-*")))
+    print(f"{file}: {store.size(db) / 1e6:.1f} MB of at most {store.LIMIT / 1e6:.0f} MB; training checkpoints: {kept}")
+    listed = db.execute(
+        "SELECT name, count(*), sum(length(value)), hits, min(day), max(day), rows.model FROM rows "
+        "JOIN models USING (model) GROUP BY rows.model ORDER BY name"
+    ).fetchall()
+    if listed:
+        print(f"{'model':24} {'rows':>8} {'MB':>8} {'hits':>8} {'last used, days ago':>20}  content")
+    for name, count, length, hits, oldest, newest, model in listed:
+        days = f"{today - newest} to {today - oldest}"
+        content = " + ".join(part[:8] for part in model.split("+"))
+        print(f"{name:24} {count:8} {length / 1e6:8.1f} {hits:8} {days:>20}  {content}")

@@ -1,0 +1,3 @@
+"""The fixtures that all faults share."""
+
+from fault_place import models, place  # noqa: F401

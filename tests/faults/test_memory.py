@@ -1,0 +1,43 @@
+"""A real limit on the memory of a process: batches are halved, and the texts and scores are the same."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fault_place import ROOT
+
+SCRIPT = """
+import json, resource, sys
+from pathlib import Path
+from medqa.model import quiet
+quiet()
+from medqa import engines, model, prompts
+net, tok = model.load(Path(sys.argv[1]), "float32"), model.tokenizer(Path(sys.argv[1]))
+engine = engines.Transformers(net, tok, batch_size=256)
+asked = [prompts.ask(f"What is gout {number}? " * 40) for number in range(256)]
+sampling = engines.Sampling(temperature=0.7, top_p=0.95, max_new_tokens=2)
+engine.generate(asked[:1], sampling, [0]), engine.label_probabilities(asked[:1], prompts.LABELS)
+if sys.argv[2] != "0":
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + int(sys.argv[2]) * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+texts = engine.generate(asked, sampling, list(range(256)))
+halved = engine.divisor
+labels = engine.label_probabilities(asked, prompts.LABELS)
+print(json.dumps([halved, [text.text for text in texts], [label.probabilities for label in labels]]))
+"""
+
+
+def run(base: Path, megabytes: int) -> list:
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", SCRIPT, base, str(megabytes)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_limit_on_the_process_halves_batches_and_changes_nothing(tiny_base: Path) -> None:
+    free, limited = run(tiny_base, 0), run(tiny_base, 400)
+    assert free[0] == 1 and limited[0] > 1
+    assert limited[1:] == free[1:]

@@ -1,0 +1,174 @@
+"""The command medqa: light to start, and it finds one flipped byte wherever it looks."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medqa import cli, hashes, store
+
+ROOT = Path(__file__).parent.parent
+
+
+def flip(path: Path, place: int = 0) -> None:
+    path.chmod(0o644)
+    whole = bytearray(path.read_bytes())
+    whole[place] ^= 1
+    path.write_bytes(whole)
+
+
+def git(folder: Path, *words: str) -> None:
+    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *words], cwd=folder, check=True)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with one stage that wrote a file, a folder and metrics, and a store with rows of two models."""
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "kept"))
+    git(tmp_path, "init", "-q")
+    Repo.init(str(tmp_path)).close()
+    (tmp_path / "source.txt").write_text("a source")
+    make = "mkdir -p model/part && echo weights > model/part/w && echo rows > rows.txt && echo 1 > m.json"
+    stage = {
+        "cmd": make,
+        "deps": ["source.txt"],
+        "outs": ["model", "rows.txt"],
+        "metrics": [{"m.json": {"cache": False}}],
+    }
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"make": stage}}))
+    with Repo(str(tmp_path)) as repo:
+        repo.reproduce()
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "start")
+    rows = store.Store(store.path())
+    for model, name in ((hashes.of(tmp_path / "model"), "model"), ("0" * 32 + ".dir", "gone")):
+        for number in range(20):
+            rows.put(model, {f"{name}{number:030}".encode(): [f"answer {number}"]})
+        rows.get(model, name, [f"{name}{number:030}".encode() for number in range(3)])
+    rows.db.close()
+    return tmp_path
+
+
+def test_help_is_fast_and_names_every_command() -> None:
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "medqa.cli", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and all(name in done.stdout for name in cli.COMMANDS)
+    code = "import sys; from medqa import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "sys.exit(any(name in sys.modules for name in ('pydantic', 'torch', 'dvc', 'yaml')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
+    assert time.perf_counter() - started < 10
+
+
+def test_a_folder_has_the_hash_that_dvc_gives_it(project: Path) -> None:
+    lock = yaml.safe_load((project / "dvc.lock").read_text())["stages"]["make"]
+    for item in lock["deps"] + lock["outs"]:
+        assert hashes.of(project / item["path"]) == item["md5"]
+
+
+def test_verify_finds_nothing_in_a_sound_project(project: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["verify"]) == 0
+    # Four paths in the workspace; in the cache two files, a folder and its file; the store.
+    assert "9 files, folders, pins and stores checked, 0 problems" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("source.txt", "source.txt is not what dvc.lock names"),
+        ("rows.txt", "--single-item make"),
+        ("model/part/w", "model is not what stage make wrote"),
+        ("m.json", "m.json is not what stage make wrote"),
+        ("cache rows.txt", "rows.txt: its copy in the cache is damaged"),
+        ("cache model", "model: its copy in the cache is damaged"),
+        ("cache model/part/w", "model/part/w: its copy in the cache is damaged"),
+        ("store", "1 rows are damaged"),
+    ],
+)
+def test_verify_finds_one_flipped_byte(project: Path, capsys: pytest.CaptureFixture, name: str, told: str) -> None:
+    if name.startswith("cache"):
+        md5 = hashes.of(project / name.split()[1])
+        name = f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}"
+    if name == "store":
+        with sqlite3.connect(store.path()) as db:
+            db.execute("UPDATE rows SET value = ? WHERE key = ?", (b'["answer 8"]', f"model{7:030}".encode()))
+        db.close()
+    else:
+        flip(project / name)
+    assert cli.main(["verify"]) == 1
+    found = capsys.readouterr().out
+    assert told in found and ", 1 problems" in found
+
+
+def test_verify_finds_a_flipped_byte_of_a_pinned_model(
+    project: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hashlib
+
+    import huggingface_hub
+
+    weights = project / "weights"
+    weights.write_bytes(b"0123456789")
+    pin = {"repo": "a/b", "commit": "c" * 40, "files": {"w": hashlib.sha256(b"0123456789").hexdigest()}}
+    (project / "models" / "base").mkdir(parents=True)
+    (project / "models" / "base" / "pin.json").write_text(json.dumps(pin))
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: str(weights))
+    assert cli.main(["verify"]) == 0
+    flip(weights)
+    assert cli.main(["verify"]) == 1
+    assert "w of a/b is not as pinned" in capsys.readouterr().out
+
+
+def test_store_shows_prunes_verifies_and_empties(project: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["store"]) == 0
+    shown = capsys.readouterr().out
+    assert [line.split()[:2] for line in shown.splitlines()[2:]] == [["gone", "20"], ["model", "20"]]
+    assert cli.main(["store", "--verify"]) == 0
+    assert cli.main(["store", "--prune-older", "1"]) == 0 and "dropped" not in capsys.readouterr().out
+    assert cli.main(["store", "--prune-unneeded"]) == 0
+    shown = capsys.readouterr().out
+    assert "20 of 40 rows dropped" in shown and "gone" not in shown
+    # What only an older commit names is still needed.
+    (project / "dvc.lock").write_text("stages: {}\n")
+    git(project, "commit", "-qam", "other")
+    assert cli.main(["store", "--prune-unneeded"]) == 0 and "dropped" not in capsys.readouterr().out
+    assert cli.main(["store", "--empty"]) == 0 and "20 of 20 rows dropped" in capsys.readouterr().out
+
+
+def test_store_verify_drops_what_is_damaged(project: Path, capsys: pytest.CaptureFixture) -> None:
+    with sqlite3.connect(store.path()) as db:
+        db.execute("UPDATE rows SET sum = zeroblob(16) WHERE key IN (SELECT key FROM rows LIMIT 2)")
+    db.close()
+    assert cli.main(["store", "--verify"]) == 1 and "2 damaged" in capsys.readouterr().out
+    assert cli.main(["store", "--verify"]) == 0
+    store.path().write_bytes(b"not a database " * 400)
+    assert cli.main(["store"]) == 1 and "delete it" in capsys.readouterr().err
+
+
+def test_doctor_fits_one_screen(project: Path, capsys: pytest.CaptureFixture) -> None:
+    for name in ("params.yaml", "presets", "medqa/corpus"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile)(ROOT / name, project / name)
+    assert cli.main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) <= 24
+    for told in ("torch ", "dtype float32", "GB free", "nearest to presets/", "hardlink,symlink", "real preset"):
+        assert told in shown
+    shutil.copyfile(ROOT / "presets" / "qwen2.5-1.5b.yaml", project / "params.yaml")
+    cli.main(["doctor"])
+    assert "equals presets/qwen2.5-1.5b.yaml" in capsys.readouterr().out
+    (project / "params.yaml").write_text("seed: none\n")
+    assert cli.main(["doctor"]) == 1
+
+
+def test_a_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["verify"]) == 1
+    assert capsys.readouterr().err.startswith("medqa verify: dvc.lock is not here")

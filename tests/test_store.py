@@ -1,0 +1,257 @@
+"""The row store: a hit is the same bytes as the work, anything that matters is a miss, damage is never used."""
+
+import multiprocessing
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_engine import FakeEngine, certain
+
+from medqa import engines, prompts, store
+from medqa.engines import Completion, Labels, RowError, Sampling
+from medqa.params import UserError
+
+WARM = Sampling(temperature=0.7, top_p=0.95, max_new_tokens=8)
+GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=8)
+QUESTIONS = [f"What is {name}?" for name in ("gout", "asthma", "measles", "scurvy", "mumps")]
+
+
+def stored(file: Path, inner: Any, **changes: Any) -> store.Stored:
+    given = {"model": ("base", "base"), "identity": ["float32", "cpu"], "batch_size": 2} | changes
+    return store.Stored(lambda: inner, store.Store(file), **given)
+
+
+def ask(engine: Any, questions: list[str] = QUESTIONS, sampling: Sampling = WARM, seed: int = 1) -> list[Completion]:
+    return engine.generate([prompts.ask(question) for question in questions], sampling, [seed] * len(questions))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "store" / "rows.sqlite"
+
+
+def test_what_was_made_is_never_asked_again(file: Path) -> None:
+    first = ask(stored(file, FakeEngine()))
+    again, counted = FakeEngine(), []
+    engine = stored(file, again, progress=counted.append, batch_size=3)
+    assert ask(engine, QUESTIONS[::-1]) == first[::-1]
+    assert not again.asked and sum(counted) == len(QUESTIONS)
+    assert ask(engine, [*QUESTIONS, "And rickets?"])[:-1] == first
+    assert again.asked == ["And rickets?"]
+
+
+def test_every_operation_gives_back_what_it_made(file: Path) -> None:
+    asked = [prompts.ask(question) for question in QUESTIONS]
+    for _ in range(2):
+        inner = FakeEngine(judges=lambda text: Labels((0.1 + 0.2, 1 / 3, 0.0, 1e-300, 1 - 1e-16), 0.7))
+        engine = stored(file, inner)
+        assert engine.label_probabilities(asked, prompts.LABELS) == [inner.judges("")] * 5
+        assert engine.answer_logprobs(asked, QUESTIONS) == inner.answer_logprobs(asked, QUESTIONS)
+    assert not inner.asked
+
+
+@pytest.mark.parametrize(
+    ("changes", "sampling", "seed"),
+    [
+        ({"identity": ["bfloat16", "cpu"]}, WARM, 1),
+        ({"identity": ["float32", "cuda"]}, WARM, 1),
+        ({}, WARM.model_copy(update={"temperature": 0.8}), 1),
+        ({}, WARM.model_copy(update={"max_new_tokens": 9}), 1),
+        ({}, WARM, 2),
+    ],
+)
+def test_what_determines_an_answer_is_a_miss(file: Path, changes: dict, sampling: Sampling, seed: int) -> None:
+    ask(stored(file, FakeEngine()))
+    inner = FakeEngine()
+    ask(stored(file, inner, **changes), sampling=sampling, seed=seed)
+    assert sorted(inner.asked) == sorted(QUESTIONS)
+
+
+def test_a_seed_plays_no_part_in_a_greedy_answer_and_equal_rows_are_made_once(file: Path) -> None:
+    inner, counted = FakeEngine(), []
+    engine = stored(file, inner, progress=counted.append)
+    assert len(ask(engine, [*QUESTIONS, *QUESTIONS], GREEDY, 1)) == 10
+    ask(engine, sampling=GREEDY, seed=2)
+    assert sorted(inner.asked) == sorted(QUESTIONS) and sum(counted) == 5 + 5
+
+
+def test_a_chunk_is_kept_before_the_next_is_asked(file: Path) -> None:
+    inner = FakeEngine()
+
+    def says(asked: str, seed: int) -> str:
+        if len(inner.asked) > 4:
+            raise ZeroDivisionError
+        return asked
+
+    inner.says = says
+    with pytest.raises(ZeroDivisionError):
+        ask(stored(file, inner))
+    again = FakeEngine()
+    ask(stored(file, again))
+    assert len(again.asked) == 1
+
+
+def test_ctrl_c_says_what_is_kept(file: Path) -> None:
+    inner = FakeEngine()
+    inner.says = lambda asked, seed: asked if len(inner.asked) < 3 else (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt, match="2 rows of this run are kept in the store; dvc repro goes on"):
+        ask(stored(file, inner))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda rows: rows[:-1], "1 results for 2 rows"),
+        (lambda rows: [*rows, rows[0]], "3 results for 2 rows"),
+        (lambda rows: [None, *rows[1:]], "gave no Completion for it"),
+        (lambda rows: ["text", *rows[1:]], "gave no Completion for it"),
+        (lambda rows: [], "0 results for 2 rows"),
+    ],
+)
+def test_a_lying_engine_is_named_and_nothing_of_it_is_kept(file: Path, answer: Callable, message: str) -> None:
+    inner = FakeEngine()
+    honest = inner.generate
+    inner.generate = lambda *given: answer(honest(*given))
+    with pytest.raises(UserError, match=message):
+        ask(stored(file, inner))
+    again = FakeEngine()
+    ask(stored(file, again))
+    assert len(again.asked) == len(QUESTIONS)
+
+
+def test_an_error_about_a_row_names_its_id(file: Path) -> None:
+    inner = FakeEngine()
+    honest = inner.generate
+
+    def generate(asked: list, *rest: Any) -> list:
+        texts = [messages[-1]["content"] for messages in asked]
+        if QUESTIONS[3] in texts:
+            raise RowError(texts.index(QUESTIONS[3]), "does not fit")
+        return honest(asked, *rest)
+
+    inner.generate = generate
+    with pytest.raises(UserError, match="^q3: does not fit"), engines.naming([f"q{n}" for n in range(5)]):
+        ask(stored(file, inner))
+
+
+def test_a_number_that_is_not_finite_is_not_kept(file: Path) -> None:
+    asked = [prompts.ask("?")]
+    for _ in range(2):
+        inner = FakeEngine(judges=lambda text: certain("1", mass=float("nan")))
+        stored(file, inner).label_probabilities(asked, prompts.LABELS)
+        assert inner.asked
+
+
+def test_any_flipped_byte_of_a_row_is_a_miss_or_found(file: Path, capsys: pytest.CaptureFixture) -> None:
+    expected = ask(stored(file, FakeEngine()))
+    with sqlite3.connect(file) as db:
+        key, value = db.execute("SELECT key, value FROM rows ORDER BY key LIMIT 1").fetchone()
+        db.execute("UPDATE rows SET value = ? WHERE key = ?", (value.replace(b"W", b"V"), key))
+    db.close()
+    again = FakeEngine()
+    assert ask(stored(file, again)) == expected and len(again.asked) == 1
+    assert "1 damaged rows" in capsys.readouterr().err
+    last = FakeEngine()
+    assert ask(stored(file, last)) == expected and not last.asked
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_damaged_file_is_never_believed(file: Path, seed: int) -> None:
+    expected = ask(stored(file, FakeEngine()))
+    with sqlite3.connect(file) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    whole, rng = bytearray(file.read_bytes()), random.Random(seed)
+    if seed % 3 == 0:
+        whole = whole[: rng.randrange(len(whole))]
+    else:
+        for _ in range(40 if seed % 3 == 1 else 1):
+            whole[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+    file.write_bytes(whole)
+    for _ in range(2):
+        assert ask(stored(file, FakeEngine())) == expected
+    last = FakeEngine()
+    assert ask(stored(file, last)) == expected and not last.asked
+
+
+def test_a_torn_write_ahead_log_loses_no_more_than_its_end(file: Path) -> None:
+    inner = FakeEngine()
+    engine = stored(file, inner)
+    expected = ask(engine)
+    log = Path(f"{file}-wal")
+    torn = log.read_bytes()[:-100]
+    # As after a power loss: the file as it is on the disk, the log without its last bytes, no shared memory.
+    copy = file.parent / "copy.sqlite"
+    copy.write_bytes(file.read_bytes())
+    Path(f"{copy}-wal").write_bytes(torn)
+    again = FakeEngine()
+    assert ask(stored(copy, again)) == expected and 1 <= len(again.asked) <= 2
+
+
+def test_a_foreign_file_is_dropped_and_said(file: Path, capsys: pytest.CaptureFixture) -> None:
+    file.parent.mkdir()
+    file.write_bytes(b"this is not a database at all, but longer than its header would be" * 20)
+    ask(stored(file, FakeEngine()))
+    again = FakeEngine()
+    ask(stored(file, again))
+    assert not again.asked and "is damaged" in capsys.readouterr().err
+
+
+def test_a_store_that_cannot_be_opened_is_said_once_and_not_used(file: Path, capsys: pytest.CaptureFixture) -> None:
+    file.mkdir(parents=True)
+    assert ask(stored(file, FakeEngine())) == ask(FakeEngine())
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("limit", ["query_only=ON", "max_page_count=1"])
+def test_a_read_only_or_full_disk_is_said_once_and_the_run_goes_on(
+    file: Path, capsys: pytest.CaptureFixture, limit: str
+) -> None:
+    ask(stored(file, FakeEngine()), QUESTIONS[:2])
+    inner = FakeEngine(says=lambda asked, seed: asked if asked in QUESTIONS[:2] else asked * 1000)
+    engine = stored(file, inner)
+    engine.store.db.execute(f"PRAGMA {limit}")
+    assert ask(engine) == ask(FakeEngine(says=inner.says)) and len(inner.asked) == 3
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "cannot be written" in told
+
+
+def test_the_store_is_bounded(file: Path) -> None:
+    rows = store.Store(file, limit=200_000)
+    for start in range(0, 4000, 50):
+        rows.put("base", {f"{number:032}".encode(): ["x" * 100, "stop", 1] for number in range(start, start + 50)})
+    assert store.size(rows.db) < 250_000
+    assert rows.db.execute("SELECT count(*) FROM rows").fetchone()[0] > 300
+
+
+def _write(file: Path, start: int) -> None:
+    rows = store.Store(file)
+    for number in range(start, start + 200):
+        rows.put("base", {f"{number:032}".encode(): [str(number)]})
+
+
+def test_two_processes_share_it(file: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_write, args=(file, start)) for start in (0, 100)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    keys = [f"{number:032}".encode() for number in range(300)]
+    known = store.Store(file).get("base", "base", keys)
+    assert known == {key: [str(number)] for number, key in enumerate(keys)}
+
+
+def test_a_row_costs_under_a_millisecond(file: Path) -> None:
+    rows = store.Store(file)
+    batches = [{random.randbytes(32): ["word " * 300, "stop", 300] for _ in range(64)} for _ in range(20)]
+    started = time.perf_counter()
+    for batch in batches:
+        rows.put("base", batch)
+    keys = [key for batch in batches for key in batch]
+    assert len(rows.get("base", "base", keys)) == len(keys)
+    assert (time.perf_counter() - started) / len(keys) < 1e-3
