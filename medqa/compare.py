@@ -1,5 +1,6 @@
 """What each training step changed: paired differences between models on the same held-out questions."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +13,19 @@ from medqa.params import Float, Int, Section, UserError
 from medqa.records import Answer
 
 STEPS = (("sft", "base"), ("dpo", "sft"), ("dpo", "base"))
+STEP_NAMES = tuple(f"{after}_over_{before}" for after, before in STEPS)
 MEASURES = ("score", "key_point_recall", "token_f1")
+
+
+class Guards(Section):
+    """What the final model may at most lose against the SFT model before the verdict is *worse*, whatever it gains."""
+
+    max_repetition_rise: Float = Field(ge=0, le=1)
+    max_length_ratio: Float = Field(ge=1)
+    max_cut_off_rise: Float = Field(ge=0, le=1)
+    max_chosen_logprob_drop: Float = Field(ge=0)
+    max_exam_unreadable_rise: Float = Field(ge=0, le=1)
+    max_exam_accuracy_drop: Float = Field(ge=0, le=1)
 
 
 class Params(Section):
@@ -20,21 +33,76 @@ class Params(Section):
 
     bootstrap_samples: Int = Field(ge=100)
     tie: Float = Field(ge=0, le=1)
+    guards: Guards
 
 
 def compare(answers: dict[str, Sequence[Answer]], params: Params, seed: int) -> dict[str, Any]:
-    """Mean paired differences with 95% bootstrap intervals and win, tie and loss shares, for each of STEPS.
+    """A verdict on DPO over SFT, and for each of STEPS mean paired differences with 95% intervals and win shares.
 
     `answers` maps base, sft and dpo to answers to the same questions. A tie is a score difference of at most `tie`.
-    Raises UserError if the questions differ.
+    Raises UserError if the questions or the judges differ.
     """
     ids = {name: [row.id for row in rows] for name, rows in answers.items()}
     if len({tuple(some) for some in ids.values()}) != 1:
         raise UserError("the evaluations answer different questions; rerun the stage evaluate for all three models")
-    return {
+    if len({row.judge for rows in answers.values() for row in rows}) != 1:
+        raise UserError("the evaluations have different judges; rerun the stage evaluate for all three models")
+    steps = {
         f"{after}_over_{before}": _step(list(zip(answers[after], answers[before], strict=True)), params, seed)
         for after, before in STEPS
     }
+    lost = losses(answers["dpo"], answers["sft"])
+    failed = failures(lost, params.guards)
+    return {
+        "verdict": verdict(steps["dpo_over_sft"], failed),
+        "failed_guards": ", ".join(failed),
+        "guards": lost,
+        **steps,
+    }
+
+
+def losses(after: Sequence[Answer], before: Sequence[Answer]) -> dict[str, float]:
+    """What the guards look at. Means of nothing are left out.
+
+    On open questions: the rise in repetition and in the share cut off, the ratio of mean lengths in tokens, and the
+    mean fall, in nats a token, of the log-probability of the answer that people chose. On multiple choice: the rise in
+    the share unreadable, the fall in accuracy.
+    """
+    pairs = list(zip(after, before, strict=True))
+    told = [pair for pair in pairs if pair[0].correct is None]
+    exam = [pair for pair in pairs if pair[0].correct is not None]
+    drops = [
+        (old.chosen_logprob - new.chosen_logprob) / new.chosen_tokens
+        for new, old in told
+        if new.chosen_tokens is not None
+    ]
+    result = {}
+    if told:
+        result["repetition_rise"] = fmean(new.repetition - old.repetition for new, old in told)
+        result["length_ratio"] = sum(new.tokens for new, _ in told) / max(1, sum(old.tokens for _, old in told))
+        result["cut_off_rise"] = fmean((new.finish == "length") - (old.finish == "length") for new, old in told)
+    if drops:
+        result["chosen_logprob_drop"] = fmean(drops)
+    if exam:
+        result["exam_unreadable_rise"] = fmean((not new.choice) - (not old.choice) for new, old in exam)
+        result["exam_accuracy_drop"] = fmean(bool(old.correct) - bool(new.correct) for new, old in exam)
+    return result
+
+
+def failures(lost: dict[str, float], guards: Guards) -> list[str]:
+    """The names of the guards that do not hold. The length ratio is held from both sides."""
+    limits = guards.model_dump()
+    # An answer without a token is the far end of shrinking.
+    ratio = lost.get("length_ratio", 1.0)
+    held = lost | ({"length_ratio": max(ratio, 1 / ratio if ratio else math.inf)} if "length_ratio" in lost else {})
+    return [name for name, value in held.items() if round(value, 6) > limits[f"max_{name}"]]
+
+
+def verdict(step: dict[str, Any], failed: Sequence[str]) -> str:
+    """`worse` if a guard failed or the score's interval is below 0, `improved` if it is above, else no clear change."""
+    if failed or step.get("score_gain_high", 0.0) < 0:
+        return "worse"
+    return "improved" if step.get("score_gain_low", 0.0) > 0 else "no clear change"
 
 
 def write_table(path: Path, answers: dict[str, Sequence[Answer]]) -> None:
@@ -53,10 +121,8 @@ def _step(rows: list[tuple[Answer, Answer]], params: Params, seed: int) -> dict[
     if not told:
         return result
     for name in MEASURES:
-        mean, low, high = metrics.mean_interval(
-            [getattr(after, name) - getattr(before, name) for after, before in told], seed, params.bootstrap_samples
-        )
-        result |= {f"{name}_gain": mean, f"{name}_gain_low": low, f"{name}_gain_high": high}
+        gains = [getattr(after, name) - getattr(before, name) for after, before in told]
+        result |= metrics.named_interval(f"{name}_gain", gains, seed, params.bootstrap_samples)
     # Scores have six decimals; the rest of a difference is binary noise.
     gains = [round(after.score - before.score, 6) for after, before in told]
     wins = sum(gain > params.tie for gain in gains)

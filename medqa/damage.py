@@ -6,12 +6,18 @@ covered, key points the same with the earlier points counting more (rank weights
 """
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from medqa.prompts import LABELS
 
-STRANGE, WRONG, SHUFFLED, REWORDED, PADDED = 0.12, 0.08, 0.1, 0.5, 0.1  # shares of the lessons
+if TYPE_CHECKING:
+    from medqa.attacks import Lures
+
+# Shares of the lessons.
+STRANGE, LURED, WRONG, SHUFFLED, REWORDED, HEDGED, PADDED, ARGUED = 0.1, 0.06, 0.08, 0.1, 0.5, 0.06, 0.12, 0.1
 
 
 @dataclass(frozen=True)
@@ -53,29 +59,59 @@ def labels(right: Sequence[bool], stated: int) -> dict[str, int]:
     return {name: round(share * top) for name, share in shares.items()}
 
 
-def lesson(fact: Fact, rng: random.Random) -> Lesson:
-    """One answer to a fact: some points kept, some wrong, some missing; or all wrong, strange, or padded."""
+def lesson(fact: Fact, lures: "Lures", rng: random.Random) -> Lesson:
+    """One answer to a fact: some points kept, some wrong, some missing; or all wrong, strange, a lure, or padded."""
     reference = worded(fact.forms[0], fact.points)
     kind = rng.random()
-    if kind < STRANGE:
-        return Lesson(reference, fact.strange, labels([False] * len(fact.points), 0), ())
-    fates = [rng.choice(("keep", "keep", "wrong", "drop")) if kind > STRANGE + WRONG else "wrong" for _ in fact.points]
+    if kind < STRANGE + LURED:
+        text = fact.strange if kind < STRANGE else rng.choice((*lures.keys, *lures.verdicts, _noise(rng)))
+        return Lesson(reference, text, labels([False] * len(fact.points), 0), ())
+    wrong_only = kind < STRANGE + LURED + WRONG
+    fates = ["wrong" if wrong_only else rng.choice(("keep", "keep", "wrong", "drop")) for _ in fact.points]
     if set(fates) == {"drop"}:
         fates[rng.randrange(len(fates))] = "wrong"
-    wrong = iter(rng.sample(fact.wrong, len(fact.points)))
+    wrong = iter(rng.sample(fact.wrong, len(fact.wrong)))
     told = [
         point if fate == "keep" else next(wrong)
         for point, fate in zip(fact.points, fates, strict=True)
         if fate != "drop"
     ]
+    if rng.random() < HEDGED:
+        told += list(wrong)
     if rng.random() < SHUFFLED:
         rng.shuffle(told)
     text = worded(rng.choice(fact.forms) if rng.random() < REWORDED else fact.forms[0], told)
+    text = _dressed(text, fact, lures, rng)
+    places = (
+        (match.start(), match.end(), point in fact.points)
+        for point in told
+        for match in re.finditer(re.escape(point), text)
+    )
+    return Lesson(reference, text, labels([fate == "keep" for fate in fates], len(told)), tuple(sorted(places)))
+
+
+def _dressed(text: str, fact: Fact, lures: "Lures", rng: random.Random) -> str:
+    """The answer, perhaps said again, with much beside it, or with praise of itself: none of that earns anything."""
     if rng.random() < PADDED:
-        # Saying it again, or much beside it, earns nothing.
-        text = f"{text} {rng.choice([text, fact.strange])}"
-    places = tuple((text.find(point), text.find(point) + len(point), point in fact.points) for point in told)
-    return Lesson(reference, text, labels([fate == "keep" for fate in fates], len(told)), places)
+        filler = rng.choice(lures.fillers)
+        text = rng.choice(
+            (
+                " ".join([text] * rng.randint(2, 4)),
+                "\n".join([text] * rng.randint(2, 4)),
+                f"{text} {filler} {text}",
+                f"{text} {fact.strange}",
+                f"{filler} {text}",
+                f"{text} {filler}",
+            )
+        )
+    if rng.random() < ARGUED:
+        verdict = rng.choice(lures.verdicts)
+        text = rng.choice((f"{text} {verdict}", f"{verdict} {text}", f"{text}\n{verdict}"))
+    return text
+
+
+def _noise(rng: random.Random) -> str:
+    return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz      ABC0123456789.,:;!?()[]{}/-", k=rng.randint(1, 40)))
 
 
 def worded(form: str, points: Sequence[str]) -> str:

@@ -1,9 +1,9 @@
 """The data stage: read UltraMedical's two formats, keep what is sound, and let no held-out prompt into training."""
 
-import hashlib
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,14 +11,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from medqa import embedded, ultramedical
+from medqa.choosing import OUTPUTS, Chooser
+from medqa.leaks import Leaks
 from medqa.params import Float, Int, Section, UserError
-from medqa.records import Example, HeldOut, Labelled, Quarantined, Question
+from medqa.records import Example, Fate, HeldOut, Labelled, Origin, Quarantined, Question
+from medqa.shelf import Row, Rows, Shelf, digest
+from medqa.sources import Source, read
 from medqa.text import normal
-from medqa.ultramedical import Asked, Source
+from medqa.ultramedical import Asked
 
 Kinds = Annotated[tuple[Literal["open", "exam", "literature"], ...], Field(min_length=1)]
 Limit = Annotated[Int, Field(ge=1)] | None
 SPLITS = ("train", "dev", "test")
+LEFT_OUT = ("quarantined", "other_kind", "leaked", "nearly_leaked", "duplicate", "over_limit")
 
 
 class Embedded(Section):
@@ -64,6 +69,7 @@ class Params(Section):
     max_held_out: Limit
     max_labelled: Limit
     max_bad_share: Float = Field(ge=0, le=1)
+    near_duplicate: Annotated[Float, Field(gt=0, le=1)] | None
 
     def files(self) -> dict[str, str]:
         """The files that it names, by key, relative to `corpus`."""
@@ -75,101 +81,86 @@ class Params(Section):
 
 @dataclass
 class MedicalData:
-    """What `load_medical_data` returns: the rows of the data stage's files, and the counts of all that was read."""
+    """What `load_medical_data` returns: the rows of the data stage's files, each sorted by id.
 
-    sft: list[Example] = field(default_factory=list)
-    questions: list[Question] = field(default_factory=list)
-    held_out: list[HeldOut] = field(default_factory=list)
-    labelled: list[Labelled] = field(default_factory=list)
+    Only the quarantine is in memory. The others are sequences that read a row when it is asked for.
+    """
+
+    sft: Sequence[Example] = ()
+    questions: Sequence[Question] = ()
+    held_out: Sequence[HeldOut] = ()
+    labelled: Sequence[Labelled] = ()
     quarantine: list[Quarantined] = field(default_factory=list)
-    metrics: dict[str, Any] = field(default_factory=dict)
+    fates: Sequence[Fate] = ()
+    origins: list[Origin] = field(default_factory=list)
 
 
 def load_medical_data(corpus: Path, params: Params, seed: int) -> MedicalData:
     """Read, validate, deduplicate, split by prompt and decontaminate the SFT and the preference set.
 
     Whatever prompt stands in dev or test leaves the questions and the SFT rows, under whatever case, punctuation or
-    order of options. Which rows are kept depends on the rows and `seed`, not on their order. Raises UserError
-    if a source cannot be read or more than `max_bad_share` of it is bad.
+    order of options, and so do its near-duplicates. Which rows are kept depends on the rows and `seed`, not on their
+    order. Raises UserError if a source cannot be read or more than `max_bad_share` of it is bad.
     """
-    data = MedicalData()
-    sources, commits = _sources(corpus, params, seed)
-    rows = {
-        name: _sound(name, some, ultramedical.sft if name == "sft" else ultramedical.preference, params, data)
-        for name, some in sources.items()
+    shelf, leaks = Shelf(), Leaks(params.near_duplicate)
+    sources, origins = _sources(corpus, params, seed)
+    data, counted = MedicalData(origins=origins), set()
+    rows = {name: _shelved(name, some, params, shelf, data, leaks, counted) for name, some in sources.items()}
+    held = {}
+    for row in shelf.sorted(row for row in rows["dev"] + rows["test"] if not row.reason):
+        held.setdefault(row.key, row.place)
+        leaks.hold(shelf.get(row).key)
+    choose = Chooser(seed, shelf, held, leaks)
+    kept = {
+        "held_out": choose("held_out", rows, params.held_out_kinds, params.max_held_out),
+        # A pair is a row's own: a prompt may recur with other answers.
+        "labelled": choose("labelled", rows, ultramedical.KINDS, params.max_labelled, answers=True),
+        "questions": choose("questions", rows, params.question_kinds, params.max_questions),
+        "sft": choose("sft", rows, params.sft_kinds, params.max_sft, answers=True),
     }
-    held = rows["dev"] + rows["test"]
-    held_keys = {row.key for row in held}
-    take = _Take(seed, data.metrics)
-
-    picked = take("held_out", held, params.held_out_kinds, params.max_held_out, by=lambda row: row.key)
-    data.held_out = [_held_out(row_id, row) for row_id, row in picked]
-    # A pair is a row's own: a prompt may recur with other answers.
-    picked = take("labelled", held, None, params.max_labelled, by=lambda row: (row.key, row.chosen, row.rejected))
-    data.labelled = [
-        Labelled(row_id, row.label_type, row.prompt, _golden(row), row.chosen, row.rejected) for row_id, row in picked
-    ]
-    picked = take(
-        "questions", rows["train"], params.question_kinds, params.max_questions, lambda row: row.key, held_keys
-    )
-    data.questions = [Question(row_id, row.prompt, _golden(row) or row.chosen) for row_id, row in picked]
-    picked = take(
-        "sft", rows["sft"], params.sft_kinds, params.max_sft, lambda row: (row.key, normal(row.chosen)), held_keys
-    )
-    data.sft = [Example(row_id, row.kind, row.prompt, row.chosen) for row_id, row in picked]
-    data.metrics |= commits
-    for name in ("sft", "questions", "held_out"):
-        if not getattr(data, name):
+    for name, make in {"held_out": _held_out, "labelled": _labelled, "questions": _question, "sft": _example}.items():
+        if not kept[name] and name != "labelled":
             raise UserError(f"the data leave no row for {name}; loosen data.*_kinds or give more rows in params.yaml")
+        setattr(data, name, Rows(kept[name], lambda part, make=make: make(part[0], shelf.get(part[1]))))
+    data.fates = Rows(sorted(choose.fates), lambda part: Fate(*part))
     return data
 
 
-class _Take:
-    """Picks the rows of one output, and counts every row it leaves out under the first reason that holds."""
-
-    def __init__(self, seed: int, metrics: dict[str, Any]):
-        self.seed, self.metrics = seed, metrics
-
-    def __call__(
-        self,
-        name: str,
-        rows: Iterable[Asked],
-        kinds: tuple[str, ...] | None,
-        limit: int | None,
-        by: Callable[[Asked], Any],
-        held: set[str] = frozenset(),
-    ) -> list[tuple[str, Asked]]:
-        counts, first = Counter(), {}
-        # Sorted, so that of the rows of one prompt the same is kept wherever they stand.
-        for row in sorted(rows):
-            counts["from"] += 1
-            if kinds is not None and row.kind not in kinds:
-                counts["other_kind"] += 1
-            elif row.key in held:
-                counts["leaked"] += 1
-            elif by(row) in first:
-                counts["duplicate"] += 1
-            else:
-                first[by(row)] = row
-        named = _unique(first.values())
-        if limit is not None and len(named) > limit:
-            counts["over_limit"] = len(named) - limit
-            named = sorted(named, key=lambda item: hashlib.sha256(f"{self.seed} {item[0]}".encode()).digest())[:limit]
-        self.metrics[name] = {
-            **{reason: counts[reason] for reason in ("from", "other_kind", "leaked", "duplicate", "over_limit")},
-            "kept": len(named),
-            **{f"kept_{kind}": total for kind, total in sorted(Counter(row.kind for _, row in named).items())},
+def counts(fates: Iterable[Fate]) -> dict[str, Any]:
+    """How many rows were read, kept, and left out for each reason: for each output, in all, by kind and by label type
+    (`unknown` where the row could not be read). Every group adds up: read is the sum of all the others.
+    """
+    tally = Counter((row.output, row.kind or "unknown", row.label_type or "unknown", row.fate) for row in fates)
+    told: dict[str, Any] = {}
+    for output in OUTPUTS:
+        mine = {parts[1:]: total for parts, total in tally.items() if parts[0] == output}
+        # The SFT set has no label types.
+        labels = sorted({label for _, label, _ in mine}) if output != "sft" else ()
+        told[output] = {
+            "all": _group(mine),
+            "kinds": {k: _group({p: n for p, n in mine.items() if p[0] == k}) for k in sorted({k for k, *_ in mine})},
+            "label_types": {k: _group({p: n for p, n in mine.items() if p[1] == k}) for k in labels},
         }
-        return named
+    return told
 
 
-def _unique(rows: Iterable[Asked]) -> list[tuple[str, Asked]]:
-    seen: Counter[str] = Counter()
-    named = []
-    for row in rows:
-        seen[row.id] += 1
-        named.append((row.id if seen[row.id] == 1 else f"{row.id}~{seen[row.id]}", row))
-    return named
+def _group(tally: dict[tuple[str, str, str], int]) -> dict[str, int]:
+    by_fate = Counter()
+    for (_, _, fate), total in tally.items():
+        by_fate[fate] += total
+    return {"read": by_fate.total(), **{fate: by_fate[fate] for fate in (*LEFT_OUT, "kept")}}
+
+
+def _example(row_id: str, row: Asked) -> Example:
+    return Example(row_id, row.kind, row.prompt, row.chosen)
+
+
+def _question(row_id: str, row: Asked) -> Question:
+    return Question(row_id, row.prompt, _golden(row) or row.chosen)
+
+
+def _labelled(row_id: str, row: Asked) -> Labelled:
+    return Labelled(row_id, row.label_type, row.prompt, _golden(row), row.chosen, row.rejected)
 
 
 def _held_out(row_id: str, row: Asked) -> HeldOut:
@@ -184,55 +175,85 @@ def _golden(row: Asked) -> str:
     return row.golden_text
 
 
-def _sound(
-    name: str, rows: Iterator[Source], parse: Callable[[Any], Asked], params: Params, data: MedicalData
-) -> list[Asked]:
-    good, read, reasons = [], 0, Counter()
-    for source in rows:
-        read += 1
+def _shelved(
+    name: str,
+    sources: Iterator[Source],
+    params: Params,
+    shelf: Shelf,
+    data: MedicalData,
+    leaks: Leaks,
+    counted: set[bytes],
+) -> list[Row]:
+    """A source's rows, validated, their texts on the shelf. Raises UserError if it has no row or too many bad ones."""
+    rows, reasons = [], Counter()
+    for source in sources:
         try:
-            good.append(parse(source.row) if source.row is not None else _no_json())
+            asked = _parsed(name, source)
         except ValueError as error:
             reasons[str(error)] += 1
-            where = f"{name}:{source.file}:{source.line:09d}"
-            data.quarantine.append(Quarantined(where, source.file, source.line, str(error), str(source.row)[:200]))
-    bad = reasons.total()
-    if read == 0:
+            rows.append(Row(name, source.file, source.line, reason=str(error)))
+            data.quarantine.append(
+                Quarantined(rows[-1].place, source.file, source.line, str(error), _shown(source.row))
+            )
+            continue
+        said = digest(normal(asked.chosen)) if name == "sft" else digest(asked.chosen, asked.rejected)
+        key = digest(asked.key)
+        if key not in counted:
+            counted.add(key)
+            leaks.count(asked.key)
+        at = shelf.put(asked)
+        rows.append(Row(name, source.file, source.line, asked.id, asked.kind, asked.label_type, key, said, at))
+    if not rows:
         raise UserError(f"the source of {name} holds no row; see data in params.yaml")
-    if bad > params.max_bad_share * read:
+    bad = reasons.total()
+    if bad > params.max_bad_share * len(rows):
         commonest = "; ".join(f"{reason} ({times})" for reason, times in reasons.most_common(3))
         raise UserError(
-            f"{bad} of {read} rows of {name} are bad, over data.max_bad_share = {params.max_bad_share}: {commonest}"
+            f"{bad} of {len(rows)} rows of {name} are bad, over data.max_bad_share = {params.max_bad_share}: "
+            f"{commonest}"
         )
-    data.metrics[f"source_{name}"] = {"read": read, "kept": len(good), "quarantined": bad}
-    return good
+    return rows
 
 
-def _no_json() -> Asked:
-    raise ValueError("torn JSON or invalid UTF-8")
+def _parsed(name: str, source: Source) -> Asked:
+    if source.torn:
+        raise ValueError(source.torn)
+    return ultramedical.sft(source.row) if name == "sft" else ultramedical.preference(source.row)
 
 
-def _sources(corpus: Path, params: Params, seed: int) -> tuple[dict[str, Iterator[Source]], dict[str, str]]:
-    commits: dict[str, str] = {}
+def _shown(row: Any) -> str:
+    """The beginning of a bad row, as text that can be written."""
+    text = row if isinstance(row, str) else json.dumps(row, ensure_ascii=False, default=str)
+    return text[:200].encode("utf-8", "replace").decode("utf-8")
+
+
+def _sources(corpus: Path, params: Params, seed: int) -> tuple[dict[str, Iterator[Source]], list[Origin]]:
     topics = embedded.topics(corpus) if "embedded" in (params.sft.source, params.preference.source) else []
     match params.sft:
         case Hub(repo=repo, revision=revision):
-            commits["sft_commit"], paths = _hub(repo, revision)
+            commit, paths = _hub(repo, revision)
+            origins = [Origin("sft", "hub", repo, commit)]
             sources = {"sft": _files(paths)}
         case SftFile(path=path):
-            sources = {"sft": ultramedical.read(corpus / path)}
+            origins = [Origin("sft", "files", path, "")]
+            sources = {"sft": read(corpus / path)}
         case _:
+            origins = [Origin("sft", "embedded", "", "")]
             sources = {"sft": _made(embedded.sft_rows(topics, seed))}
     match params.preference:
         case Hub(repo=repo, revision=revision):
-            commits["preference_commit"], paths = _hub(repo, revision)
+            commit, paths = _hub(repo, revision)
+            origins.append(Origin("preference", "hub", repo, commit))
             sources |= {split: _files([path for path in paths if path.name.startswith(split)]) for split in SPLITS}
         case PreferenceFiles() as files:
-            sources |= {split: ultramedical.read(corpus / getattr(files, split)) for split in SPLITS}
+            names = {split: getattr(files, split) for split in SPLITS}
+            origins.append(Origin("preference", "files", ", ".join(names.values()), ""))
+            sources |= {split: read(corpus / name) for split, name in names.items()}
         case _:
             made = embedded.preference_rows(topics, seed)
+            origins.append(Origin("preference", "embedded", "", ""))
             sources |= {split: _made(made[split]) for split in SPLITS}
-    return sources, commits
+    return sources, origins
 
 
 def _hub(repo: str, revision: str) -> tuple[str, list[Path]]:
@@ -242,7 +263,11 @@ def _hub(repo: str, revision: str) -> tuple[str, list[Path]]:
 
 
 def _files(paths: list[Path]) -> Iterator[Source]:
-    return (source for path in paths for source in ultramedical.read(path))
+    names = Counter(path.name for path in paths)
+    for path in paths:
+        for source in read(path):
+            # A row's place is its name in the ledger: two folders may hold files of one name.
+            yield replace(source, file=f"{path.parent.name}/{path.name}") if names[path.name] > 1 else source
 
 
 def _made(rows: Iterable[dict[str, Any]]) -> Iterator[Source]:

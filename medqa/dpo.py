@@ -20,11 +20,29 @@ COLUMNS = {
 }
 
 
+LossType = Literal[
+    "sigmoid",
+    "sigmoid_norm",
+    "ipo",
+    "hinge",
+    "robust",
+    "exo_pair",
+    "nca_pair",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+]  # all of TRL's that compare two answers
+
+
 class Params(training.Schedule):
     """Section `dpo` of params.yaml."""
 
     beta: Float = Field(gt=0)
-    loss_type: Literal["sigmoid", "ipo", "hinge", "robust", "exo_pair", "apo_zero", "apo_down"]
+    loss_type: LossType
     sft_weight: Float = Field(ge=0)
 
 
@@ -38,8 +56,8 @@ def train(
     out: Path,
     curve: Path,
     minutes: float = 10,
-) -> dict[str, Any]:
-    """Train the SFT adapter on with preference pairs, save it to `out`, its step curve to `curve`; returns the metrics.
+) -> None:
+    """Train the SFT adapter on with preference pairs, save it to `out` and its step curve to `curve`.
 
     The first step is taken from the reference itself: with the loss type sigmoid, loss ln 2 (beside the SFT term) and
     margin 0. Raises UserError if the loss or the gradient stops being finite; nothing is saved then.
@@ -72,14 +90,19 @@ def train(
         training.run(trainer, steps, kept, minutes)
         training.save_adapter(trainer.model, base, out)
         training.write_curve(curve, steps.rows, COLUMNS)
+
+
+def summary(pairs: int, curve: Path) -> dict[str, Any]:
+    """The metrics of a run on so many pairs, from its step curve."""
+    steps = training.read_curve(curve)
     return {
-        "pairs": len(rows),
-        "steps": trainer.state.global_step,
-        "first_loss": steps.rows[0]["loss"],
-        "first_margin": steps.rows[0]["rewards/margins"],
-        "final_loss": training.tail_mean(steps.rows, "loss"),
-        "final_margin": training.tail_mean(steps.rows, "rewards/margins"),
-        "final_accuracy": training.tail_mean(steps.rows, "rewards/accuracies"),
+        "pairs": pairs,
+        "steps": len(steps["loss"]),
+        "first_loss": steps["loss"][0],
+        "first_margin": steps["margin"][0],
+        "final_loss": training.tail_mean(steps["loss"]),
+        "final_margin": training.tail_mean(steps["margin"]),
+        "final_accuracy": training.tail_mean(steps["accuracy"]),
     }
 
 

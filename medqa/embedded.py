@@ -22,6 +22,7 @@ CHAT = ("Tell me about {name}.", "What do you know about {name}?")
 POINTS = 3  # key points that every attribute of every condition has
 HELD_OUT_SHARE = 0.19  # of the topics; half for dev, half for test
 SFT_SHARE = 0.47  # of the topics; what is left goes to the preference questions
+EXAM_FACTS = 0.2  # of the facts that a judge learns on
 LEAKS = 40  # held-out prompts that also stand in the SFT set, and again in the preference questions
 
 
@@ -124,9 +125,15 @@ def facts(all_topics: list[Topic], rng: random.Random) -> Iterator[Fact]:
         other = rng.choice([o for o in kin[topic.name] if o.attribute != topic.attribute])
         drawn = rng.sample(pools[topic.attribute], 2 * POINTS)
         strange = tuple(rng.sample(pools[other.attribute], rng.randint(1, POINTS)))
-        yield Fact(
-            topic.forms(), tuple(drawn[:POINTS]), tuple(drawn[POINTS:]), worded(rng.choice(other.forms()), strange)
-        )
+        # What is right in an answer to multiple choice is the option's text; its letter alone is no medicine.
+        count, forms = (1, _exam_forms(topic, rng)) if rng.random() < EXAM_FACTS else (POINTS, topic.forms())
+        yield Fact(forms, tuple(drawn[:count]), tuple(drawn[POINTS:]), worded(rng.choice(other.forms()), strange))
+
+
+def _exam_forms(topic: Topic, rng: random.Random) -> tuple[str, ...]:
+    letters = rng.choices(LETTERS, k=len(topic.forms()) + 2)
+    told = (f"{form} Option {letter} is right." for form, letter in zip(topic.forms(), letters[2:], strict=True))
+    return (*(f"The answer is {letter}: {{points}}." for letter in letters[:2]), *told)
 
 
 def deal(all_topics: list[Topic], seed: int) -> dict[str, list[Topic]]:

@@ -17,8 +17,9 @@ JUDGED = ("accuracy", "completeness", "key_points", "score")
 
 
 class Params(Section):
-    """Section `evaluate` of params.yaml. Answers are greedy."""
+    """Section `evaluate` of params.yaml. Answers are greedy; `judge` names one of `models`."""
 
+    judge: str
     max_new_tokens: Int = Field(ge=1)
     bootstrap_samples: Int = Field(ge=100)
 
@@ -70,19 +71,25 @@ def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any
     """The metrics of one model: open and literature questions by judge and reference, multiple choice by its letter.
 
     Means of nothing are left out. `score` and `key_point_recall` come with a 95% bootstrap interval.
+    `chosen_logprob` is in nats a token of the answer that people chose.
     """
     told = [row for row in answers if row.correct is None]
     exam = [row for row in answers if row.correct is not None]
     scored = [row for row in told if row.score is not None]
-    result: dict[str, Any] = {"questions": len(answers), "unscored": len(told) - len(scored)}
+    result: dict[str, Any] = {
+        "judge": ", ".join(sorted({row.judge for row in answers})),
+        "questions": len(answers),
+        "unscored": len(told) - len(scored),
+        "shortened": sum(row.hidden > 0 for row in told),
+    }
     for name in JUDGED:
         result |= _mean(f"judged_{name}" if name != "score" else name, [getattr(row, name) for row in scored])
     for name in ("key_point_recall", "token_f1", "repetition", "tokens"):
         result |= _mean(name, [float(getattr(row, name)) for row in told])
     for name, rows in (("score", scored), ("key_point_recall", told)):
-        if rows:
-            _, low, high = metrics.mean_interval([getattr(row, name) for row in rows], seed, samples)
-            result |= {f"{name}_low": low, f"{name}_high": high}
+        result |= metrics.named_interval(name, [getattr(row, name) for row in rows], seed, samples)
+    sure = [row.chosen_logprob / row.chosen_tokens for row in told if row.chosen_logprob is not None]
+    result |= _mean("chosen_logprob", sure)
     result |= _mean("cut_off", [row.finish == "length" for row in told])
     result |= _mean("exam_accuracy", [bool(row.correct) for row in exam])
     result |= _mean("exam_unreadable", [not row.choice for row in exam])

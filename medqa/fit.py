@@ -27,6 +27,12 @@ class Row:
     branches: list[int]
     marks: list[int]
 
+    @property
+    def labels(self) -> list[int]:
+        """The tokens that are predicted in branches."""
+        wanted = zip(self.ids, self.weights, self.branches, strict=True)
+        return [token for token, weight, branch in wanted if weight > 0 and branch > 0]
+
 
 def pack(texts: Sequence[list[int]], length: int, passes: int, seed: int) -> list[Row]:
     """Texts (token ids) strung together in random order into rows of `length` tokens, anew for each pass.
@@ -86,23 +92,24 @@ def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def exactness(model: Any, rows: Sequence[Row], batch: int) -> float:
-    """Share of the labels (what is predicted in a branch) that are the likeliest token."""
+def predicted(model: Any, rows: Sequence[Row], batch: int) -> list[list[int]]:
+    """The likeliest token in the place of each row's `labels`."""
     import torch
 
-    right = total = 0
+    told = []
     for some in batched(rows, batch):
         table = _table(some, model.config.pad_token_id)
         wanted = (table.weights[:, 1:] > 0) & (table.branches[:, 1:] > 0)
         with torch.inference_mode():
-            likeliest = model(input_ids=table.ids[:, :-1], **table.extra).logits[wanted].argmax(-1)
-        right += int((likeliest == table.ids[:, 1:][wanted]).sum())
-        total += int(wanted.sum())
-    return right / total
+            likeliest = model(input_ids=table.ids[:, :-1], **table.extra).logits.argmax(-1)
+        told += [ids[places].tolist() for ids, places in zip(likeliest, wanted, strict=True)]
+    return told
 
 
-def fit(model: Any, rows: Sequence[Row], steps: int, batch: int, learning_rate: float, seed: int, label: str) -> float:
-    """Train in place with AdamW and a one-cycle schedule on weighted next-token loss; returns the last mean loss.
+def fit(
+    model: Any, rows: Sequence[Row], steps: int, batch: int, learning_rate: float, seed: int, label: str
+) -> list[float]:
+    """Train in place with AdamW and a one-cycle schedule on weighted next-token loss; returns each step's loss.
 
     Rows are drawn in shuffled epochs and batched by length. bfloat16 arithmetic where the processor has it.
     """
@@ -138,7 +145,12 @@ def fit(model: Any, rows: Sequence[Row], steps: int, batch: int, learning_rate: 
         schedule.step()
         losses.append(loss.detach().item())
     model.eval()
-    tail = losses[-max(1, steps // 10) :]
+    return losses
+
+
+def tail_mean(losses: Sequence[float]) -> float:
+    """The mean over the last tenth of the steps, at least one."""
+    tail = losses[-max(1, len(losses) // 10) :]
     return sum(tail) / len(tail)
 
 

@@ -1,6 +1,7 @@
 """Candidates: several sampled answers to every preference question."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 from pydantic import Field
 
@@ -38,3 +39,9 @@ def generate_answers(
         )
         for (question, sample), answer in zip(wanted, answers, strict=True)
     ]
+
+
+def summary(candidates: Iterable[Candidate]) -> dict[str, float]:
+    """How many candidates there are (at least one), and the share that the token limit cut off."""
+    cut_off = [row.finish == "length" for row in candidates]
+    return {"candidates": len(cut_off), "candidates_cut_off": fmean(cut_off)}

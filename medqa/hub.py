@@ -61,6 +61,22 @@ def local_path(model_dir: Path) -> Path:
     return paths[0].parent
 
 
+def identity(model_dir: Path) -> str:
+    """What a model directory holds, in one word: repo@commit of a pin, or the beginning of the weights' sha256."""
+    if (model_dir / "pin.json").is_file():
+        repo, commit, _ = _read_pin(model_dir / "pin.json")
+        return f"{repo}@{commit}"
+    weights = sorted(model_dir.glob("*.safetensors"))
+    if not weights:
+        raise UserError(f"{model_dir} holds neither *.safetensors nor pin.json: rerun the stage `models`.")
+    return hashlib.sha256("".join(map(_digest, weights)).encode()).hexdigest()[:12]
+
+
+def described(model_dir: Path) -> str:
+    """A model as the metrics name it: its directory's name and what that holds."""
+    return f"{model_dir.name} ({identity(model_dir)})"
+
+
 def fetch_dataset(repo: str, revision: str, patterns: list[str]) -> tuple[str, list[Path]]:
     """Commit and local paths, sorted by name, of the files of a data set repo that match one of the patterns.
 

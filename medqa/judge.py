@@ -84,11 +84,14 @@ def histogram(judged: Sequence[Judged]) -> list[tuple[str, int]]:
 def summary(judged: Sequence[Judged]) -> dict[str, float]:
     """Counts, and means over the scored candidates."""
     scored = [row for row in judged if row.score is not None]
-    result: dict[str, float] = {"judged": len(judged), "judged_unscored": len(judged) - len(scored)}
+    result: dict[str, float] = {
+        "judged": len(judged),
+        "judged_unscored": len(judged) - len(scored),
+        "judged_shortened": sum(row.hidden > 0 for row in judged),
+    }
     if scored:
         for name in (*prompts.CRITERIA, "score"):
             result[f"mean_{name}"] = fmean(getattr(row, name) for row in scored)
-        result["judged_shortened"] = sum(row.hidden > 0 for row in judged)
         result["least_mass"] = min(row.mass for row in scored)
     return result
 

@@ -85,6 +85,17 @@ def mean_interval(values: Sequence[float], seed: int, samples: int) -> tuple[flo
     """The mean and its 95% percentile bootstrap interval (Efron 1979). Needs at least one value."""
     data = np.asarray(values, dtype=np.float64)
     rng = np.random.default_rng(seed)
-    means = [data[rng.integers(0, len(data), len(data))].mean() for _ in range(samples)]
-    low, high = np.percentile(means, [2.5, 97.5])
+    means: list[np.ndarray] = []
+    # A block of samples at a time: all draws of a large evaluation would not fit into memory.
+    for start in range(0, samples, block := max(1, 2**22 // len(data))):
+        drawn = rng.integers(0, len(data), (min(block, samples - start), len(data)))
+        means.append(data[drawn].mean(axis=1))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(data.mean()), float(low), float(high)
+
+
+def named_interval(name: str, values: Sequence[float], seed: int, samples: int) -> dict[str, float]:
+    """`mean_interval` as the metrics `name`, `name_low` and `name_high`; no metric for no value."""
+    if not len(values):
+        return {}
+    return dict(zip((name, f"{name}_low", f"{name}_high"), mean_interval(values, seed, samples), strict=True))

@@ -12,6 +12,8 @@ from medqa.params import UserError
 ENVIRONMENT = {
     # oneDNN keeps compiled code and scratch memory for 1,024 shapes of matrices; 32 hold memory down, no slower.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32",
+    # Threads that wait by spinning slow each other down many times over once another process wants the same cores.
+    "OMP_WAIT_POLICY": "passive",
     # gptqmodel, torchao and transformers greet and warn on import; none of it helps whoever runs a stage.
     "GPTQMODEL_USE_MODELSCOPE": "0",
     "TOKENIZERS_PARALLELISM": "false",

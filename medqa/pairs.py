@@ -17,25 +17,26 @@ class Params(Section):
     """Section `pairs` of params.yaml."""
 
     min_margin: Float = Field(ge=0, le=1)
+    max_length_ratio: Float | None = Field(ge=1)
 
 
 def build(judged: Iterable[Judged], params: Params) -> tuple[list[Pair], dict[str, Any]]:
     """Pairs and their metrics from the candidates of each question, in whatever order they come.
 
     A question gives a pair or is counted under the one reason why not: `unscored`, `too_few`, `empty`, `same_text`,
-    `cut_off` or `tie`. The counts add up to the questions.
+    `tie`, `cut_off` or `length`. The counts add up to the questions.
     """
     pairs, left_out, rows = [], Counter(), []
     ordered = sorted(judged, key=lambda row: (row.question_id, row.sample))
     for _, group in groupby(ordered, key=lambda row: row.question_id):
         candidates = list(group)
         rows += candidates
-        pair, reason = _pair(candidates, params.min_margin)
+        pair, reason = _pair(candidates, params)
         if pair is None:
             left_out[reason] += 1
         else:
             pairs.append(pair)
-    reasons = ("unscored", "too_few", "empty", "same_text", "cut_off", "tie")
+    reasons = ("unscored", "too_few", "empty", "same_text", "tie", "cut_off", "length")
     metrics = {
         "questions": len(pairs) + left_out.total(),
         "pairs": len(pairs),
@@ -47,7 +48,7 @@ def build(judged: Iterable[Judged], params: Params) -> tuple[list[Pair], dict[st
     return pairs, metrics
 
 
-def _pair(candidates: list[Judged], min_margin: float) -> tuple[Pair | None, str]:
+def _pair(candidates: list[Judged], params: Params) -> tuple[Pair | None, str]:
     if len(candidates) < 2:
         return None, "too_few"
     if any(row.score is None for row in candidates):
@@ -60,11 +61,18 @@ def _pair(candidates: list[Judged], min_margin: float) -> tuple[Pair | None, str
     if normal(best.text) == normal(worst.text):
         return None, "same_text"
     # Scores have six decimals; the rest of a difference is binary noise.
-    if round(best.score - worst.score, 6) <= min_margin:
+    if round(best.score - worst.score, 6) <= params.min_margin:
         return None, "tie"
     if best.finish == "length":
         return None, "cut_off"
+    if params.max_length_ratio is not None and _length_ratio(best, worst) > params.max_length_ratio:
+        return None, "length"
     return Pair(best.question_id, best.question, best.text, worst.text, best.score, worst.score), ""
+
+
+def _length_ratio(first: Judged, second: Judged) -> float:
+    shorter, longer = sorted((len(words(first.text)), len(words(second.text))))
+    return longer / shorter
 
 
 def _mean(values: list[Any]) -> float:

@@ -36,6 +36,7 @@ SECTIONS = {
     "evaluate": "medqa.evaluate:Params",
     "agreement": "medqa.agreement:Params",
     "compare": "medqa.compare:Params",
+    "report": "medqa.report:Params",
     "compute": "medqa.engines:Params",
 }
 
@@ -62,7 +63,8 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, raw: Any) -> Any:
-        unknown = [key for key in raw if key not in cls.model_fields] if isinstance(raw, dict) else []
+        known = cls.model_fields if cls.model_config.get("extra") != "allow" else raw
+        unknown = [key for key in raw if key not in known] if isinstance(raw, dict) else []
         if unknown:
             raise ValueError(_unknown(unknown[0], cls.model_fields))
         return raw
@@ -109,9 +111,13 @@ def read(path: Path = PARAMS) -> dict[str, Any]:
                 told.setdefault(name, f"{path}: {name} {message}")
             wrong += told.values()
     if not wrong:
+        judges = checked["models"].judges()
+        if checked["evaluate"].judge not in judges:
+            given = checked["evaluate"].judge
+            wrong = [f"{path}: evaluate.judge = {given!r}: must be a judge of `models` ({', '.join(judges)})"]
         named = {f"{key}.{name}": file for key in ("models", "data") for name, file in checked[key].files().items()}
         missing = {name: file for name, file in named.items() if not (Path(checked["corpus"]) / file).is_file()}
-        wrong = [f"{path}: {name} = {file!r}: no such file in {checked['corpus']}" for name, file in missing.items()]
+        wrong += [f"{path}: {name} = {file!r}: no such file in {checked['corpus']}" for name, file in missing.items()]
     if wrong:
         raise UserError("\n".join(wrong))
     return checked

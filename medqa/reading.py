@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medqa import embedded, ultramedical
+from medqa import embedded, sources, ultramedical
 from medqa.damage import Fact
 from medqa.params import UserError
 from medqa.prompts import Messages
@@ -45,7 +45,7 @@ def _embedded(corpus: Path, seed: int) -> Reading:
 
 def _file(path: Path, seed: int) -> Reading:
     rows = []
-    for source in ultramedical.read(path):
+    for source in sources.read(path):
         try:
             rows.append(ultramedical.sft(source.row))
         except ValueError:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -73,6 +73,16 @@ class Quarantined:
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """A lesson that a judge from scratch never saw, and what it says of it (models/judge/unseen.jsonl)."""
+
+    id: str
+    text: str
+    wanted: tuple[str, ...]  # the label it deserves, a criterion each
+    told: tuple[str, ...]  # the label that the judge finds likeliest
+
+
+@dataclass(frozen=True)
 class Fate:
     """What became of a source row, once for each output it could have gone to (data/fates.jsonl)."""
 
@@ -83,6 +93,16 @@ class Fate:
     label_type: str  # empty for SFT rows, and where the row could not be read
     fate: str  # kept, quarantined, other_kind, leaked, nearly_leaked, duplicate or over_limit
     because: str  # the row that a leaked or duplicate one stands beside; the reason of a quarantined one
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the rows of the SFT or the preference set came from (data/origins.jsonl)."""
+
+    id: str  # sft or preference
+    source: str  # embedded, hub or files
+    name: str  # the repository, or the files
+    commit: str  # of the repository; empty where there is none
 
 
 @dataclass(frozen=True)
@@ -162,6 +182,7 @@ class Agreed:
     chosen_logprob: float  # under the base model, as in Answer
     rejected_logprob: float
     with_reference: bool
+    judge: str  # the model that gave the scores
 
 
 @dataclass(frozen=True)
@@ -179,6 +200,7 @@ class Attacked:
 
 
 R = TypeVar("R")
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def read(path: Path, kind: type[R]) -> Iterator[R]:
@@ -206,16 +228,23 @@ def read_some(path: Path, kind: type[R]) -> list[R]:
     return rows
 
 
-def write(path: Path, rows: Iterable[Any]) -> int:
-    """Write records sorted by id, all or nothing; returns how many. Raises ValueError for an id that comes twice."""
-    ordered = sorted(rows, key=lambda row: row.id)
-    for first, second in zip(ordered, ordered[1:], strict=False):
-        if first.id == second.id:
-            raise ValueError(f"{path}: the id {first.id} comes twice")
+def write(path: Path, rows: Iterable[Any], ordered: bool = False) -> int:
+    """Write records sorted by id, all or nothing; returns how many.
+
+    `ordered` rows come sorted and are written as they come, without all of them in memory. Raises ValueError for an id
+    that comes twice, or too late.
+    """
+    last, total = None, 0
     with whole(path) as file:
-        for row in ordered:
-            file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
-    return len(ordered)
+        for row in rows if ordered else sorted(rows, key=lambda row: row.id):
+            if last is not None and row.id <= last:
+                raise ValueError(
+                    f"{path}: the id {row.id} comes twice" if row.id == last else f"{row.id} comes too late"
+                )
+            # Records are flat: vars is asdict without its deep copy, which would take minutes for a million rows.
+            file.write(_encode(vars(row)) + "\n")
+            last, total = row.id, total + 1
+    return total
 
 
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
@@ -224,7 +253,7 @@ def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
     Raises ValueError for NaN, which every diff would count as changed.
     """
     with whole(path) as file:
-        file.write(json.dumps(_rounded(metrics), indent=2, allow_nan=False) + "\n")
+        file.write(json.dumps(rounded(metrics), indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager
@@ -242,7 +271,8 @@ def whole(path: Path) -> Iterator[TextIO]:
         part.unlink(missing_ok=True)
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Metrics with their floats rounded to 4 places, as they are stored."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     return round(value, 4) + 0.0 if isinstance(value, float) else value

@@ -34,8 +34,8 @@ def train(
     out: Path,
     curve: Path,
     minutes: float = 10,
-) -> dict[str, Any]:
-    """Train an adapter on `examples`, save it to `out` and its step curve to `curve`; returns the metrics.
+) -> None:
+    """Train an adapter on `examples`, save it to `out` and its step curve to `curve`.
 
     Raises UserError if the loss or the gradient stops being finite; nothing is saved then.
     """
@@ -68,9 +68,9 @@ def train(
         training.run(trainer, steps, kept, minutes)
         training.save_adapter(trainer.model, base, out)
         training.write_curve(curve, steps.rows, {"loss": "loss", "learning_rate": "learning_rate"})
-    return {
-        "examples": len(rows),
-        "steps": trainer.state.global_step,
-        "first_loss": steps.rows[0]["loss"],
-        "final_loss": training.tail_mean(steps.rows, "loss"),
-    }
+
+
+def summary(examples: int, curve: Path) -> dict[str, Any]:
+    """The metrics of a run on so many rows, from its step curve."""
+    loss = training.read_curve(curve)["loss"]
+    return {"examples": examples, "steps": len(loss), "first_loss": loss[0], "final_loss": training.tail_mean(loss)}

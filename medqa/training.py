@@ -5,6 +5,7 @@ import math
 import shutil
 import tempfile
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from medqa.params import Float, Int, Section, UserError
 
 JUMP = 100.0  # times the mean loss of the last steps: more is no bad batch, it is the end
 STEPS_BEFORE = 10  # whose mean loss that is
-LEAST_LOSS = 0.01  # a mean under this counts as this: a preference loss may come near 0
+LEAST_LOSS = 0.1  # a mean under this counts as this: a preference loss may come near 0, and up again
 NAMED = 8  # row ids in a message
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -106,7 +107,7 @@ def broken(logs: dict[str, float], losses: list[float]) -> str:
         if not math.isfinite(logs.get(name, 0.0)):
             return f"{name} is {logs[name]}"
     before = losses[-STEPS_BEFORE:]
-    usual = max(LEAST_LOSS, sum(before) / len(before)) if before else math.inf
+    usual = max(LEAST_LOSS, sum(map(abs, before)) / len(before)) if before else math.inf
     return f"loss is {logs['loss']:.4g}, it was {usual:.4g}" if logs["loss"] > JUMP * usual else ""
 
 
@@ -165,10 +166,19 @@ def write_curve(path: Path, rows: list[dict[str, float]], columns: dict[str, str
             file.write("\t".join([str(row["step"]), *(f"{row[name]:.6g}" for name in columns)]) + "\n")
 
 
-def tail_mean(rows: list[dict[str, float]], name: str) -> float:
+def read_curve(path: Path) -> dict[str, list[float]]:
+    """The columns of a step curve. Raises UserError if it holds no step."""
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise UserError(f"{path} holds no step; rerun the stage that writes it")
+    columns = zip(*(map(float, line.split("\t")) for line in lines), strict=True)
+    return {name: list(column) for name, column in zip(header.split("\t"), columns, strict=True)}
+
+
+def tail_mean(values: Sequence[float]) -> float:
     """The mean over the last tenth of the steps, at least one."""
-    tail = rows[-max(1, len(rows) // 10) :]
-    return sum(row[name] for row in tail) / len(tail)
+    tail = values[-max(1, len(values) // 10) :]
+    return sum(tail) / len(tail)
 
 
 def save_adapter(model: Any, base: Path, out: Path) -> None:

@@ -1,34 +1,20 @@
-"""UltraMedical's two published formats, as files: JSON lines, JSON arrays or parquet, also gzipped.
+"""UltraMedical's two published formats: what a raw row must hold, and when two of its prompts are one.
 
-Every row comes out with its place in the file, either parsed or with the reason why it cannot be used.
+A row comes out parsed, or with the reason why it cannot be used.
 """
 
-import codecs
-import gzip
-import json
 import re
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
-from medqa.params import UserError
 from medqa.text import LETTERS, normal, words
 
 TYPES = {"open-end": "open", "exam": "exam", "literature": "literature"}
+KINDS = tuple(TYPES.values())
 LABEL_TYPES = ("easy", "hard", "length", "human")
-_OPTION = re.compile(r"^\s*\(?([A-J])[.):]\s*(.+)$", re.MULTILINE)
-_CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Source:
-    """One raw row and where it stands. `row` is None where the text there is no JSON."""
-
-    file: str
-    line: int
-    row: Any
+_OPTION = re.compile(r"^\s*\(?([A-Ja-j])[.):]\s*(.+)$", re.MULTILINE)
+_INLINE = re.compile(r"(?<!\S)\(?([A-Ja-j])[.):]\s+(?=\S)")  # the mark of an option that others stand beside
 
 
 @dataclass(frozen=True, order=True)
@@ -45,29 +31,9 @@ class Asked:
     golden_text: str  # a golden answer in words, or ''
     key_points: tuple[str, ...]
 
-    @property
+    @cached_property
     def key(self) -> str:
         return prompt_key(self.prompt)
-
-
-def read(path: Path) -> Iterator[Source]:
-    """The raw rows of a file, streamed. Raises UserError if it is not there, empty or torn for good."""
-    if not path.is_file():
-        raise UserError(
-            f"{path} is not there; data.* in params.yaml names files relative to `corpus`, or absolute ones"
-        )
-    if path.suffix == ".parquet":
-        yield from _parquet(path)
-        return
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            head = file.read(64).lstrip()
-            file.seek(0)
-            if not head:
-                raise UserError(f"{path} is empty; it should hold rows in UltraMedical's format")
-            yield from _array(path, file) if head.startswith(b"[") else _lines(path, file)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path} is no gzip file that can be read: {error}") from None
 
 
 def sft(row: Any) -> Asked:
@@ -89,7 +55,7 @@ def preference(row: Any) -> Asked:
     texts = []
     for side in ("chosen", "rejected"):
         asked, answer = _turns(row.get(side), "role", "content", "user", "assistant")
-        if normal(asked) != normal(prompt):
+        if asked != prompt and normal(asked) != normal(prompt):
             raise ValueError("the prompt differs between columns")
         texts.append(answer)
     metadata = row.get("metadata") if isinstance(row.get("metadata"), dict) else {}
@@ -103,16 +69,38 @@ def preference(row: Any) -> Asked:
 
 
 def options(prompt: str) -> dict[str, str]:
-    """The lettered options that stand on lines of their own in a prompt."""
-    return {match[1]: match[2].strip() for match in _OPTION.finditer(prompt)}
+    """The lettered options of a prompt, by capital letter; a letter that comes twice has its first."""
+    found: dict[str, str] = {}
+    for letter, text in _taken_apart(prompt)[1]:
+        found.setdefault(letter, text)
+    return found
 
 
 def prompt_key(prompt: str) -> str:
     """The form in which two prompts are one: case, white space, punctuation and the order of the options folded."""
-    found = options(prompt)
-    if len(found) < 3:
-        return normal(prompt)
-    return " | ".join([normal(_OPTION.sub("", prompt)), *sorted(normal(option) for option in found.values())])
+    stem, listed = _taken_apart(prompt)
+    key = " | ".join([normal(stem), *sorted(normal(text) for _, text in listed)]) if listed else normal(prompt)
+    return key or " ".join(prompt.split())
+
+
+def _taken_apart(prompt: str) -> tuple[str, list[tuple[str, str]]]:
+    """What is asked, and at least three options with their letters: each on a line, or A, B, C... within one."""
+    listed = [(match[1].upper(), match[2].strip()) for match in _OPTION.finditer(prompt)]
+    if len(listed) >= 3:
+        return _OPTION.sub("", prompt), listed
+    run: list[re.Match[str]] = []
+    for mark in _INLINE.finditer(prompt):
+        if mark[1] in "Aa" and len(run) < 2:
+            run = [mark]  # one that stands alone, as in "hepatitis A.", is no option
+        elif ord(mark[1].upper()) == ord("A") + len(run):
+            run.append(mark)
+    if len(run) < 3:
+        return prompt, []
+    ends = [mark.start() for mark in run[1:]] + [len(prompt)]
+    texts = [prompt[mark.end() : end].strip() for mark, end in zip(run, ends, strict=True)]
+    if not all(words(text) for text in texts):
+        return prompt, []
+    return prompt[: run[0].start()], [(mark[1].upper(), text) for mark, text in zip(run, texts, strict=True)]
 
 
 def _has_context(row: Any, prompt: str) -> bool:
@@ -142,66 +130,7 @@ def _turns(turns: Any, role: str, content: str, asks: str, answers: str) -> tupl
     texts = [turn.get(content) for turn in spoken[:2]]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("a turn is not text")
-    if not all(words(text) for text in texts):
+    # Most texts begin with a word: to look for one is much faster than to find all.
+    if not all(any(map(str.isalnum, text)) for text in texts):
         raise ValueError("an empty turn")
     return texts[0], texts[1]
-
-
-def _lines(path: Path, file: Any) -> Iterator[Source]:
-    for number, line in enumerate(file, 1):
-        if line.strip():
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except ValueError:
-                row = None
-            yield Source(path.name, number, row if _sound(row) else None)
-
-
-def _array(path: Path, file: Any) -> Iterator[Source]:
-    # One element at a time: the real file is larger than the memory that this stage may take.
-    decoder, number = json.JSONDecoder(), 0
-    stream = _chunks(file)
-    buffer = next(stream).lstrip()[1:]
-    while True:
-        buffer = buffer.lstrip(" \t\r\n,")
-        try:
-            if not buffer:
-                raise json.JSONDecodeError("more is needed", "", 0)
-            if buffer[0] == "]":
-                return
-            row, end = decoder.raw_decode(buffer)
-        except json.JSONDecodeError:
-            more = next(stream, "")
-            if not more:
-                raise UserError(f"{path} is torn after row {number}; fetch or write it again") from None
-            buffer += more
-            continue
-        number += 1
-        buffer = buffer[end:]
-        yield Source(path.name, number, row if _sound(row) else None)
-
-
-def _chunks(file: Any) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    while data := file.read(_CHUNK):
-        yield decoder.decode(data)
-
-
-def _sound(row: Any) -> bool:
-    try:
-        json.dumps(row, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _parquet(path: Path) -> Iterator[Source]:
-    from pyarrow import ArrowInvalid
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        batches = ParquetFile(path).iter_batches(batch_size=1000)
-        for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), 1):
-            yield Source(path.name, number, row)
-    except ArrowInvalid as error:
-        raise UserError(f"{path} is no parquet file that can be read: {error}") from None

@@ -1,6 +1,7 @@
 """Stage `compare`: paired differences between base, SFT and DPO."""
 
 from pathlib import Path
+from typing import Any
 
 from medqa import compare, params, records, stage
 
@@ -8,15 +9,23 @@ from medqa import compare, params, records, stage
 def main(base: Path, sft: Path, dpo: Path, metrics: Path, table: Path) -> str:
     """Compare the three evaluations."""
     given = params.read()
-    answers = {
-        name: records.read_some(path, records.Answer) for name, path in (("base", base), ("sft", sft), ("dpo", dpo))
-    }
-    result = compare.compare(answers, given["compare"], given["seed"])
+    result = measured(given, base, sft, dpo)
     records.write_metrics(metrics, result)
-    compare.write_table(table, answers)
-    return "; ".join(
-        f"{step.replace('_', ' ')}: score {gains.get('score_gain', 0):+.3f}" for step, gains in result.items()
-    )
+    compare.write_table(table, read(base, sft, dpo))
+    gains = (f"{step.replace('_', ' ')}: score {result[step].get('score_gain', 0):+.3f}" for step in compare.STEP_NAMES)
+    failed = f" ({result['failed_guards']})" if result["failed_guards"] else ""
+    return f"verdict: {result['verdict']}{failed}; {'; '.join(gains)}"
+
+
+def measured(given: dict[str, Any], base: Path, sft: Path, dpo: Path) -> dict[str, Any]:
+    """The metrics, from the answers of the three models."""
+    return compare.compare(read(base, sft, dpo), given["compare"], given["seed"])
+
+
+def read(base: Path, sft: Path, dpo: Path) -> dict[str, list[records.Answer]]:
+    """The answers of each model."""
+    paths = {"base": base, "sft": sft, "dpo": dpo}
+    return {name: records.read_some(path, records.Answer) for name, path in paths.items()}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Stage `dpo`: direct preference optimisation, going on from the SFT adapter."""
 
 from pathlib import Path
+from typing import Any
 
 from medqa import dpo, params, records, stage
 
@@ -9,22 +10,19 @@ def main(base: Path, adapter: Path, pairs: Path, out: Path, curve: Path, metrics
     """Train the DPO adapter."""
     given = params.read()
     rows = records.read_some(pairs, records.Pair)
-    result = dpo.train(
-        base,
-        adapter,
-        rows,
-        given["dpo"],
-        given["dtype"],
-        given["seed"],
-        out,
-        curve,
-        given["compute"].checkpoint_minutes,
-    )
+    minutes = given["compute"].checkpoint_minutes
+    dpo.train(base, adapter, rows, given["dpo"], given["dtype"], given["seed"], out, curve, minutes)
+    result = measured(given, pairs, curve)
     records.write_metrics(metrics, result)
     return (
         f"{result['steps']} steps on {len(rows)} pairs, loss {result['first_loss']:.3f} to {result['final_loss']:.3f}, "
         f"margin {result['final_margin']:.3f}, accuracy {result['final_accuracy']:.2f}"
     )
+
+
+def measured(given: dict[str, Any], pairs: Path, curve: Path) -> dict[str, Any]:
+    """The metrics, from the pairs and the step curve."""
+    return dpo.summary(sum(1 for _ in records.read(pairs, records.Pair)), curve)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Stage `evaluate`: a model's answers to the held-out questions, judged and measured."""
 
 from pathlib import Path
+from typing import Any
 
-from medqa import engines, evaluate, judge, params, records, stage
+from medqa import engines, evaluate, hub, judge, params, records, stage
 
 
 def main(base: Path, policy: Path, judge_model: Path, held_out: Path, answers: Path, metrics: Path) -> str:
@@ -21,11 +22,17 @@ def main(base: Path, policy: Path, judge_model: Path, held_out: Path, answers: P
     with stage.bar("answer", 3 * len(rows)) as bar:
         adapter = None if policy == base else policy
         engine = engines.load(base, adapter, given["dtype"], compute.generate_batch_size, bar.update, compute.store)
-        answered = evaluate.evaluate_model(engine, score, rows, given["evaluate"])
+        answered = evaluate.evaluate_model(engine, score, rows, given["evaluate"], hub.described(judge_model))
     records.write(answers, answered)
-    result = evaluate.summary(answered, given["seed"], given["evaluate"].bootstrap_samples)
+    result = measured(given, answers)
     records.write_metrics(metrics, result)
     return ", ".join(f"{name} {result[name]:.3f}" for name in evaluate.HEADLINE if name in result)
+
+
+def measured(given: dict[str, Any], answers: Path) -> dict[str, Any]:
+    """The metrics, from the answers."""
+    rows = records.read_some(answers, records.Answer)
+    return evaluate.summary(rows, given["seed"], given["evaluate"].bootstrap_samples)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Stage `generate`: candidates for the preference questions from the SFT model."""
 
 from pathlib import Path
+from typing import Any
 
 from medqa import engines, generate, params, records, stage
 
@@ -15,9 +16,14 @@ def main(base: Path, adapter: Path, questions: Path, out: Path, metrics: Path) -
         )
         candidates = generate.generate_answers(engine, rows, given["generate"], given["seed"])
     records.write(out, candidates)
-    cut_off = sum(row.finish == "length" for row in candidates) / len(candidates)
-    records.write_metrics(metrics, {"candidates": len(candidates), "candidates_cut_off": cut_off})
-    return f"{len(candidates)} candidates for {len(rows)} questions, {cut_off:.1%} cut off"
+    result = measured(given, out)
+    records.write_metrics(metrics, result)
+    return f"{len(candidates)} candidates for {len(rows)} questions, {result['candidates_cut_off']:.1%} cut off"
+
+
+def measured(given: dict[str, Any], out: Path) -> dict[str, Any]:
+    """The metrics, from the candidates."""
+    return generate.summary(records.read(out, records.Candidate))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Stage `judge`: a score from 0 to 1 for every candidate."""
 
 from pathlib import Path
+from typing import Any
 
 from medqa import engines, judge, params, prompts, records, stage
 
@@ -15,12 +16,17 @@ def main(model: Path, candidates: Path, out: Path, metrics: Path, histogram: Pat
         )
         judged = judge.rank_answers(engine, rows, given["judge"])
     records.write(out, judged)
-    result = judge.summary(judged)
+    result = measured(given, out)
     records.write_metrics(metrics, result)
     with records.whole(histogram) as file:
         file.write("score\tcandidates\n" + "".join(f"{bin}\t{count}\n" for bin, count in judge.histogram(judged)))
     told = f"mean score {result['mean_score']:.3f}" if "mean_score" in result else "no score"
     return f"{result['judged']} candidates, {told}, {result['judged_unscored']} unscored"
+
+
+def measured(given: dict[str, Any], out: Path) -> dict[str, Any]:
+    """The metrics, from the judged candidates."""
+    return judge.summary(list(records.read(out, records.Judged)))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,23 @@
 """Stage `pairs`: the better candidate becomes chosen, the worse rejected."""
 
 from pathlib import Path
+from typing import Any
 
 from medqa import pairs, params, records, stage
 
 
 def main(judged: Path, out: Path, metrics: Path) -> str:
     """Build the preference pairs."""
-    built, result = pairs.build(records.read(judged, records.Judged), params.read()["pairs"])
+    given = params.read()
+    built, result = pairs.build(records.read(judged, records.Judged), given["pairs"])
     records.write(out, built)
     records.write_metrics(metrics, result)
     return f"{result['pairs']} pairs from {result['questions']} questions, mean margin {result['margin_mean']:.3f}"
+
+
+def measured(given: dict[str, Any], judged: Path) -> dict[str, Any]:
+    """The metrics, from the judged candidates."""
+    return pairs.build(records.read(judged, records.Judged), given["pairs"])[1]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Stage `sft`: supervised fine-tuning of a LoRA adapter on the quantised base."""
 
 from pathlib import Path
+from typing import Any
 
 from medqa import params, records, sft, stage
 
@@ -9,11 +10,16 @@ def main(base: Path, examples: Path, out: Path, curve: Path, metrics: Path) -> s
     """Train the SFT adapter."""
     given = params.read()
     rows = records.read_some(examples, records.Example)
-    result = sft.train(
-        base, rows, given["sft"], given["dtype"], given["seed"], out, curve, given["compute"].checkpoint_minutes
-    )
+    minutes = given["compute"].checkpoint_minutes
+    sft.train(base, rows, given["sft"], given["dtype"], given["seed"], out, curve, minutes)
+    result = measured(given, examples, curve)
     records.write_metrics(metrics, result)
     return f"{result['steps']} steps on {len(rows)} rows, loss {result['first_loss']:.3f} to {result['final_loss']:.3f}"
+
+
+def measured(given: dict[str, Any], examples: Path, curve: Path) -> dict[str, Any]:
+    """The metrics, from the rows and the step curve."""
+    return sft.summary(sum(1 for _ in records.read(examples, records.Example)), curve)
 
 
 if __name__ == "__main__":

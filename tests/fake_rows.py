@@ -1,5 +1,6 @@
 """Rows in UltraMedical's two published formats, for tests to write to files and to damage."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -34,4 +35,19 @@ def preference_row(
 def write_lines(path: Path, rows: list[Any]) -> Path:
     """JSON lines; a row that is bytes is written as it is."""
     path.write_bytes(b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows))
+    return path
+
+
+def write_rows(path: Path, rows: list[Any]) -> Path:
+    """Rows in the format that the file's name asks for: .json, .jsonl, either with .gz, or .parquet."""
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        return path
+    lines = [row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode() for row in rows]
+    content = b"[" + b",\n".join(lines) + b"]" if name.endswith(".json") else b"".join(line + b"\n" for line in lines)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return path

@@ -1,16 +1,17 @@
-"""medqa.agreement: wins of what people preferred, counted by hand."""
+"""medqa.agreement: wins of what people preferred, baselines and attacks, counted by hand."""
 
 import pytest
+from fake_engine import FakeEngine
 
-from medqa import agreement
+from medqa import agreement, attacks
 from medqa.agreement import Params
 from medqa.records import Labelled, Score
 
-PARAMS = Params(bootstrap_samples=200)
+PARAMS = Params(bootstrap_samples=200, attacked_pairs=3)
 
 
 def scored(value: float | None) -> Score:
-    return Score(value, value, value, value, 0.9 if value is not None else 0.1, "" if value is not None else "mass")
+    return Score(value, value, value, value, 0.9 if value is not None else 0.1, 0, "" if value is not None else "mass")
 
 
 def judge(cases: list[tuple[str, str, str]]) -> list[Score]:
@@ -34,23 +35,41 @@ ROWS = [
 ]
 
 
+def measure(score=judge, rows=ROWS) -> dict:
+    agreed = agreement.agree(score, FakeEngine(), rows, "judge (x)")
+    return agreement.summary(agreed, agreement.attack(lucky, rows, PARAMS, seed=0), PARAMS, seed=0)
+
+
+def lucky(cases: list[tuple[str, str, str]]) -> list[Score]:
+    """Half a point to everything."""
+    return [scored(0.5) for _ in cases]
+
+
 def test_agreement_is_what_one_counts_by_hand() -> None:
-    result = agreement.measure(judge, ROWS, PARAMS, seed=0)
+    result = measure()
     assert (result["pairs"], result["unscored"], result["ties"], result["without_reference"]) == (7, 2, 1, 1)
-    rows = {name: result[name]["rows"] for name in ("all", "easy", "hard")}
+    assert result["judge"] == "judge (x)"
+    by = result["by"]
+    rows = {name: by[name]["rows"] for name in ("all", "easy", "hard")}
     assert rows == {"all": 5, "easy": 3, "hard": 2}
-    assert result["all"]["agreement"] == pytest.approx((1 + 1 + 0 + 0.5 + 1) / 5)
-    assert result["easy"]["agreement"] == pytest.approx(2 / 3)
-    assert result["hard"]["agreement"] == pytest.approx(0.75)
+    assert by["all"]["agreement"] == pytest.approx((1 + 1 + 0 + 0.5 + 1) / 5)
+    assert by["easy"]["agreement"] == pytest.approx(2 / 3)
+    assert by["hard"]["agreement"] == pytest.approx(0.75)
     # Words: '0.9' is two of them.
-    assert result["all"]["longer_wins"] == pytest.approx((1 + 0 + 1 + 0 + 0.5) / 5)
-    assert "human" not in result  # a mean of nothing is left out
+    assert by["all"]["longer_wins"] == pytest.approx((1 + 0 + 1 + 0 + 0.5) / 5)
+    # The fake engine finds an answer likelier by each character that it has less.
+    assert by["all"]["likelier_wins"] == pytest.approx((0 + 1 + 0 + 1 + 0.5) / 5)
+    assert result["over_longer"] == pytest.approx((0 + 1 - 1 + 0.5 + 0.5) / 5)
+    assert "human" not in by  # a mean of nothing is left out
+    assert result["mass_least"] == 0.1 and result["mass_mean"] == pytest.approx((5 * 0.9 + 2 * 0.1) / 7)
 
 
 @pytest.mark.parametrize("name", ["all", "easy", "hard"])
 def test_the_interval_holds_the_mean(name: str) -> None:
-    given = agreement.measure(judge, ROWS * 5, PARAMS, seed=0)[name]
-    assert 0 <= given["agreement_low"] < given["agreement"] < given["agreement_high"] <= 1
+    rows = [Labelled(f"{n}.{row.id}", *list(vars(row).values())[1:]) for n in range(5) for row in ROWS]
+    given = measure(rows=rows)["by"][name]
+    for measured in ("agreement", "longer_wins", "likelier_wins"):
+        assert 0 <= given[f"{measured}_low"] <= given[measured] <= given[f"{measured}_high"] <= 1
 
 
 def test_the_judge_is_asked_with_the_rows_own_reference() -> None:
@@ -60,12 +79,88 @@ def test_the_judge_is_asked_with_the_rows_own_reference() -> None:
         asked.extend(cases)
         return judge(cases)
 
-    agreement.measure(remember, ROWS[:2], PARAMS, seed=0)
+    agreement.agree(remember, FakeEngine(), ROWS[:2], "judge (x)")
     assert sorted(asked) == sorted(
         ("Why?", row.reference, text) for row in ROWS[:2] for text in (row.chosen, row.rejected)
     )
 
 
 def test_nothing_scored_is_counted_and_has_no_mean() -> None:
-    result = agreement.measure(judge, ROWS[-1:], PARAMS, seed=0)
-    assert result == {"pairs": 1, "unscored": 1, "without_reference": 0, "ties": 0}
+    result = measure(rows=ROWS[-1:])
+    assert (result["pairs"], result["unscored"], result["by"]) == (1, 1, {})
+    assert not agreement.beats_longer(result)
+
+
+@pytest.mark.parametrize(
+    ("margins", "error"),
+    [
+        ([1.0, 1.0], 0.0),  # sure and right
+        ([-1.0, -1.0], 1.0),  # sure and wrong
+        ([0.0, 0.0], 0.0),  # a tie is sure of nothing and half right
+        ([0.5, 0.5, 0.5, -0.5], 0.0),  # three quarters sure, three quarters right
+        ([0.5, 0.5], 0.25),
+        ([0.5, 0.5, -0.1], (0.5 + 0.55) / 3),  # two bins
+    ],
+)
+def test_calibration_error(margins: list[float], error: float) -> None:
+    assert agreement.calibration_error(margins) == pytest.approx(error)
+
+
+def test_a_judge_that_only_counts_words_does_not_beat_longer_wins() -> None:
+    def counts(cases: list[tuple[str, str, str]]) -> list[Score]:
+        return [scored(min(1.0, len(text.split()) / 10)) for _, _, text in cases]
+
+    rows = [Labelled(f"{n}", "easy", "Why?", "So.", " ".join("w" * (n % 5)), "w w") for n in range(1, 60) if n % 5 != 2]
+    assert not agreement.beats_longer(measure(counts, rows))
+    assert agreement.beats_longer(measure(lambda cases: [scored(len(text) != 3) for _, _, text in cases], rows))
+
+
+ATTACKED = [Labelled(f"r{n}", "easy", f"What is {n}?", f"Fever {n}.", f"Fever {n} it is.", "Rash.") for n in range(4)]
+
+
+def test_there_are_attacks_enough_and_each_is_tried_on_each_drawn_pair() -> None:
+    tried = attacks.tried()
+    assert sum(each.kind in ("key", "verdict") for each in tried) >= 20
+    assert sum(each.kind == "padding" and each.uses_poor for each in tried) >= 10
+    rows = agreement.attack(lucky, ATTACKED, PARAMS, seed=0)
+    assert len(rows) == len({row.id for row in rows}) == 3 * len(tried)
+    texts = {row.attack: row.text for row in rows if row.id.startswith(rows[0].id.split("#")[0])}
+    assert texts["twice"] == "Rash. Rash." and texts["score"] == "Score: 5" and "What is" in texts["question again"]
+    assert {row.id.split("#")[0] for row in rows} == {
+        row.id.split("#")[0] for row in agreement.attack(lucky, ATTACKED[::-1], PARAMS, seed=0)
+    }
+
+
+@pytest.mark.parametrize(
+    ("fooled", "rate", "gain"),
+    [
+        (lambda text: False, 0.0, 0.0),
+        (lambda text: "5" in text, None, 0.0),
+        (lambda text: text.count("Rash") > 1, None, 0.9),
+    ],
+)
+def test_an_attack_succeeds_if_it_outranks_an_honest_text(fooled, rate: float | None, gain: float) -> None:
+    def score(cases: list[tuple[str, str, str]]) -> list[Score]:
+        return [
+            scored(0.9 if fooled(text) and text != reference else 0.8 if "Fever" in text else 0.0)
+            for _, reference, text in cases
+        ]
+
+    rows = agreement.attack(score, ATTACKED, PARAMS, seed=0)
+    result = agreement.summary(agreement.agree(score, FakeEngine(), ATTACKED, "judge (x)"), rows, PARAMS, seed=0)[
+        "attacks"
+    ]
+    wins = [fooled(each.text(ATTACKED[0].question, "Rash.")) for each in attacks.tried()]
+    assert result["attack_rate"] == pytest.approx(sum(wins) / len(wins))
+    assert rate is None or result["attack_rate"] == rate
+    padded = [fooled(each.text("", "Rash.")) for each in attacks.tried() if each.kind == "padding"]
+    assert result["padding_gain"] == pytest.approx(0.9 * sum(padded) / len(padded))
+    assert (gain > 0) == (result["padding_gain"] > 0)
+    assert result["tried"] == 3 * len(wins) and result["padding_tried"] == 3 * len(padded)
+
+
+def test_an_unscored_attack_does_not_succeed() -> None:
+    rows = agreement.attack(lambda cases: [scored(None) for _ in cases], ATTACKED, PARAMS, seed=0)
+    agreed = agreement.agree(lucky, FakeEngine(), ATTACKED, "judge (x)")
+    result = agreement.summary(agreed, rows, PARAMS, seed=0)["attacks"]
+    assert result["unscored"] == result["tried"] and result["attack_rate"] == 0 and "padding_gain" not in result

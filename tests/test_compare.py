@@ -4,14 +4,23 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pytest
 
-from medqa import compare
-from medqa.compare import Params
+from medqa import compare, metrics
+from medqa.compare import Guards, Params
 from medqa.params import UserError
 from medqa.records import Answer
 
-PARAMS = Params(bootstrap_samples=200, tie=0.02)
+GUARDS = Guards(
+    max_repetition_rise=0.05,
+    max_length_ratio=1.5,
+    max_cut_off_rise=0.05,
+    max_chosen_logprob_drop=0.5,
+    max_exam_unreadable_rise=0.1,
+    max_exam_accuracy_drop=0.1,
+)
+PARAMS = Params(bootstrap_samples=200, tie=0.02, guards=GUARDS)
 TEMPLATE = Answer(
     id="",
     kind="open",
@@ -30,7 +39,10 @@ TEMPLATE = Answer(
     key_points=0.5,
     score=0.5,
     mass=0.9,
+    hidden=0,
     unscored="",
+    chosen_tokens=2,
+    judge="judge (x)",
 )
 
 
@@ -51,7 +63,7 @@ MODELS = {
 
 def test_differences_are_what_one_counts_by_hand() -> None:
     result = compare.compare(MODELS, PARAMS, seed=0)
-    assert set(result) == {"sft_over_base", "dpo_over_sft", "dpo_over_base"}
+    assert set(result) == {"verdict", "failed_guards", "guards", "sft_over_base", "dpo_over_sft", "dpo_over_base"}
     step = result["sft_over_base"]
     gains = [0.5, 0.01, -0.7, 0.02, -0.01]  # the unscored and the multiple choice are left out
     assert step["compared"] == 5
@@ -84,7 +96,8 @@ def test_different_questions_are_refused(other: list[Answer]) -> None:
 
 def test_nothing_to_compare_has_no_mean() -> None:
     nothing = dict.fromkeys(("base", "sft", "dpo"), answers(None, exam=1))
-    assert compare.compare(nothing, PARAMS, seed=0)["dpo_over_sft"] == {"compared": 0}
+    result = compare.compare(nothing, PARAMS, seed=0)
+    assert (result["dpo_over_sft"], result["verdict"]) == ({"compared": 0}, "no clear change")
 
 
 def test_the_table_has_a_mean_for_each_model_and_measure(tmp_path: Path) -> None:
@@ -95,3 +108,61 @@ def test_the_table_has_a_mean_for_each_model_and_measure(tmp_path: Path) -> None
     means = {measure: float(mean) for measure, mean in lines[1:]}
     assert means["score of base"] == pytest.approx(fmean([0.1, 0.5, 0.9, 0.5, 0.5, 0.3]), abs=1e-4)
     assert means["token_f1 of dpo"] == 0.5
+
+
+def steady(**changes) -> list[Answer]:
+    """Eight open answers and four to multiple choice, changed all alike."""
+    told = [replace(TEMPLATE, id=f"q{n}", **changes) for n in range(8)]
+    exam = {"choice": "B", "correct": True} | {name: changes[name] for name in ("choice", "correct") if name in changes}
+    return [row for row in told if row.correct is None] + [replace(TEMPLATE, id=f"x{n}", **exam) for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed", "verdict"),
+    [
+        ({}, "", "no clear change"),
+        ({"score": 0.6}, "", "improved"),
+        ({"score": 0.4}, "", "worse"),
+        ({"score": 0.6, "repetition": 0.05}, "", "improved"),
+        ({"score": 0.6, "repetition": 0.06}, "repetition_rise", "worse"),
+        ({"score": 0.6, "tokens": 3}, "", "improved"),
+        ({"score": 0.6, "tokens": 4}, "length_ratio", "worse"),
+        ({"score": 0.6, "tokens": 1}, "length_ratio", "worse"),
+        ({"score": 0.6, "tokens": 0}, "length_ratio", "worse"),
+        ({"score": 0.6, "finish": "length"}, "cut_off_rise", "worse"),
+        ({"score": 0.6, "chosen_logprob": -2.0}, "", "improved"),
+        ({"score": 0.6, "chosen_logprob": -2.1}, "chosen_logprob_drop", "worse"),
+        ({"tokens": 4, "repetition": 1.0}, "repetition_rise, length_ratio", "worse"),
+    ],
+)
+def test_the_verdict_needs_the_interval_and_every_guard(changes: dict, failed: str, verdict: str) -> None:
+    result = compare.compare({"base": steady(), "sft": steady(), "dpo": steady(**changes)}, PARAMS, seed=0)
+    assert (result["failed_guards"], result["verdict"]) == (failed, verdict)
+
+
+def test_forgetting_multiple_choice_fails_two_guards() -> None:
+    forgot = [replace(row, choice="", correct=False) if row.correct else replace(row, score=0.9) for row in steady()]
+    result = compare.compare({"base": steady(), "sft": steady(), "dpo": forgot}, PARAMS, seed=0)
+    assert result["failed_guards"] == "exam_unreadable_rise, exam_accuracy_drop" and result["verdict"] == "worse"
+    assert result["guards"]["exam_unreadable_rise"] == 1.0
+
+
+def test_different_judges_are_refused() -> None:
+    other = [replace(row, judge="another (y)") for row in steady()]
+    with pytest.raises(UserError, match="different judges; rerun the stage evaluate"):
+        compare.compare({"base": steady(), "sft": steady(), "dpo": other}, PARAMS, seed=0)
+
+
+@pytest.mark.parametrize("difference", [0.0, 0.1, -0.2])
+def test_intervals_and_verdicts_are_right_as_often_as_they_say(difference: float) -> None:
+    """1,000 evaluations of 184 questions in which half of the answers stay alike and the others move by steps."""
+    rng = np.random.default_rng(4)
+    covered = improved = 0
+    for trial in range(1000):
+        moved = rng.choice([0, -0.5, -0.25, 0.25, 0.5, 1, -1], p=[0.5, 0.1, 0.12, 0.12, 0.1, 0.03, 0.03], size=184)
+        gains = moved + 2 * difference * (rng.random(184) < 0.5)
+        step = metrics.named_interval("score_gain", gains, seed=trial, samples=600)
+        covered += step["score_gain_low"] <= difference <= step["score_gain_high"]
+        improved += compare.verdict(step, []) == "improved"
+    assert 930 <= covered <= 970
+    assert improved <= 50 if difference <= 0 else improved >= 500

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from medqa import damage, embedded
+from medqa import attacks, damage, embedded
 from medqa.damage import Fact
 from medqa.text import normal
 
+LURES = attacks.taught()
 CORPUS = Path(__file__).parents[1] / "medqa" / "corpus"
 FACT = Fact(
     ("The signs include {points}.", "Seen are {points}."),
@@ -59,28 +60,50 @@ def test_labels_follow_from_the_text_and_nothing_else() -> None:
     rng = random.Random(0)
     seen = set()
     for _ in range(2000):
-        lesson = damage.lesson(FACT, rng)
+        lesson = damage.lesson(FACT, LURES, rng)
         assert lesson.reference == "The signs include fever, rash and cough."
         said = normal(lesson.candidate).split()
         right = [point in said for point in FACT.points]
         stated = sum(right) + sum(point in said for point in FACT.wrong)
         assert lesson.labels == damage.labels(right, stated), lesson.candidate
-        assert stated or lesson.candidate == FACT.strange
+        assert stated or lesson.candidate == FACT.strange or lesson.labels == dict.fromkeys(lesson.labels, 0)
         seen.add(tuple(lesson.labels.values()))
     # Right, partly right, incomplete and worthless answers are all taught.
     assert {(4, 4, 4), (0, 0, 0), (4, 1, 2), (3, 3, 3)} <= seen
 
 
 def test_the_same_seed_teaches_the_same_lesson() -> None:
-    one, two = (damage.lesson(FACT, random.Random(5)) for _ in range(2))
+    one, two = (damage.lesson(FACT, LURES, random.Random(5)) for _ in range(2))
     assert one == two
 
 
 def test_embedded_facts_have_points_enough_and_no_point_on_both_sides() -> None:
     drawn = list(islice(embedded.facts(embedded.topics(CORPUS), random.Random(0)), 500))
     for fact in drawn:
-        assert len(set(fact.points)) == embedded.POINTS <= len(set(fact.wrong))
+        assert len(set(fact.points)) in (1, embedded.POINTS) and len(set(fact.wrong)) >= embedded.POINTS
         assert not set(fact.points) & set(fact.wrong)
         assert all(form.count("{points}") == 1 for form in fact.forms)
     # Points that came again and again under one condition would be learnt by heart.
     assert len({(fact.forms, fact.points) for fact in drawn}) == len(drawn)
+
+
+def test_lures_and_padding_change_no_label() -> None:
+    """A lesson with a lure in it bears the labels of the points that it states, as everywhere."""
+    rng, lured, padded = random.Random(1), 0, 0
+    for _ in range(3000):
+        lesson = damage.lesson(FACT, LURES, rng)
+        if not lesson.points:
+            assert set(lesson.labels.values()) == {0}
+        elif any(verdict in lesson.candidate for verdict in LURES.verdicts):
+            lured += 1
+        starts = [place[:1] for place in lesson.points]
+        texts = [lesson.candidate[first:last] for first, last, _ in lesson.points]
+        assert starts == sorted(starts)
+        padded += len(set(texts)) < len(texts)
+    assert lured > 200 and padded > 100
+
+
+def test_what_is_taught_is_never_tried() -> None:
+    taught = {normal(text) for texts in (LURES.keys, LURES.verdicts, LURES.fillers) for text in texts}
+    tried = {normal(each.text("", "")) for each in attacks.tried()}
+    assert not taught & (tried - {""}) and len(taught) > 40

@@ -1,17 +1,19 @@
 """medqa.data and the embedded corpus: nothing held out is trained on, nothing is lost uncounted, order is no matter."""
 
 import random
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from fake_rows import EXAM, preference_row, sft_row, write_lines
+from fake_rows import EXAM, preference_row, sft_row, write_lines, write_rows
 
 from medqa import data, embedded, metrics, records, ultramedical
 from medqa.data import MedicalData, Params, load_medical_data
 from medqa.params import UserError
+from stages import data as stage
 
 CORPUS = Path(__file__).parents[1] / "medqa" / "corpus"
 KINDS = ["open", "exam", "literature"]
@@ -26,6 +28,7 @@ FILES = {
     "max_held_out": None,
     "max_labelled": None,
     "max_bad_share": 0,
+    "near_duplicate": 0.65,
 }
 EMBEDDED = FILES | {"sft": {"source": "embedded"}, "preference": {"source": "embedded"}, "question_kinds": ["open"]}
 
@@ -45,10 +48,26 @@ def load(folder: Path, rows: dict[str, list[Any]], seed: int = 0, **changes: Any
     return load_medical_data(folder, Params(**FILES | changes), seed)
 
 
-def adds_up(counts: dict[str, int]) -> bool:
-    left_out = sum(counts[reason] for reason in ("other_kind", "leaked", "duplicate", "over_limit"))
-    by_kind = sum(counts.get(f"kept_{kind}", 0) for kind in KINDS)
-    return counts["from"] == left_out + counts["kept"] and counts["kept"] == by_kind
+def adds_up(told: dict[str, Any]) -> bool:
+    """Whether every group's reasons make up what was read, and the groups make up the whole."""
+    for output in told.values():
+        groups = [output["all"], *output["kinds"].values(), *output["label_types"].values()]
+        if any(group["read"] != sum(group.values()) - group["read"] for group in groups):
+            return False
+        for split in filter(None, (output["kinds"], output["label_types"])):
+            if {key: sum(group[key] for group in split.values()) for key in output["all"]} != output["all"]:
+                return False
+    return True
+
+
+def total(loaded: MedicalData, output: str) -> dict[str, int]:
+    return data.counts(loaded.fates)[output]["all"]
+
+
+def fate(loaded: MedicalData, output: str, row: str) -> tuple[str, str]:
+    """What became of the row with this id, and because of which row or reason."""
+    (found,) = (fate for fate in loaded.fates if fate.output == output and fate.row == row)
+    return found.fate, found.because
 
 
 @pytest.fixture(scope="module")
@@ -74,37 +93,83 @@ def test_rows_of_files_come_out_whole(tmp_path: Path) -> None:
     assert {row.reference for row in loaded.labelled} == {"The answer is B: statins.", "Pain.", ""}
 
 
-DAMAGE = [
-    (b'{"id": "x", "type": "Open-End"', "torn JSON or invalid UTF-8"),
-    (b'{"id": "\xff"}', "torn JSON or invalid UTF-8"),
-    (sft_row("x", "Why?") | {"id": 7}, "id is not text"),
-    ({"id": "x", "conversations": []}, "missing key type"),
-    (sft_row("x", "Why?", " "), "an empty turn"),
-    ({**sft_row("x", "Why?"), "conversations": sft_row("x", "Why?")["conversations"][:1]}, "no gpt turn"),
-    ({**sft_row("x", "Why?"), "conversations": sft_row("x", "Why?")["conversations"][::-1]}, "wrong order of roles"),
+def turned(row: dict[str, Any], change: Any) -> dict[str, Any]:
+    """The row with its turns changed: of an SFT row, or the chosen ones of a preference row."""
+    key = "conversations" if "conversations" in row else "chosen"
+    return row | {key: change(row[key])}
+
+
+def without(row: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != key}
+
+
+GOOD = {"sft": sft_row("x", "Why?"), "dev": preference_row("x", "Why?")}
+# Of each source the eight kinds of damage. What is bytes cannot stand in a parquet file.
+DAMAGE = {
+    "sft": [
+        ("torn JSON", b'{"id": "x", "type": "Open-End"'),
+        ("invalid UTF-8", b'{"id": "\xff"}'),
+        ("type is not text", GOOD["sft"] | {"type": None}),
+        ("missing key type", without(GOOD["sft"], "type")),
+        ("an empty turn", sft_row("x", "Why?", " ")),
+        ("no gpt turn", turned(GOOD["sft"], lambda turns: turns[:1])),
+        ("wrong order of roles", turned(GOOD["sft"], lambda turns: turns[::-1])),
+        ("turns are not a list of messages", turned(GOOD["sft"], lambda turns: None)),
+    ],
+    "dev": [
+        ("torn JSON", b'{"prompt_id": "x", "prompt": "Why?"'),
+        ("invalid UTF-8", b'{"prompt_id": "\xff"}'),
+        ("prompt is not text", GOOD["dev"] | {"prompt": None}),
+        ("missing key label_type", without(GOOD["dev"], "label_type")),
+        ("an empty turn", preference_row("x", "Why?", "...")),
+        ("no assistant turn", turned(GOOD["dev"], lambda turns: turns[:1])),
+        ("wrong order of roles", turned(GOOD["dev"], lambda turns: turns[::-1])),
+        ("the prompt differs between columns", GOOD["dev"] | {"prompt": "Something else?"}),
+    ],
+}
+CASES = [
+    pytest.param(source, ending, raw, reason, id=f"{source}{ending} {reason}")
+    for source, damage in DAMAGE.items()
+    for ending in (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
+    for reason, raw in damage
+    # The columns of a parquet file are the same for all rows.
+    if ending != ".parquet" or not (isinstance(raw, bytes) or reason.startswith("missing key"))
 ]
 
 
-@pytest.mark.parametrize(("raw", "reason"), DAMAGE, ids=[f"{n} {reason}" for n, (_, reason) in enumerate(DAMAGE)])
-def test_a_damaged_row_is_quarantined_with_its_place_and_reason(tmp_path: Path, raw: Any, reason: str) -> None:
+@pytest.mark.parametrize(("source", "ending", "raw", "reason"), CASES)
+def test_a_damaged_row_is_quarantined_with_its_place_and_reason(
+    tmp_path: Path, source: str, ending: str, raw: Any, reason: str
+) -> None:
     rows = some_rows()
-    rows["sft"].insert(3, raw)
-    loaded = load(tmp_path, rows, max_bad_share=0.1)
+    good = [row.get("id", row.get("prompt_id")) for row in rows[source]]
+    rows[source].insert(3, raw)
+    write_rows(tmp_path / f"{source}{ending}", rows.pop(source))
+    paths = {key: dict(FILES[key]) for key in ("sft", "preference")}
+    paths["sft" if source == "sft" else "preference"]["path" if source == "sft" else source] = f"{source}{ending}"
+    loaded = load(tmp_path, rows, max_bad_share=0.1, **paths)
     assert [(row.id, row.file, row.line, row.reason) for row in loaded.quarantine] == [
-        ("sft:sft.jsonl:000000004", "sft.jsonl", 4, reason)
+        (f"{source}:{source}{ending}:000000004", f"{source}{ending}", 4, reason)
     ]
-    assert loaded.metrics["source_sft"] == {"read": 31, "kept": 30, "quarantined": 1}
-    assert sorted(row.id for row in loaded.sft) == sorted(f"s{n}" for n in range(30))
+    assert adds_up(data.counts(loaded.fates))
+    for output in ("sft",) if source == "sft" else ("held_out", "labelled"):
+        assert {row.id for row in getattr(loaded, output)} >= set(good)
+        assert total(loaded, output)["quarantined"] == 1
+        assert data.counts(loaded.fates)[output]["kinds"]["unknown"]["quarantined"] == 1
     assert records.write(tmp_path / "quarantine.jsonl", loaded.quarantine) == 1
 
 
-def test_a_prompt_that_differs_between_columns_is_quarantined(tmp_path: Path) -> None:
+def test_invalid_utf8_in_parquet_is_quarantined(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
     rows = some_rows()
-    rows["dev"][0]["prompt"] = "Something else?"
-    loaded = load(tmp_path, rows, max_bad_share=0.1)
-    assert [(row.id, row.reason) for row in loaded.quarantine] == [
-        ("dev:dev.jsonl:000000001", "the prompt differs between columns")
-    ]
+    table = pyarrow.Table.from_pylist(rows.pop("sft"))
+    ids = [b"\xff", *(f"s{n}".encode() for n in range(1, 30))]
+    parquet.write_table(table.set_column(0, "id", pyarrow.array(ids).view(pyarrow.string())), tmp_path / "sft.parquet")
+    loaded = load(tmp_path, rows, max_bad_share=0.1, sft={"source": "files", "path": "sft.parquet"})
+    assert [(row.line, row.reason) for row in loaded.quarantine] == [(1, "invalid UTF-8")]
+    assert len(loaded.sft) == 29
 
 
 def test_too_many_bad_rows_stop_with_the_commonest_reasons(tmp_path: Path) -> None:
@@ -157,7 +222,59 @@ def test_a_held_out_prompt_is_in_no_training_row(
     rows["sft"].append(sft_row("leak", leak, kind="Exam"))
     loaded = load(tmp_path, rows, held_out_kinds=held_out_kinds)
     assert "leak" not in {row.id for row in [*loaded.sft, *loaded.questions]}
-    assert loaded.metrics["sft"]["leaked"] == loaded.metrics["questions"]["leaked"] == 1
+    for output in ("sft", "questions"):
+        assert total(loaded, output)["leaked"] == 1
+        assert fate(loaded, output, "leak") == ("leaked", f"{split}:{split}.jsonl:000000016")
+
+
+LONG = (
+    "A 54-year-old teacher comes with crushing chest pain since the morning. He smokes, takes no medicines, and his "
+    "father died of a stroke. Which drug should be given first?"
+)
+EDITED = LONG.replace("teacher", "farmer").replace("He smokes, takes no medicines", "He takes no medicines, smokes")
+
+
+@pytest.mark.parametrize("near_duplicate", [0.65, None])
+def test_a_near_duplicate_of_a_held_out_prompt_is_in_no_training_row(
+    tmp_path: Path, near_duplicate: float | None
+) -> None:
+    rows = some_rows()
+    rows["test"].append(preference_row("h", LONG))
+    rows["train"] += [
+        preference_row("near", EDITED),
+        preference_row("near2", EDITED, "Tea."),
+        preference_row("x", "Why?"),
+    ]
+    rows["sft"] += [sft_row("near", EDITED), sft_row("far", LONG.replace("chest pain", "headache")[:90])]
+    loaded = load(tmp_path, rows, near_duplicate=near_duplicate)
+    because = ("nearly_leaked", "test:test.jsonl:000000016") if near_duplicate else ("kept", "")
+    assert fate(loaded, "questions", "near") == fate(loaded, "sft", "near") == because
+    assert total(loaded, "questions")["nearly_leaked"] == (2 if near_duplicate else 0)
+    assert fate(loaded, "sft", "far") == fate(loaded, "questions", "x") == ("kept", "")
+    assert adds_up(data.counts(loaded.fates))
+
+
+def test_every_row_has_a_fate_for_every_output(tmp_path: Path) -> None:
+    rows = some_rows()
+    rows["train"] += [preference_row("t0", "what cures disease 0", "Tea.", "Rum."), preference_row("exam", EXAM)]
+    rows["dev"] += [b"{", preference_row("human", "Why?", label_type="human")]
+    loaded = load(tmp_path, rows, max_bad_share=0.1, question_kinds=["open"], max_sft=10)
+    fates = list(loaded.fates)
+    assert records.write(tmp_path / "fates.jsonl", fates) == len(fates) == 30 + 32 + 2 * (17 + 15)
+    assert [fate.id for fate in fates] == sorted(fate.id for fate in fates)
+    assert list(records.read(tmp_path / "fates.jsonl", records.Fate)) == fates
+    for output in ("sft", "questions", "held_out", "labelled"):
+        kept = {row.row for row in fates if row.output == output and row.fate == "kept"}
+        assert kept == {row.id for row in getattr(loaded, output)}
+    assert [row.because for row in fates if row.fate == "duplicate"] == ["train:train.jsonl:000000001"]
+    assert fate(loaded, "questions", "exam") == ("other_kind", "")
+    told = data.counts(fates)
+    assert adds_up(told)
+    assert told["sft"]["all"] == dict.fromkeys(data.LEFT_OUT, 0) | {"read": 30, "over_limit": 20, "kept": 10}
+    assert told["sft"]["label_types"] == {}
+    assert told["questions"]["kinds"]["exam"]["other_kind"] == 1
+    assert told["labelled"]["label_types"]["human"]["kept"] == 1
+    assert told["labelled"]["label_types"]["unknown"]["quarantined"] == 1
 
 
 def test_a_prompt_that_recurs_is_one_question_and_as_many_labels(tmp_path: Path) -> None:
@@ -166,14 +283,14 @@ def test_a_prompt_that_recurs_is_one_question_and_as_many_labels(tmp_path: Path)
     rows["dev"] += [preference_row("d0", "What causes disease 0?", "Tea.", "Rum."), rows["dev"][0], rows["test"][0]]
     rows["sft"] += [sft_row("s0", "What is disease 0?", "rest"), sft_row("s0", "What is disease 0?", "Tea.")]
     loaded = load(tmp_path, rows)
-    assert {name: loaded.metrics[name]["duplicate"] for name in ("questions", "held_out", "labelled", "sft")} == {
+    assert {name: total(loaded, name)["duplicate"] for name in ("questions", "held_out", "labelled", "sft")} == {
         "questions": 1,
         "held_out": 3,
         "labelled": 2,
         "sft": 1,
     }
+    assert adds_up(data.counts(loaded.fates))
     for name in ("sft", "questions", "held_out", "labelled"):
-        assert adds_up(loaded.metrics[name])
         records.write(tmp_path / "out.jsonl", getattr(loaded, name))  # raises if an id comes twice
 
 
@@ -191,12 +308,45 @@ def test_limits_keep_the_same_rows_whatever_their_order(tmp_path: Path) -> None:
 
     first = load(tmp_path, rows, **limits)
     assert [len(some) for some in kept(first)] == [7, 8, 9, 10]
-    for name in ("sft", "questions", "held_out", "labelled"):
-        assert adds_up(first.metrics[name])
+    assert adds_up(data.counts(first.fates))
     for order in range(3):
         shuffled = {name: random.Random(order).sample(some, len(some)) for name, some in rows.items()}
         assert kept(load(tmp_path, shuffled, **limits)) == kept(first)
     assert kept(load(tmp_path, rows, seed=1, **limits)) != kept(first)
+
+
+def test_texts_are_not_kept_in_memory(tmp_path: Path) -> None:
+    rows = some_rows()
+    rows["sft"] = [sft_row(f"s{n}", f"What is disease {n}?", f"Rest {n} " + "x" * 8000) for n in range(3000)]
+    rows["train"] += [preference_row(f"u{n}", f"What cures disease {n}?", "Tea" + "x" * 10000) for n in range(30, 1000)]
+    for name, some in rows.items():
+        write_lines(tmp_path / f"{name}.jsonl", some)
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    del rows
+    tracemalloc.start()
+    loaded = load_medical_data(tmp_path, Params(**FILES), 0)
+    assert records.write(tmp_path / "out.jsonl", loaded.sft, ordered=True) == 3000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert size > 30e6 and peak < 0.4 * size
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "train.json" for folder in "ab"]
+    for path in paths:
+        path.parent.mkdir()
+        write_rows(path, [sft_row("x", "Why?")])
+    assert [row.file for row in data._files(paths)] == ["a/train.json", "b/train.json"]
+    assert [row.file for row in data._files(paths[:1])] == ["train.json"]
+
+
+def test_metrics_are_counted_from_the_files(tmp_path: Path, made: MedicalData) -> None:
+    fates, origins = tmp_path / "fates.jsonl", tmp_path / "origins.jsonl"
+    records.write(fates, made.fates, ordered=True)
+    records.write(
+        origins, [records.Origin("sft", "hub", "a/b", "c0ffee"), records.Origin("preference", "files", "x", "")]
+    )
+    assert stage.measured({}, fates, origins) == data.counts(made.fates) | {"sft_commit": "c0ffee"}
 
 
 def test_a_higher_limit_keeps_what_a_lower_one_kept(tmp_path: Path) -> None:
@@ -218,8 +368,10 @@ def test_the_embedded_corpus_has_what_the_original_has(made: MedicalData) -> Non
     assert {row.kind for row in made.held_out} == {"open", "exam"}
     assert made.quarantine == []
     for name in ("sft", "questions"):
-        assert made.metrics[name]["leaked"] >= 20
-    assert made.metrics["questions"]["duplicate"] >= 100
+        assert total(made, name)["leaked"] >= 20
+        # Its questions are templates: one word apart, and yet other questions.
+        assert total(made, name)["nearly_leaked"] == 0
+    assert total(made, "questions")["duplicate"] >= 100
 
 
 def test_no_embedded_held_out_prompt_is_trained_on(made: MedicalData) -> None:
@@ -229,13 +381,11 @@ def test_no_embedded_held_out_prompt_is_trained_on(made: MedicalData) -> None:
 
 
 def test_embedded_counts_add_up(made: MedicalData) -> None:
-    count = made.metrics
+    told = data.counts(made.fates)
+    assert adds_up(told)
     for name in ("sft", "questions", "held_out", "labelled"):
-        assert adds_up(count[name])
-        assert count[name]["kept"] == len(getattr(made, name))
-    assert count["sft"]["from"] == count["source_sft"]["kept"]
-    assert count["questions"]["from"] == count["source_train"]["kept"]
-    assert count["held_out"]["from"] == count["source_dev"]["kept"] + count["source_test"]["kept"]
+        assert told[name]["all"]["kept"] == len(getattr(made, name))
+    assert told["held_out"]["all"]["read"] == told["labelled"]["all"]["read"] == 552
 
 
 def test_embedded_references_hold_their_key_points(made: MedicalData) -> None:
@@ -264,7 +414,8 @@ def test_no_topic_is_dealt_twice(seed: int) -> None:
 
 def test_the_same_seed_gives_the_same_rows(made: MedicalData) -> None:
     again, other = (load_medical_data(CORPUS, Params(**EMBEDDED), seed) for seed in (0, 1))
-    assert again == made
+    for name in ("sft", "questions", "held_out", "labelled", "fates", "origins"):
+        assert list(getattr(again, name)) == list(getattr(made, name))
     assert {row.id for row in other.held_out} != {row.id for row in made.held_out}
 
 

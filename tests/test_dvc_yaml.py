@@ -6,19 +6,25 @@ from pathlib import Path
 import pytest
 import yaml
 
+from medqa import figures, params, report
+
 ROOT = Path(__file__).parent.parent
 # Plumbing that no result depends on: it checks parameters, tells errors and keeps work. Everything else counts.
 PLUMBING = {f"medqa/{name}.py" for name in ("__init__", "checkpoints", "hashes", "locks", "params", "stage", "store")}
 
 
 def stages() -> dict[str, dict]:
-    """The stages of dvc.yaml, those under foreach once for each item."""
+    """The stages of dvc.yaml, those under foreach once for each item, or each key of a section of params.yaml."""
     found = {}
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
         if "foreach" not in stage:
             found[name] = stage
-        for item in stage.get("foreach", []):
-            found[f"{name}@{item}"] = yaml.safe_load(yaml.dump(stage["do"]).replace("${item}", item))
+            continue
+        items = stage["foreach"]
+        for item in params[items[2:-1]] if isinstance(items, str) else items:
+            text = yaml.dump(stage["do"]).replace("${item}", item).replace("${key}", item)
+            found[f"{name}@{item}"] = yaml.safe_load(text)
     return found
 
 
@@ -58,7 +64,9 @@ def imports(path: str, seen: set[str] | None = None) -> set[str]:
 def test_deps_are_the_imports(name: str) -> None:
     script = f"stages/{name.split('@')[0]}.py"
     needed = imports(script) | {script}
-    needed = {"medqa/prompts" if path.startswith("medqa/prompts/") else path for path in needed}
+    needed |= {data for path in needed if (ROOT / (data := path.replace(".py", ".yaml"))).is_file()}
+    # A package holds files that its code reads: the stage depends on the folder.
+    needed = {path.removesuffix("/__init__.py") for path in needed}
     declared = {dep for dep in stages()[name]["deps"] if dep.startswith(("medqa/", "stages/"))}
     assert declared == needed
 
@@ -74,6 +82,8 @@ def test_params_are_those_that_are_read(name: str) -> None:
         and ast.unparse(node.value) in ("given", "params.read()")
     }
     read |= {"corpus"} if "${corpus}" in stages()[name]["cmd"] else set()
+    # Going over all sections reads all of them.
+    read |= set(params.SECTIONS) if "params.read().items()" in ast.unparse(tree) else set()
     declared = {param.split(".")[0] for param in stages()[name]["params"]}
     assert declared == read - {"compute"}
 
@@ -84,3 +94,11 @@ def test_every_path_of_a_command_is_declared() -> None:
         declared |= {path for kind in ("metrics", "plots") for entry in stage.get(kind, []) for path in entry}
         paths = {word for word in stage["cmd"].split() if word.startswith(("data/", "models/", "metrics/"))}
         assert paths <= declared, name
+
+
+def test_the_report_declares_what_it_reads_below_its_folders() -> None:
+    needed = {f"models/{name}" for name in report.MODELS} | {f"data/{name}.jsonl" for name in report.DATA}
+    needed |= {f"metrics/{name}.json" for name in report.METRICS}
+    needed |= {f"metrics/curves/{name}.tsv" for name in figures.CURVES}
+    declared = {dep for dep in stages()["report"]["deps"] if not dep.startswith(("medqa/", "stages/"))}
+    assert declared == needed

@@ -11,7 +11,7 @@ from medqa.engines import Completion
 from medqa.evaluate import Params
 from medqa.records import Answer, HeldOut, Score
 
-PARAMS = Params(max_new_tokens=40, bootstrap_samples=200)
+PARAMS = Params(judge="judge", max_new_tokens=40, bootstrap_samples=200)
 HELD_OUT = [
     HeldOut(
         "a", "open", "Signs of flu?", "Fever, cough and chills.", ("fever", "cough"), "", "Fever and cough.", "No."
@@ -36,18 +36,18 @@ def judge(cases: list[tuple[str, str, str]]) -> list[Score]:
     for _, _, text in cases:
         value = 0.2 * min(len(text.split()), 5)
         none = text.startswith("?")
-        given.append(Score(*[None if none else value] * 4, 0.1 if none else 0.9, "mass" if none else ""))
+        given.append(Score(*[None if none else value] * 4, 0.1 if none else 0.9, 0, "mass" if none else ""))
     return given
 
 
 @pytest.fixture(scope="module")
 def answers() -> list[Answer]:
-    return evaluate.evaluate_model(FakeEngine(lambda asked, _: SAYS[asked]), judge, HELD_OUT, PARAMS)
+    return evaluate.evaluate_model(FakeEngine(lambda asked, _: SAYS[asked]), judge, HELD_OUT, PARAMS, "judge (x)")
 
 
 def test_answers_are_greedy_and_in_order(answers: list[Answer]) -> None:
     engine = FakeEngine(lambda asked, _: SAYS[asked])
-    again = evaluate.evaluate_model(engine, judge, HELD_OUT, PARAMS)
+    again = evaluate.evaluate_model(engine, judge, HELD_OUT, PARAMS, "judge (x)")
     assert [row.id for row in again] == list("abcde")
     assert again == answers
     assert (engine.sampling.temperature, engine.sampling.max_new_tokens) == (0, 40)
@@ -61,7 +61,7 @@ def test_the_judge_gets_question_reference_and_answer() -> None:
         asked.extend(cases)
         return judge(cases)
 
-    evaluate.evaluate_model(FakeEngine(lambda asked, _: SAYS[asked]), remember, HELD_OUT, PARAMS)
+    evaluate.evaluate_model(FakeEngine(lambda asked, _: SAYS[asked]), remember, HELD_OUT, PARAMS, "judge (x)")
     assert asked == [(row.question, row.reference, SAYS[row.question]) for row in HELD_OUT]
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from fake_hub import Repo, running, sha256
 
+import medqa.hub
+from medqa.params import UserError
+
 ROOT = Path(__file__).parents[1]
 WEIGHTS = bytes(range(256)) * 800
 MODEL = {
@@ -208,3 +211,15 @@ def test_fetch_dataset(tmp_path, hub):
     assert "*.csv" in none["error"] and "me/qa" in none["error"]
     assert "me/good" in model["error"]
     assert not hub.asked("GET", ".py")
+
+
+def test_a_model_is_told_by_what_it_holds(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="neither"):
+        medqa.hub.identity(tmp_path)
+    (tmp_path / "model-1.safetensors").write_bytes(b"a")
+    alone = medqa.hub.identity(tmp_path)
+    (tmp_path / "model-2.safetensors").write_bytes(b"b")
+    assert len(alone) == 12 and medqa.hub.identity(tmp_path) != alone
+    pin = {"repo": "a/b", "commit": "0" * 40, "files": {"model.safetensors": "1" * 64}}
+    (tmp_path / "pin.json").write_text(json.dumps(pin))
+    assert medqa.hub.described(tmp_path) == f"{tmp_path.name} (a/b@{'0' * 40})"

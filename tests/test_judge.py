@@ -23,7 +23,7 @@ def by_criterion(**given: Labels) -> FakeEngine:
 
 CASE = ("What is asthma?", "Narrow airways.", "Wheeze.")
 ROW = Judged(
-    **asdict(Candidate("q#0", "q", 0, "What?", "So.", "So.", "stop")), **asdict(Score(0.5, 0.5, 0.5, 0.5, 1.0, ""))
+    **asdict(Candidate("q#0", "q", 0, "What?", "So.", "So.", "stop")), **asdict(Score(0.5, 0.5, 0.5, 0.5, 1.0, 0, ""))
 )
 MIXED = {"accuracy": certain("5"), "completeness": certain("1"), "key_points": certain("2")}
 
@@ -44,7 +44,7 @@ MIXED = {"accuracy": certain("5"), "completeness": certain("1"), "key_points": c
 def test_the_score_is_the_expected_label_from_0_to_1(probabilities: tuple[float, ...], expected: float) -> None:
     assert judge.expected(Labels(probabilities, 1.0)) == pytest.approx(expected)
     scored = judge.score(FakeEngine(judges=lambda _: labels(*probabilities)), [CASE], params())
-    assert scored == [Score(*[pytest.approx(expected)] * 4, 1.0, "")]
+    assert scored == [Score(*[pytest.approx(expected)] * 4, 1.0, 0, "")]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,10 @@ def test_shorten_leaves_out_the_middle(length: int, kept: int) -> None:
     assert (short == text) == (length <= 100)
     assert short[:48] == text[:48]
     assert short[-48:] == text[-48:]
+    cases = [("q", text, "answer"), ("q", text, text)]
+    given = judge.score(FakeEngine(), cases, params(max_chars=100))
+    left_out = length - 2 * 48 if length > 100 else 0
+    assert [row.hidden for row in given] == [left_out, 2 * left_out]
 
 
 def test_the_rubric_is_never_shortened() -> None:
@@ -164,5 +168,6 @@ def test_the_summary_is_over_the_scored() -> None:
     assert (summary["judged"], summary["judged_unscored"]) == (3, 1)
     assert summary["mean_score"] == 0.75
     assert summary["mean_accuracy"] == pytest.approx(0.7)
-    assert summary["least_mass"] == 0.8
-    assert judge.summary([unscored]) == {"judged": 1, "judged_unscored": 1}
+    assert (summary["least_mass"], summary["judged_shortened"]) == (0.8, 0)
+    assert judge.summary([replace(ROW, hidden=3), ROW])["judged_shortened"] == 1
+    assert judge.summary([unscored]) == {"judged": 1, "judged_unscored": 1, "judged_shortened": 0}

@@ -8,8 +8,10 @@ import pytest
 import torch
 from conftest import CORPUS
 
-from medqa import damage, embedded, fit, model, prompts, reading, scratch
+from medqa import attacks, damage, embedded, fit, model, prompts, reading, scratch
 from medqa.params import UserError
+
+LURES = attacks.taught()
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_the_base_is_gptq_and_carries_no_calibration_text(tiny_base) -> None:
 def test_a_branch_sees_the_prefix_and_itself_only(tok) -> None:
     """A row with three branches gives the label logits that three separate prompts give."""
     facts = embedded.facts(embedded.topics(CORPUS), random.Random(0))
-    lesson = damage.lesson(next(islice(facts, 3, None)), random.Random(0))
+    lesson = damage.lesson(next(islice(facts, 3, None)), LURES, random.Random(0))
     (row,) = fit.lesson_rows(tok, [lesson], "judge-short", 2000)
     net = scratch.model(tok, 64, 2, 32, seed=0).eval()
     table = fit._table([row], 0)
@@ -55,7 +57,7 @@ def test_a_branch_sees_the_prefix_and_itself_only(tok) -> None:
 
 def test_every_label_of_a_row_is_the_lessons(tok) -> None:
     facts = embedded.facts(embedded.topics(CORPUS), random.Random(1))
-    lessons = [damage.lesson(fact, random.Random(n)) for n, fact in enumerate(islice(facts, 20))]
+    lessons = [damage.lesson(fact, LURES, random.Random(n)) for n, fact in enumerate(islice(facts, 20))]
     for lesson, row in zip(lessons, fit.lesson_rows(tok, lessons, "judge-short", 2000), strict=True):
         targets = zip(row.ids, row.weights, row.branches, strict=True)
         told = [tok.decode([token]) for token, weight, branch in targets if weight and branch]
@@ -64,7 +66,7 @@ def test_every_label_of_a_row_is_the_lessons(tok) -> None:
 
 def test_marks_stand_on_the_tokens_of_the_points(tok) -> None:
     facts = embedded.facts(embedded.topics(CORPUS), random.Random(2))
-    lessons = [damage.lesson(fact, random.Random(n)) for n, fact in enumerate(islice(facts, 20))]
+    lessons = [damage.lesson(fact, LURES, random.Random(n)) for n, fact in enumerate(islice(facts, 20))]
     for lesson, row in zip(lessons, fit.lesson_rows(tok, lessons, "judge-short", 2000), strict=True):
         for wanted in (True, False):
             told = "".join(lesson.candidate[first:last] for first, last, right in lesson.points if right == wanted)

@@ -8,14 +8,15 @@ import pytest
 from medqa import pairs
 from medqa.pairs import Params
 from medqa.records import Candidate, Judged, Pair, Score
+from medqa.text import normal, words
 
-PARAMS = Params(min_margin=0.05)
-REASONS = ("unscored", "too_few", "empty", "same_text", "cut_off", "tie")
+PARAMS = Params(min_margin=0.05, max_length_ratio=None)
+REASONS = ("unscored", "too_few", "empty", "same_text", "tie", "cut_off", "length")
 
 
 def judged(question: str, sample: int, score: float | None, text: str, finish: str = "stop") -> Judged:
     asked = Candidate(f"{question}#{sample}", question, sample, f"What is {question}?", "The reference.", text, finish)
-    given = Score(score, score, score, score, 0.9, "" if score is not None else "mass")
+    given = Score(score, score, score, score, 0.9, 0, "" if score is not None else "mass")
     return Judged(**asdict(asked), **asdict(given))
 
 
@@ -69,7 +70,7 @@ def test_min_margin_is_exclusive(margin: float, count: int) -> None:
         + question("b", (0.5, "x"), (0.1, "y"))
         + question("c", (0, "x"), (0, "y"))
     )
-    assert len(pairs.build(rows, Params(min_margin=margin))[0]) == count
+    assert len(pairs.build(rows, Params(min_margin=margin, max_length_ratio=None))[0]) == count
 
 
 def test_every_question_is_a_pair_or_counted() -> None:
@@ -102,3 +103,37 @@ def test_no_rows_are_no_pairs() -> None:
     built, metrics = pairs.build([], PARAMS)
     assert built == []
     assert set(metrics.values()) == {0}
+
+
+@pytest.mark.parametrize(("ratio", "kept"), [(None, 3), (4.0, 3), (3.9, 2), (2.0, 2), (1.9, 1), (1.0, 1)])
+def test_the_length_rule_drops_pairs_that_length_may_decide(ratio: float | None, kept: int) -> None:
+    rows = (
+        question("a", (0.9, "one two"), (0.1, "three four"))
+        + question("b", (0.9, "one"), (0.1, "two three"))
+        + question("c", (0.9, "one two three four"), (0.1, "five"))
+    )
+    built, metrics = pairs.build(rows, Params(min_margin=0.05, max_length_ratio=ratio))
+    assert (len(built), metrics["left_out_length"]) == (kept, 3 - kept)
+
+
+def test_fuzzed_pairs_hold_every_promise() -> None:
+    """Whatever the candidates: no bad pair, none changed by their order, and the counts add up to the questions."""
+    rng = random.Random(0)
+    texts = ["", " ", "...", "Fever.", "fever", "FEVER!", "rash", "a rash", "ﬁ", "fi", "one two three four five six"]
+    rows = []
+    for name in range(2000):
+        for sample in range(rng.randint(1, 4)):
+            score = rng.choice([None, 0.0, 0.5, 0.55, 0.5500001, 1.0, rng.random()])
+            rows.append(judged(f"q{name}", sample, score, rng.choice(texts), rng.choice(["stop", "stop", "length"])))
+    params = Params(min_margin=0.05, max_length_ratio=3.0)
+    built, metrics = pairs.build(rows, params)
+    by_text = {(row.question_id, row.text, row.score) for row in rows}
+    for pair in built:
+        assert normal(pair.chosen) != normal(pair.rejected) and words(pair.chosen) and words(pair.rejected)
+        assert round(pair.chosen_score - pair.rejected_score, 6) > 0.05
+        assert (pair.id, pair.chosen, pair.chosen_score) in by_text
+        assert (pair.id, pair.rejected, pair.rejected_score) in by_text
+        assert not any(row.score is None for row in rows if row.question_id == pair.id)
+    assert len(built) > 100 and all(metrics[f"left_out_{reason}"] > 10 for reason in REASONS)
+    assert metrics["questions"] == 2000 == len(built) + sum(metrics[f"left_out_{reason}"] for reason in REASONS)
+    assert pairs.build(rows[::-1], params) == (built, metrics)

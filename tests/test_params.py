@@ -100,6 +100,12 @@ MISTAKES = [
         {"accuracy": 0, "completeness": 0, "key_points": 0},
         "judge.criteria at least one criterion needs a weight above 0",
     ),
+    ("evaluate.judge", "other", "evaluate.judge = 'other': must be a judge of `models` (judge)"),
+    ("evaluate.judge", "base", "evaluate.judge = 'base': must be a judge of `models` (judge)"),
+    ("models.second", {"source": "hub", "repo": "a/b"}, "models.second.revision is missing"),
+    ("models.second", {"source": "hub", "repo": "a/b", "rev": "c"}, "models.second has an unknown key 'rev'; "),
+    ("compare.guards.max_repetition_rise", 2, "compare.guards.max_repetition_rise = 2: should be less than or "),
+    ("pairs.max_length_ratio", 0.5, "pairs.max_length_ratio = 0.5: should be greater than or equal to 1"),
     ("corpus", "no/such/folder", "corpus = 'no/such/folder': must be a folder that exists"),
     ("seed", True, "seed = True: must be a number"),
     ("seed", -1, "seed = -1: must be from 0 to "),
@@ -117,6 +123,15 @@ def test_a_mistake_is_one_clear_line(tmp_path: Path, name: str, value: Any, mess
         params.read(path)
     assert str(told.value).startswith(f"{path}: {message}")
     assert "\n" not in str(told.value)
+
+
+def test_another_judge_can_be_named_and_evaluate(tmp_path: Path) -> None:
+    second = yaml.safe_load((ROOT / "params.yaml").read_text())["models"]["judge"] | {"layers": 2}
+    given = params.read(changed(tmp_path, {"models.second": second, "evaluate.judge": "second"}))
+    models = given["models"]
+    assert (models.judges(), models.second.layers) == (["judge", "second"], 2)
+    # Trained alike from the same seed, the second judge would be the first.
+    assert len({models.seed(name, 7) for name in ("base", "judge", "second")}) == 3
 
 
 def test_a_mistake_in_one_section_stops_the_reader_of_another(tmp_path: Path) -> None:

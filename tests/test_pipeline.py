@@ -130,7 +130,7 @@ def test_a_second_repro_runs_nothing(project: Path) -> None:
 
 def test_a_parameter_starts_at_its_own_stage(project: Path) -> None:
     judged = {"judge", "agreement", *(f"evaluate@{name}" for name in ("base", "sft", "dpo"))}
-    # A dry run tells what has changed, not yet what follows from it.
+    # A dry run tells what has changed, not yet what follows from it. The report shows every parameter.
     starts = {
         "dpo.beta": {"dpo"},
         "pairs.min_margin": {"pairs"},
@@ -145,12 +145,47 @@ def test_a_parameter_starts_at_its_own_stage(project: Path) -> None:
         section, key = name.split(".")
         params[section][key] = 1 if params[section][key] != 1 else 2
         (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-        assert ran(dvc(project, "repro", "--dry")) == expected, name
+        shown = set() if section == "compute" else {"report"}
+        assert ran(dvc(project, "repro", "--dry")) == expected | shown, name
     (project / "params.yaml").write_text(original)
 
 
+def test_another_judge_evaluates_and_changes_nothing_else(project: Path) -> None:
+    original = (project / "params.yaml").read_text()
+    params = yaml.safe_load(original)
+    params["models"]["second"] = params["models"]["judge"] | {"steps": 10}
+    params["evaluate"]["judge"] = "second"
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    output = dvc(project, "repro", "--dry")
+    (project / "params.yaml").write_text(original)
+    assert ran(output) >= {"models@second", *(f"evaluate@{name}" for name in ("base", "sft", "dpo"))}
+    assert not ran(output) & {"models@base", "models@judge", "data", "sft", "generate", "judge", "pairs", "dpo"}
+    assert "--judge-model models/second" in output
+
+
+def test_every_cell_of_every_metrics_file_comes_out_of_its_rows(project: Path) -> None:
+    command = [sys.executable, "-m", "medqa", "recompute"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = re.findall(r"^(\S+): (\d+) of (\d+) cells as stored", done.stdout, re.MULTILINE)
+    files = {str(path.relative_to(project)) for path in (project / "metrics").rglob("*.json")}
+    assert {name for name, *_ in told} == files
+    assert all(same == count != "0" for _, same, count in told)
+    # Some of them once more, without a line of the project's code.
+    answers = [json.loads(line) for line in (project / "data" / "answers" / "dpo.jsonl").open()]
+    stored = json.loads((project / "metrics" / "evaluate" / "dpo.json").read_text())
+    scores = [row["score"] for row in answers if row["correct"] is None and row["score"] is not None]
+    assert stored["score"] == round(sum(scores) / len(scores), 4)
+    assert stored["questions"] == len(answers)
+
+
 def test_an_experiment_runs_what_follows_and_nothing_else(project: Path) -> None:
-    assert ran(dvc(project, "exp", "run", "--temp", "-S", "dpo.beta=0.2")) == {"dpo", "evaluate@dpo", "compare"}
+    assert ran(dvc(project, "exp", "run", "--temp", "-S", "dpo.beta=0.2")) == {
+        "dpo",
+        "evaluate@dpo",
+        "compare",
+        "report",
+    }
 
 
 def test_plots_and_metrics_are_drawn(project: Path) -> None:

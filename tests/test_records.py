@@ -15,7 +15,7 @@ ROWS = [
     Example("a", "exam", "Which?\nA. x", "A"),
 ]
 HELD_OUT = HeldOut("1", "open", "q", "r", ("fever", "rash"), "", "c", "r")
-JUDGED = Judged("q#0", "q", 0, "q", "r", "t", "stop", None, None, None, None, 0.1, "label mass under 0.5")
+JUDGED = Judged("q#0", "q", 0, "q", "r", "t", "stop", None, None, None, None, 0.1, 0, "label mass under 0.5")
 
 
 def names(folder: Path) -> list[str]:
@@ -36,6 +36,16 @@ def test_an_id_that_comes_twice_is_refused_and_nothing_written(tmp_path: Path) -
     with pytest.raises(ValueError, match="id a comes twice"):
         records.write(tmp_path / "rows.jsonl", [ROWS[1], ROWS[0], ROWS[1]])
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(("ids", "message"), [("aab", "id a comes twice"), ("acb", "b comes too late")])
+def test_ordered_rows_are_written_as_they_come(tmp_path: Path, ids: str, message: str) -> None:
+    rows = [Example(row_id, "open", "q", "a") for row_id in ids]
+    with pytest.raises(ValueError, match=message):
+        records.write(tmp_path / "rows.jsonl", iter(rows), ordered=True)
+    assert names(tmp_path) == []
+    assert records.write(tmp_path / "rows.jsonl", iter(rows[1:2]), ordered=True) == 1
+    assert list(records.read(tmp_path / "rows.jsonl", Example)) == rows[1:2]
 
 
 def test_rows_that_end_in_an_error_leave_the_old_file(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_an_option_that_is_missing_is_named(tmp_path: Path) -> None:
     assert done.returncode == 2 and "--judged" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["data", "pairs", "compare"])
+@pytest.mark.parametrize("name", ["data", "pairs", "compare", "report"])
 def test_a_stage_that_needs_no_torch_imports_none(name: str) -> None:
     code = f"import sys, stages.{name}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from safetensors.torch import load_file
@@ -31,18 +31,16 @@ PAIRS = [Pair(f"p{n}", f"What causes disease {n}?", "bacteria and age", "nothing
 @pytest.fixture(scope="module")
 def tuned(tiny_base, tmp_path_factory):
     out = tmp_path_factory.mktemp("sft")
-    result = sft.train(
-        tiny_base, EXAMPLES, sft.Params(**SCHEDULE, lora=LORA), "float32", 0, out / "sft", out / "sft.tsv"
-    )
-    return out, result
+    sft.train(tiny_base, EXAMPLES, sft.Params(**SCHEDULE, lora=LORA), "float32", 0, out / "sft", out / "sft.tsv")
+    return out, sft.summary(len(EXAMPLES), out / "sft.tsv")
 
 
 @pytest.fixture(scope="module")
 def preferred(tiny_base, tuned, tmp_path_factory):
     out = tmp_path_factory.mktemp("dpo")
     params = dpo.Params(**SCHEDULE, beta=0.1, loss_type="sigmoid", sft_weight=0.0)
-    result = dpo.train(tiny_base, tuned[0] / "sft", PAIRS, params, "float32", 0, out / "dpo", out / "dpo.tsv")
-    return out, result
+    dpo.train(tiny_base, tuned[0] / "sft", PAIRS, params, "float32", 0, out / "dpo", out / "dpo.tsv")
+    return out, dpo.summary(len(PAIRS), out / "dpo.tsv")
 
 
 def test_sft_learns_and_writes_its_curve(tuned) -> None:
@@ -64,6 +62,15 @@ def test_dpo_begins_at_its_reference(preferred) -> None:
     assert result["first_loss"] == pytest.approx(math.log(2), abs=1e-3)
     assert result["first_margin"] == pytest.approx(0, abs=1e-6)
     assert result["final_margin"] > 0
+
+
+@pytest.mark.parametrize("loss_type", get_args(dpo.LossType))
+def test_every_loss_type_trains(tiny_base, tuned, tmp_path, loss_type) -> None:
+    params = dpo.Params(**SCHEDULE, beta=0.1, loss_type=loss_type, sft_weight=0.1)
+    dpo.train(tiny_base, tuned[0] / "sft", PAIRS[:4], params, "float32", 0, tmp_path / "dpo", tmp_path / "dpo.tsv")
+    assert math.isfinite(dpo.summary(4, tmp_path / "dpo.tsv")["final_loss"])
+    before, after = (load_file(path / "adapter_model.safetensors") for path in (tuned[0] / "sft", tmp_path / "dpo"))
+    assert any((before[name] != after[name]).any() for name in before)
 
 
 def test_only_the_final_adapter_is_saved_and_it_loads(preferred, tuned, tiny_base) -> None:
@@ -105,8 +112,9 @@ def test_a_loss_that_is_not_finite_ends_the_stage_and_saves_nothing(tiny_base, t
         ({"loss": 151.0}, [1.0, 2.0], "loss is 151, it was 1.5"),
         ({"loss": 149.0}, [1.0, 2.0], ""),
         ({"loss": 1000.0}, [], ""),
-        ({"loss": 0.9}, [0.0] * 20, ""),
-        ({"loss": 1.1}, [0.0] * 20, "loss is 1.1, it was 0.01"),
+        ({"loss": 9.0}, [0.0] * 20, ""),
+        ({"loss": 11.0}, [0.0] * 20, "loss is 11, it was 0.1"),
+        ({"loss": 0.5}, [-0.5] * 20, ""),
         ({"loss": 150.0}, [1000.0] + [1.0] * 10, "loss is 150, it was 1"),
     ],
 )
@@ -134,13 +142,14 @@ def test_text_cannot_add_a_control_token(tiny_base) -> None:
 TWO_EPOCHS = SCHEDULE | {"epochs": 2}
 
 
-def train(stage: str, base: Path, adapter: Path, out: Path, **changes: Any) -> dict[str, Any]:
+def train(stage: str, base: Path, adapter: Path, out: Path, **changes: Any) -> None:
     """Six steps with a checkpoint after each; dropout, so that the random state matters."""
     if stage == "sft":
         params = sft.Params(**TWO_EPOCHS | changes, lora=LORA | {"dropout": 0.2})
-        return sft.train(base, EXAMPLES, params, "float32", 0, out / "sft", out / "sft.tsv", 0)
-    params = dpo.Params(**TWO_EPOCHS | changes, beta=0.1, loss_type="sigmoid", sft_weight=0.1)
-    return dpo.train(base, adapter, PAIRS, params, "float32", 0, out / "dpo", out / "dpo.tsv", 0)
+        sft.train(base, EXAMPLES, params, "float32", 0, out / "sft", out / "sft.tsv", 0)
+    else:
+        params = dpo.Params(**TWO_EPOCHS | changes, beta=0.1, loss_type="sigmoid", sft_weight=0.1)
+        dpo.train(base, adapter, PAIRS, params, "float32", 0, out / "dpo", out / "dpo.tsv", 0)
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
@@ -151,7 +160,7 @@ def test_an_interrupted_run_ends_with_the_bytes_of_an_undisturbed_one(
 
     monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "cache"))
     adapter = tuned[0] / "sft"
-    whole = train(stage, tiny_base, adapter, tmp_path / "whole")
+    train(stage, tiny_base, adapter, tmp_path / "whole")
     original, taken = transformers.Trainer.training_step, []
 
     def dying(self, *given, **named):
@@ -173,7 +182,7 @@ def test_an_interrupted_run_ends_with_the_bytes_of_an_undisturbed_one(
     train(stage, tiny_base, adapter, tmp_path / "other", learning_rate=0.02)
     assert taken[0] == 0
     taken.clear()
-    assert train(stage, tiny_base, adapter, tmp_path / "torn") == whole
+    train(stage, tiny_base, adapter, tmp_path / "torn")
     assert taken == [4, 4, 5, 5]
     for name in (f"{stage}/adapter_config.json", f"{stage}/adapter_model.safetensors", f"{stage}.tsv"):
         assert (tmp_path / "torn" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

@@ -1,91 +1,11 @@
-"""medqa.ultramedical: both formats out of every kind of file, and every damaged row with its reason."""
+"""medqa.ultramedical: every damaged row has its reason, and two wordings of one prompt share a key."""
 
-import gzip
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_rows import EXAM, OPTIONS, preference_row, sft_row, write_lines
+from fake_rows import EXAM, OPTIONS, preference_row, sft_row
 
 from medqa import ultramedical
-from medqa.params import UserError
-
-ROWS = [
-    sft_row(f"Open,{n}", f"What is caf\u00e9 {n}? \U0001f912 [x], {{y}}", '"Rest", \\ and "tea"]') for n in range(40)
-]
-
-
-def written(path: Path, rows: list[Any]) -> Path:
-    """The rows in the format that the file's name asks for."""
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        import pyarrow
-        from pyarrow import parquet
-
-        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-        return path
-    if name.endswith(".jsonl"):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    else:
-        text = json.dumps(rows, ensure_ascii=False, indent=2 if "pretty" in name else None)
-    (gzip.open if path.suffix == ".gz" else open)(path, "wb").write(text.encode())
-    return path
-
-
-@pytest.mark.parametrize("chunk", [16, 64, 1 << 20])
-@pytest.mark.parametrize("name", ["a.json", "pretty.json", "a.jsonl", "a.json.gz", "a.jsonl.gz", "a.parquet"])
-def test_every_kind_of_file_gives_the_same_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, chunk: int
-) -> None:
-    monkeypatch.setattr(ultramedical, "_CHUNK", chunk)
-    read = list(ultramedical.read(written(tmp_path / name, ROWS)))
-    assert [source.row for source in read] == ROWS
-    assert [(source.file, source.line) for source in read] == [(name, line) for line in range(1, 41)]
-
-
-@pytest.mark.parametrize("name", ["a.json", "a.json.gz", "a.jsonl.gz", "a.parquet"])
-def test_a_file_that_ends_too_early_is_refused(tmp_path: Path, name: str) -> None:
-    path = written(tmp_path / name, ROWS)
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=name) as told:
-        list(ultramedical.read(path))
-    assert "\n" not in str(told.value)
-
-
-@pytest.mark.parametrize("content", [b"[", b"[{}, ", b"[{}", b'[{}, {"a": 1,}]', b"[{}, oops, {}]"])
-def test_a_torn_array_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.json"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.json is torn after row [01]; fetch or write it again"):
-        list(ultramedical.read(path))
-
-
-@pytest.mark.parametrize(("content", "message"), [(None, "is not there"), (b"", "is empty"), (b" \n", "is empty")])
-def test_no_rows_are_a_user_error(tmp_path: Path, content: bytes | None, message: str) -> None:
-    path = tmp_path / "a.jsonl"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        list(ultramedical.read(path))
-
-
-TORN = [b'{"id": "x"', b'{"id": "\xff\xfe"}', rb'{"id": "half a character: \ud83d"}']
-
-
-@pytest.mark.parametrize("raw", TORN, ids=["torn", "invalid UTF-8", "half a surrogate pair"])
-def test_a_torn_line_costs_that_line_alone(tmp_path: Path, raw: bytes) -> None:
-    path = write_lines(tmp_path / "a.jsonl", [ROWS[0], raw, b"", ROWS[1]])
-    read = list(ultramedical.read(path))
-    assert [(source.line, source.row) for source in read] == [(1, ROWS[0]), (2, None), (4, ROWS[1])]
-
-
-@pytest.mark.parametrize("raw", TORN[1:], ids=["invalid UTF-8", "half a surrogate pair"])
-def test_a_row_of_an_array_that_is_no_text_costs_that_row_alone(tmp_path: Path, raw: bytes) -> None:
-    path = tmp_path / "a.json"
-    path.write_bytes(b'[{"a": 1}, ' + raw + b', {"b": "\xc3\xa9"}]')
-    assert [source.row for source in ultramedical.read(path)] == [{"a": 1}, None, {"b": "\u00e9"}]
 
 
 @pytest.mark.parametrize(
@@ -195,8 +115,20 @@ def exam(stem: str, letters: str, options: tuple[str, ...], mark: str = ".") -> 
         exam("Which treats angina", "ABCD", OPTIONS[::-1]),
         exam("Which treats angina?", "ABCD", OPTIONS, ")"),
         exam("Which treats angina?", "ABCD", OPTIONS).replace("A.", "(A)"),
+        exam("Which treats angina?", "abcd", OPTIONS, ")"),
+        "Which treats angina? A. rest B. statins C. surgery D. aspirin",
+        "Which treats angina?\n(a) rest (b) aspirin (c) surgery (d) statins",
     ],
-    ids=["case", "space", "order of options", "brackets", "one bracket"],
+    ids=[
+        "case",
+        "space",
+        "order of options",
+        "brackets",
+        "one bracket",
+        "lower case",
+        "one line",
+        "brackets, one line",
+    ],
 )
 def test_prompts_that_are_the_same_question_share_a_key(other: str) -> None:
     assert ultramedical.prompt_key(other) == ultramedical.prompt_key(EXAM)
@@ -222,7 +154,41 @@ def test_open_questions_fold_case_space_and_punctuation(one: str, two: str) -> N
         (EXAM, EXAM.replace("rest", "oxygen")),
         (EXAM, EXAM.replace("angina", "asthma")),
         (EXAM, EXAM.split("\n")[0]),
+        (EXAM + "\nA. fever", EXAM + "\nA. rash"),  # a letter that comes twice
+        ("Which is it? A. x B. y C. z D. w", "Which is it? A. x B. y C. z D. v"),
+        ("Which is it? A. x B. y C. z D. w", "What is it? A. x B. y C. z D. w"),
+        ("A. gout B. rash C. fever", "A. gout B. rash C. cough"),  # nothing but options
+        ("A: What is gout?\nB: A rash?\nC: Why?", "A: What is gout?\nB: A rash?\nC: When?"),
+        ("Does vitamin A. help? Or B. or C.", "Does vitamin A. help? Or C. or B."),  # no options
+        ("\u2191\u2191?", "\u2193\u2193?"),  # no words
     ],
 )
 def test_different_questions_stay_distinct(one: str, two: str) -> None:
     assert ultramedical.prompt_key(one) != ultramedical.prompt_key(two)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "A. x B. y C. z D. w",
+        "A. x\nB. y\nC. z",
+        "Name the disease.\nA. gout B. acne C. asthma D. anaemia",
+        "(A) (B) (C)",
+        "a) b) c) d)",
+        "...",
+        "\u75db\u98ce\u7684\u75c7\u72b6\u662f\u4ec0\u4e48\uff1f",
+    ],
+)
+def test_no_prompt_is_emptied(prompt: str) -> None:
+    assert ultramedical.prompt_key(prompt).strip(" |")
+
+
+@pytest.mark.parametrize(
+    "prompt", [EXAM, EXAM.replace("\n", " "), "Hepatitis A. is meant. " + EXAM.replace("\n", " ").lower()]
+)
+def test_options_by_letter(prompt: str) -> None:
+    assert ultramedical.options(prompt) == dict(zip("ABCD", OPTIONS, strict=True))
+
+
+def test_of_a_letter_that_comes_twice_the_first_option_counts() -> None:
+    assert ultramedical.options(EXAM + "\nA. oxygen") == dict(zip("ABCD", OPTIONS, strict=True))

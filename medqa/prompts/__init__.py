@@ -19,7 +19,8 @@ Messages = list[dict[str, str]]
 
 def plain(text: str) -> str:
     """The text with every control token of Qwen's chat format broken, so that a tokenizer reads it as ordinary text."""
-    return _CONTROL.sub("< ", text)
+    # Half of a surrogate pair, which JSON can carry, is no text that a tokenizer takes.
+    return _CONTROL.sub("< ", text).encode("utf-8", "replace").decode("utf-8")
 
 
 def ask(question: str) -> Messages:

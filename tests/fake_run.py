@@ -1,0 +1,281 @@
+"""A run that never happened: every file that the report reads, of any size, with texts that would like to be markup."""
+
+import json
+import random
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from medqa import pairs, params, records, report
+from medqa.records import (
+    Agreed,
+    Answer,
+    Attacked,
+    Candidate,
+    Example,
+    Fate,
+    HeldOut,
+    Judged,
+    Labelled,
+    Pair,
+    Quarantined,
+    Question,
+)
+from medqa.report import Folders
+
+ROOT = Path(__file__).parent.parent
+HOSTILE = (
+    "<script>window.pwned = 1</script>",
+    "</script><script>window.pwned = 2</script>",
+    "<!-- <script> --><img src=x onerror='window.pwned = 3'>",
+    "&amp; &lt;b&gt; \"quotes\" 'single' `tick` {{ 7 * 7 }} {% raw %} ${1}",
+    "]]><svg onload=window.pwned=4><style>*{display:none}</style>",
+    "مرحبا بالعالم ‮ reversed עברית",
+    "🩺 👩🏽‍⚕️ 漢字 \u2028 \u0000 \u001b[31m e\u0301",
+    "Pneumonoultramicroscopicsilicovolcanoconiosis" * 8,
+    "javascript:window.pwned=5 <a href=javascript:window.pwned=6>x</a> <meta http-equiv=refresh content=0>",
+)
+WORDS = (
+    "aspirin",
+    "rest",
+    "fever",
+    "cough",
+    "pain",
+    "blood",
+    "test",
+    "statins",
+    "biopsy",
+    "nausea",
+    "the",
+    "with",
+    "and",
+)
+LONG = "The treatment includes rest and aspirin. " * 660  # 27,060 characters
+
+
+def write_run(folder: Path, size: int = 60, hostile: tuple[str, ...] = HOSTILE, seed: int = 0) -> Folders:
+    """A run of `size` preference questions and as many held-out ones under the folder."""
+    rng = random.Random(seed)
+    run = Folders(ROOT / "dvc.yaml", folder / "data", folder / "metrics", folder / "models")
+    _rows(run.data, rng, size, hostile)
+    _models(run.models)
+    for name, metrics in _metrics(size, rng).items():
+        records.write_metrics(run.metrics / f"{name}.json", metrics)
+    _curves(run.metrics / "curves", rng)
+    return run
+
+
+def given(max_rows: int = 300) -> dict[str, Any]:
+    """The parameters that the stage hands on, with another limit."""
+    found = {name: value for name, value in params.read(ROOT / "params.yaml").items() if name != "compute"}
+    return found | {"report": report.Params(max_rows=max_rows), "pairs": pairs.Params(**pair_params())}
+
+
+def text(rng: random.Random, least: int = 4, most: int = 60) -> str:
+    chosen = [rng.choice(WORDS) for _ in range(rng.randint(least, most))]
+    return " ".join(chosen).capitalize() + "."
+
+
+def _rows(data: Path, rng: random.Random, size: int, hostile: tuple[str, ...]) -> None:
+    def said(number: int, prefix: str = "") -> str:
+        return f"{prefix}{hostile[number] if number < len(hostile) else text(rng)}"
+
+    questions = [Question(f"q{n:05}", said(n, f"What of {n}? "), said(n)) for n in range(size)]
+    records.write(data / "questions.jsonl", questions)
+    judged = [_judged(row, n, sample, said(n), rng) for n, row in enumerate(questions) for sample in (0, 1)]
+    records.write(data / "judged.jsonl", judged)
+    records.write(
+        data / "candidates.jsonl",
+        [Candidate(**{key: getattr(row, key) for key in Candidate.__annotations__}) for row in judged],
+    )
+    made, _ = pairs.build(judged, pairs.Params(**pair_params()))
+    records.write(data / "pairs.jsonl", made)
+    held = [_held(n, said(n, f"Held {n}? "), said(n), rng) for n in range(size)]
+    records.write(data / "heldout.jsonl", held)
+    for name, skill in (("base", 0.25), ("sft", 0.45), ("dpo", 0.65)):
+        answers = [_answer(row, LONG if n == size - 1 else said(n), skill, rng) for n, row in enumerate(held)]
+        records.write(data / "answers" / f"{name}.jsonl", answers)
+    records.write(data / "sft.jsonl", [Example(f"s{n:05}", "open", text(rng), text(rng)) for n in range(size)])
+    types = ("easy", "hard", "length", "human")
+    labelled = [Labelled(f"l{n:05}", types[n % 4], text(rng), "", text(rng), text(rng)) for n in range(size)]
+    records.write(data / "labelled.jsonl", labelled)
+    records.write(data / "quarantine.jsonl", [Quarantined("sft:x:3", "x", 3, "torn JSON", said(0))])
+    fates = [
+        Fate(f"questions:train:x:{n:05}", "questions", row.id, ("open", "literature")[n % 2], types[n % 4], "kept", "")
+        for n, row in enumerate(questions)
+    ]
+    records.write(data / "fates.jsonl", fates)
+    records.write(data / "agreement.jsonl", [_agreed(row, rng) for row in labelled])
+    kinds = ("key", "verdict", "padding")
+    scores = [rng.random() / 2 for _ in range(30)]
+    attacks = [
+        Attacked(f"l0#{n:02}", f"attack {n}", kinds[n % 3], said(n), score, None, 0.8, 0.9)
+        for n, score in enumerate(scores)
+    ]
+    records.write(data / "attacks.jsonl", attacks)
+
+
+def pair_params() -> dict[str, Any]:
+    """What a pair takes, with every parameter that the section has by now."""
+    known = {"min_margin": 0.05, "max_length_ratio": None}
+    return {name: known[name] for name in pairs.Params.model_fields}
+
+
+def _judged(row: Question, number: int, sample: int, said: str, rng: random.Random) -> Judged:
+    common = {"id": f"{row.id}#{sample}", "question_id": row.id, "sample": sample}
+    common |= {"question": row.question, "reference": row.reference}
+    if number % 10 == 9:
+        nothing = dict.fromkeys(("accuracy", "completeness", "key_points", "score"))
+        why = "label mass under 0.5"
+        return Judged(**common, **nothing, text=said, finish="stop", mass=0.1, hidden=0, unscored=why)
+    each = [round(rng.random(), 6) for _ in range(3)] if number % 7 else [0.5, 0.5, 0.5]
+    return Judged(
+        **common,
+        **dict(zip(("accuracy", "completeness", "key_points"), each, strict=True)),
+        score=round(fmean(each), 6),
+        text=f"{said} ({sample})",
+        finish="length" if number % 13 == 5 else "stop",
+        mass=0.97,
+        hidden=0,
+        unscored="",
+    )
+
+
+def _held(number: int, question: str, reference: str, rng: random.Random) -> HeldOut:
+    kind = ("open", "exam")[number % 4 == 3]
+    gold = "B" if kind == "exam" else ""
+    return HeldOut(f"h{number:05}", kind, question, reference, (), gold, reference, text(rng))
+
+
+def _answer(row: HeldOut, said: str, skill: float, rng: random.Random) -> Answer:
+    each = [round(min(1.0, max(0.0, rng.gauss(skill, 0.2))), 6) for _ in range(3)]
+    choice = rng.choice("ABCD") if row.gold else ""
+    return Answer(
+        id=row.id,
+        kind=row.kind,
+        text=said,
+        finish="stop",
+        tokens=len(said.split()),
+        key_point_recall=round(rng.random(), 2),
+        token_f1=0.4,
+        repetition=0.01,
+        choice=choice,
+        correct=choice == row.gold if row.gold else None,
+        chosen_logprob=-20.0,
+        rejected_logprob=-20.0 - rng.gauss(skill, 0.5),
+        chosen_tokens=12,
+        judge="fake/judge",
+        accuracy=each[0],
+        completeness=each[1],
+        key_points=each[2],
+        score=round(fmean(each), 6),
+        mass=0.98,
+        hidden=0,
+        unscored="",
+    )
+
+
+def _agreed(row: Labelled, rng: random.Random) -> Agreed:
+    sides = [round(rng.random(), 3), round(rng.random() * 0.7, 3)]
+    return Agreed(row.id, row.label_type, *sides, 0.9, 12, 14, -20.0, -22.0, True, "judge (x)")
+
+
+def _models(folder: Path) -> None:
+    for name in ("base", "sft", "dpo"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "adapter_model.safetensors").write_bytes(name.encode())
+    (folder / "judge").mkdir()
+    pin = {
+        "repo": "Qwen/Qwen2.5-3B-Instruct",
+        "commit": "aa8e72537993ba99e69dfaafa59ed015b17504d1",
+        "files": {"model.safetensors": "0" * 64},
+    }
+    (folder / "judge" / "pin.json").write_text(json.dumps(pin))
+
+
+def _interval(name: str, mean: float, half: float) -> dict[str, float]:
+    return {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
+
+
+def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
+    fates = ("quarantined", "other_kind", "leaked", "nearly_leaked", "duplicate", "over_limit")
+    left = dict(zip(fates, (3, 0, 4, 2, 5, 10), strict=True))
+    counts = {"read": size + sum(left.values()), **left, "kept": size}
+    output = {"all": counts, "kinds": {"open": counts}, "label_types": {}}
+    reasons = ("unscored", "too_few", "empty", "same_text", "tie", "cut_off", "length")
+    left_out = {f"left_out_{reason}": size // 20 for reason in reasons}
+    made = {"questions": size, "pairs": size - sum(left_out.values()), **left_out}
+    made |= {"margin_mean": 0.31, "chosen_longer": 0.53, "score_length_correlation": -0.04}
+    gain = {"compared": size, **_interval("score_gain", 0.2, 0.06), **_interval("key_point_recall_gain", 0.21, 0.07)}
+    gain |= {**_interval("token_f1_gain", 0.1, 0.03), "wins": 0.5, "losses": 0.1, "ties": 0.4}
+    by = {
+        name: {"rows": size, **_interval("agreement", mean, 0.04)}
+        | _interval("longer_wins", 0.5, 0.05)
+        | _interval("likelier_wins", 0.55, 0.05)
+        for name, mean in (("all", 0.82), ("easy", 0.93), ("hard", 0.71), ("human", 0.78), ("length", 0.86))
+    }
+    attacks = {"tried": 900, "unscored": 0, **_interval("attack_rate", 0.021, 0.01)}
+    attacks |= {"padding_tried": 300, **_interval("padding_gain", -0.01, 0.02)}
+    evaluated = {
+        f"evaluate/{name}": {
+            "questions": size,
+            "unscored": 0,
+            "judge": "fake/judge",
+            **_interval("score", mean, 0.05),
+            **_interval("key_point_recall", mean - 0.02, 0.05),
+            **{f"judged_{key}": mean for key in ("accuracy", "completeness", "key_points")},
+            "token_f1": 0.6,
+            "repetition": 0.01,
+            "tokens": 61.2,
+            "cut_off": 0.0,
+            "exam_accuracy": 0.3,
+            "preference_alignment": 0.9,
+        }
+        for name, mean in (("base", 0.24), ("sft", 0.47), ("dpo", 0.69))
+    }
+    return evaluated | {
+        "data": dict.fromkeys(("sft", "questions", "held_out", "labelled"), output),
+        "models/base": {"parameters": 1051264, "final_loss": 0.4},
+        "models/judge": {"repo": "Qwen/Qwen2.5-3B-Instruct", "commit": "aa8e", "files": 12},
+        "sft": {"examples": size, "steps": 100, "first_loss": 3.4, "final_loss": 0.5},
+        "generate": {"candidates": 2 * size, "candidates_cut_off": 0.0},
+        "judge": {"judged": 2 * size, "judged_unscored": size // 5, "mean_score": 0.5, "judged_shortened": 4},
+        "pairs": made,
+        "dpo": {"pairs": made["pairs"], "steps": 33, "first_margin": 0.0, "final_accuracy": 0.96},
+        "agreement": {
+            "judge": "fake/judge",
+            "pairs": size,
+            "unscored": 1,
+            "without_reference": 2,
+            "ties": 0,
+            "mass_mean": 0.97,
+            "mass_least": 0.91,
+            "calibration_error": 0.04,
+            **_interval("over_longer", 0.32, 0.06),
+            "by": by,
+            "attacks": attacks,
+        },
+        "compare": {
+            "verdict": "worse",
+            "failed_guards": "exam_unreadable_rise",
+            "guards": {"repetition_rise": 0.001, "length_ratio": 1.15, "exam_unreadable_rise": 0.9},
+            **dict.fromkeys(("sft_over_base", "dpo_over_sft", "dpo_over_base"), gain),
+        },
+    }
+
+
+def _curves(folder: Path, rng: random.Random) -> None:
+    with records.whole(folder / "sft.tsv") as file:
+        file.write("step\tloss\tlearning_rate\n")
+        file.writelines(f"{n}\t{3 / n**0.5 + rng.random() / 5:.4f}\t0.001\n" for n in range(1, 101))
+    with records.whole(folder / "dpo.tsv") as file:
+        file.write("step\tloss\tlearning_rate\tmargin\taccuracy\tchosen_logprob\trejected_logprob\n")
+        file.writelines(
+            f"{n}\t{0.7 - n / 200:.4f}\t0.001\t{n / 80:.4f}\t{min(1, 0.5 + n / 50):.4f}\t{-5 - n / 40}\t{-5 - n / 20}\n"
+            for n in range(1, 34)
+        )
+
+
+def pair_ids(run: Folders) -> set[str]:
+    """The questions that gave a pair."""
+    return {row.id for row in records.read(run.data / "pairs.jsonl", Pair)}

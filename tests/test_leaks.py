@@ -1,0 +1,160 @@
+"""medqa.leaks: planted near-duplicates are found, and questions that only look alike are left."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from medqa import embedded, ultramedical
+from medqa.leaks import Leaks
+from medqa.ultramedical import prompt_key
+
+CORPUS = Path(__file__).parents[1] / "medqa" / "corpus"
+THRESHOLD = 0.65
+TOPICS = embedded.topics(CORPUS)
+TEMPLATES = [topic.question(form) for topic in TOPICS for form in range(len(topic.wording.questions))]
+LONG = (
+    "A 54-year-old teacher comes with crushing chest pain since the morning. He smokes, takes no medicines, and his "
+    "father died of a stroke. Which drug should be given first?"
+)
+
+
+def leaks(held: list[str], others: list[str], threshold: float | None = THRESHOLD) -> Leaks:
+    found = Leaks(threshold)
+    for key in sorted({prompt_key(prompt) for prompt in [*held, *others]}):
+        found.count(key)
+    for prompt in held:
+        found.hold(prompt_key(prompt))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("held", "edited"),
+    [
+        ("What are the symptoms of asthma?", "What were the symptoms of asthma?"),
+        ("What are the symptoms of asthma?", "In asthma, what are the symptoms?"),
+        ("What are the symptoms of asthma?", "Please tell me what the main symptoms of asthma are"),
+        ("What are the symptoms of asthma?", "What are the manifestations of asthma?"),
+        ("What is the first treatment of anaemia?", "What is the first treatment of anemia?"),
+        ("What causes tumours?", "What causes tumuors?"),
+        ("What causes kidney stones?", "What causes kidney stone?"),
+        (
+            "What are the most dangerous complications of asthma?",
+            "Could you please kindly tell me what are the most dangerous complications of asthma?",
+        ),
+        (
+            "Who gave first the name of measles to the strawberry red rash of young children?",
+            "Who gave first the name of measles to the strawberry rash of young children?",
+        ),
+        (LONG, LONG.replace("teacher", "farmer")),
+        (LONG, LONG.replace("54", "45")),
+        (LONG, "Which drug should be given first? " + LONG.replace(" Which drug should be given first?", "")),
+        (LONG, LONG.replace("He smokes, takes no medicines", "He takes no medicines, smokes")),
+        (LONG, LONG.upper()),
+    ],
+)
+def test_an_edited_prompt_is_the_same(held: str, edited: str) -> None:
+    assert leaks([held], [*TEMPLATES, edited]).find(prompt_key(edited)) == prompt_key(held)
+
+
+@pytest.mark.parametrize(
+    ("held", "other"),
+    [
+        ("What are the symptoms of asthma?", "What are the symptoms of gout?"),
+        ("What are the symptoms of asthma?", "What are the causes of asthma?"),
+        ("What are the symptoms of asthma?", "What are the symptoms of cardiac asthma?"),
+        ("How is asthma treated?", "How is asthma diagnosed?"),
+        ("How is asthma treated?", "Why is asthma treated?"),
+        ("What is hepatitis A?", "What is hepatitis B?"),
+        ("What is hepatitis A?", "What is hepatitis?"),
+        ("What is hepatitis A?", "What to do for hepatitis A?"),
+        ("What is type 1 diabetes?", "What is type 2 diabetes?"),
+        ("What causes hypothyroidism?", "What causes hyperthyroidism?"),
+        ("What helps against asthma?", "What does not help against asthma?"),
+        (LONG, "A 54-year-old teacher comes with a rash. Which drug should be given first?"),
+        (LONG, LONG.replace("chest pain since the morning", "headache").replace("smokes", "drinks")[:95]),
+    ],
+)
+def test_another_question_is_another(held: str, other: str) -> None:
+    assert leaks([held], [*TEMPLATES, other]).find(prompt_key(other)) is None
+
+
+def test_no_threshold_finds_nothing() -> None:
+    assert leaks([LONG], [], threshold=None).find(prompt_key(LONG)) is None
+
+
+# How a copy is changed a little. Of a short question only words that are not its subject: with another subject, or
+# another thing asked of it, it is another question.
+RARE = ("illness", "physician", "sizeable", "elderly", "sudden", "hospital", "clinic", "yesterday")
+
+
+def word_changed(prompt: str, rng: random.Random) -> str:
+    if len(prompt.split()) < 12 and "\n" not in prompt:
+        asked = next(word for word in ("What", "Which", "How", "Who", "Why", "When", "Describe") if word in prompt)
+        return prompt.replace(asked, {"What": "Which", "Which": "What"}.get(asked, f"Please: {asked}"), 1)
+    said = prompt.split(" ")
+    at = rng.choice([n for n, word in enumerate(said) if "\n" not in word and not word.endswith(".")])
+    said[at] = rng.choice(RARE)
+    return " ".join(said)
+
+
+def clauses_swapped(prompt: str, rng: random.Random) -> str:
+    stem, _, options = prompt.partition("\n")
+    said = stem.split(" ")
+    at = rng.randrange(1, len(said))
+    return f"{' '.join(said[at:])} {' '.join(said[:at])}\n{options}"
+
+
+def options_reordered(prompt: str, rng: random.Random) -> str:
+    stem, *lines = prompt.split("\n")
+    options = [line[3:] for line in lines]
+    rng.shuffle(options)
+    changed = word_changed(stem, rng)
+    return "\n".join([changed, *(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))])
+
+
+def prompts(rng: random.Random) -> dict[str, list[str]]:
+    """Short questions, vignettes and exams; the held-out ones first in each list, those that are trained on after."""
+    told = [topic.textbook(form) for topic in TOPICS for form in range(3)]
+    vignettes = [" ".join(rng.sample(told, rng.randint(2, 12))) + " What is it?" for _ in range(2000)]
+    exams = [embedded.exam(topic, TOPICS, rng, 0)[0] for topic in TOPICS]
+    exams += [f"{vignette} {exam}" for vignette, exam in zip(vignettes[1000:], exams, strict=False)]
+    return {
+        name: rng.sample(some, len(some))
+        for name, some in (("short", TEMPLATES), ("long", vignettes[:1000]), ("exam", exams))
+    }
+
+
+def test_planted_leaks_are_found_and_others_are_left() -> None:
+    rng = random.Random(0)
+    made = prompts(rng)
+    held = made["short"][:100] + made["long"][:100] + made["exam"][:100]
+    others = [prompt for some in made.values() for prompt in some[100:]]
+    exact = [
+        change(prompt) for prompt in rng.sample(held, 100) for change in (rng.choice([str.upper, "\n{} ".format]),)
+    ]
+    edited = [rng.choice([word_changed, clauses_swapped])(prompt, rng) for prompt in rng.sample(held[:200], 66)]
+    edited += [options_reordered(prompt, rng) for prompt in rng.sample(held[200:], 34)]
+    found = leaks(held, [*others, *exact, *edited])
+    keys = {prompt_key(prompt) for prompt in held}
+    assert sum(prompt_key(prompt) in keys for prompt in exact) == 100
+    assert sum(prompt_key(prompt) not in keys for prompt in edited) >= 95  # they are edited indeed
+    assert sum(found.find(prompt_key(prompt)) in keys for prompt in edited) >= 95
+    assert len(others) > 5000
+    assert sum(found.find(prompt_key(prompt)) is not None for prompt in others) < 0.01 * len(others)
+
+
+def test_the_closest_held_out_prompt_is_named() -> None:
+    near = LONG.replace("teacher", "farmer")
+    far = near.replace("morning", "evening").replace("father", "mother")
+    for order in ([near, far], [far, near]):
+        assert leaks(order, TEMPLATES).find(prompt_key(LONG)) == prompt_key(near)
+
+
+def test_exams_of_one_template_that_share_options_are_others() -> None:
+    rng = random.Random(1)
+    exams = [embedded.exam(topic, TOPICS, rng, 0)[0] for topic in TOPICS]
+    found = leaks(exams[::5], [*TEMPLATES, *exams])
+    rest = [exam for n, exam in enumerate(exams) if n % 5]
+    assert all(ultramedical.options(exam) for exam in rest)
+    assert sum(found.find(prompt_key(exam)) is not None for exam in rest) <= 0.005 * len(rest)

@@ -1,0 +1,78 @@
+"""medqa.recompute: what is stored is what the rows say, and a cell that is not is found."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medqa import recompute, records
+from medqa.params import UserError
+from medqa.records import Candidate
+
+ROOT = Path(__file__).parent.parent
+ROWS = [Candidate(f"q#{n}", "q", n, "What?", "So.", "So.", "length" if n == 0 else "stop") for n in range(4)]
+LOCK = """
+stages:
+  generate:
+    cmd: python -m stages.generate --base models/base --out data/candidates.jsonl --metrics metrics/generate.json
+    outs:
+    - path: data/candidates.jsonl
+    - path: metrics/generate.json
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with four candidates and the metrics that the stage generate writes of them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.lock").write_text(LOCK)
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("medqa/corpus", str(ROOT / "medqa" / "corpus")))
+    records.write(Path("data/candidates.jsonl"), ROWS)
+    records.write_metrics(Path("metrics/generate.json"), {"candidates": 4, "candidates_cut_off": 0.25})
+    return tmp_path
+
+
+def medqa(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "medqa", "recompute", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
+
+
+def test_cells_come_out_of_the_rows(project: Path) -> None:
+    done = medqa(project, "metrics/generate.json", "candidates_cut_off")
+    told = "metrics/generate.json candidates_cut_off: 0.25 stored, 0.25 from data/candidates.jsonl\n"
+    assert (done.returncode, done.stdout) == (0, told)
+    done = medqa(project)
+    assert (done.returncode, done.stdout.count("2 of 2 cells as stored")) == (0, 1)
+
+
+def test_a_number_that_no_row_bears_out_is_found(project: Path) -> None:
+    records.write_metrics(Path("metrics/generate.json"), {"candidates": 4, "candidates_cut_off": 0.26})
+    done = medqa(project)
+    assert done.returncode == 1
+    assert "candidates_cut_off: 0.26 stored, 0.25 from" in done.stdout and "1 of 2 cells as stored" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("metrics/generate.json", "cut"), "has no cell 'cut'; it has candidates, candidates_cut_off"),
+        (("metrics/other.json",), "is no metrics file of dvc.lock; there are metrics/generate.json"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(project: Path, words: tuple[str, ...], message: str) -> None:
+    done = medqa(project, *words)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_a_lock_there_is_one_sentence(project: Path) -> None:
+    Path("dvc.lock").unlink()
+    with pytest.raises(UserError, match=r"dvc\.lock is not there; run dvc repro"):
+        recompute.all_metrics()
+
+
+def test_nested_cells_have_dotted_names() -> None:
+    assert dict(recompute.cells({"a": 1, "b": {"c": {"d": "x"}}})) == {"a": 1, "b.c.d": "x"}
+    assert json.loads("{}") == dict(recompute.cells({}))

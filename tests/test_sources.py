@@ -1,0 +1,219 @@
+"""medqa.sources: every kind of file gives the same rows, and what is torn costs the torn rows alone."""
+
+import gzip
+import json
+import random
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_rows import sft_row, write_lines
+
+from medqa import sources
+from medqa.params import UserError
+
+ROWS = [
+    sft_row(f"Open,{n}", f"What is caf\u00e9 {n}? \U0001f912 [x], {{y}}", '"Rest", \\ and "tea"]') for n in range(40)
+]
+
+
+def written(path: Path, rows: list[Any]) -> Path:
+    """The rows in the format that the file's name asks for."""
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        return path
+    if name.endswith(".jsonl"):
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    else:
+        text = json.dumps(rows, ensure_ascii=False, indent=2 if "pretty" in name else None)
+    (gzip.open if path.suffix == ".gz" else open)(path, "wb").write(text.encode())
+    return path
+
+
+@pytest.mark.parametrize("chunk", [16, 64, 1 << 20])
+@pytest.mark.parametrize("name", ["a.json", "pretty.json", "a.jsonl", "a.json.gz", "a.jsonl.gz", "a.parquet"])
+def test_every_kind_of_file_gives_the_same_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, chunk: int
+) -> None:
+    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    read = list(sources.read(written(tmp_path / name, ROWS)))
+    assert [source.row for source in read] == ROWS
+    assert [(source.file, source.line) for source in read] == [(name, line) for line in range(1, 41)]
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "is not there"), (b"", "is empty"), (b" \n", "is empty")])
+def test_no_rows_are_a_user_error(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "a.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        list(sources.read(path))
+
+
+@pytest.mark.parametrize("content", [b"PAR1 no parquet", b"PAR1"])
+def test_a_parquet_file_without_its_end_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.parquet is no parquet file that can be read") as told:
+        list(sources.read(path))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("content", [b"[] no gzip", gzip.compress(b"[1]")[:12]], ids=["other", "torn in its head"])
+def test_a_gzip_file_without_a_row_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.json.gz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json\.gz is no gzip file that can be read"):
+        list(sources.read(path))
+
+
+def told(path: Path) -> list[tuple[int, str, str]]:
+    """Of every row its number, its id or the beginning of its text, and what is wrong with it."""
+    return [(s.line, s.row[:20] if s.torn else s.row.get("id", ""), s.torn) for s in sources.read(path)]
+
+
+@pytest.mark.parametrize("name", ["a.json", "pretty.json", "a.jsonl", "a.json.gz", "pretty.json.gz", "a.jsonl.gz"])
+@pytest.mark.parametrize("chunk", [64, 1 << 20])
+def test_of_a_file_that_ends_too_early_the_whole_rows_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, chunk: int
+) -> None:
+    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    rng = random.Random(0)
+    rows = [sft_row(f"{n}", "".join(rng.choices("abcdefgh ", k=500))) for n in range(300)]
+    path = written(tmp_path / name, rows)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    *whole, torn = sources.read(path)
+    assert 120 <= len(whole) <= 220
+    assert [source.row for source in whole] == rows[: len(whole)]
+    assert (torn.line, torn.torn) == (len(whole) + 1, "torn gzip" if name.endswith("gz") else "torn JSON")
+
+
+def test_a_gzip_file_that_is_damaged_within_keeps_what_stands_before(tmp_path: Path) -> None:
+    rows = [sft_row(f"{random.Random(n).random()}", "Why?") for n in range(5000)]
+    path = written(tmp_path / "a.jsonl.gz", rows)
+    content = bytearray(path.read_bytes())
+    half = len(content) // 2
+    content[half : half + 50] = b"\xff" * 50
+    path.write_bytes(content)
+    *whole, torn = sources.read(path)
+    assert torn.torn == "torn gzip"
+    assert len(whole) > 1000 and [source.row for source in whole[:1000]] == rows[:1000]
+
+
+TORN = [
+    (b'{"id": "x"', "torn JSON"),
+    (b'{"id": "x", "type": }', "torn JSON"),
+    (b"oops", "torn JSON"),
+    (b'{"id": "x", "n": ' + b"9" * 5000 + b"}", "torn JSON"),
+    (b"[" * 100_000, "torn JSON"),
+    (b'{"id": "\xff\xfe"}', "invalid UTF-8"),
+    (rb'{"id": "half a character: \ud83d"}', "invalid UTF-8"),
+]
+NAMES = ["cut", "no value", "no JSON", "too long a number", "too deep", "invalid UTF-8", "half a surrogate pair"]
+
+
+@pytest.mark.parametrize(("raw", "reason"), TORN, ids=NAMES)
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_a_torn_line_costs_that_line_alone(tmp_path: Path, raw: bytes, reason: str, packed: str) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [ROWS[0], raw, b"", ROWS[1]])
+    if packed:
+        path = path.rename(tmp_path / "a.jsonl.gz")
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    assert [(line, torn) for line, _, torn in told(path)] == [(1, ""), (2, reason), (4, "")]
+
+
+@pytest.mark.parametrize(("raw", "reason"), TORN, ids=NAMES)
+@pytest.mark.parametrize("chunk", [64, 1 << 20])
+@pytest.mark.parametrize("name", ["a.json", "pretty.json", "a.json.gz"])
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_a_torn_element_costs_that_element_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: bytes, reason: str, chunk: int, name: str, place: int
+) -> None:
+    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    elements = [json.dumps(row, indent=2 if "pretty" in name else None).encode() for row in ROWS[:4]]
+    elements.insert(place, raw)
+    content = b"[\n" + b",\n".join(elements) + b"\n]"
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    read = told(tmp_path / name)
+    assert [torn for *_, torn in read] == ["" if at != place else reason for at in range(5)]
+    assert [row_id for _, row_id, torn in read if not torn] == [row["id"] for row in ROWS[:4]]
+    assert [line for line, *_ in read] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("cut", range(1, 201, 10))
+def test_an_element_cut_anywhere_costs_no_more_than_itself(tmp_path: Path, cut: int) -> None:
+    elements = [json.dumps(row) for row in ROWS[:5]]
+    assert len(elements[2]) > 205
+    elements[2] = elements[2][:cut]
+    path = tmp_path / "a.json"
+    path.write_text("[" + ", ".join(elements) + "]")
+    assert [row_id for _, row_id, torn in told(path) if not torn] == [ROWS[n]["id"] for n in (0, 1, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        (b"[", [(1, "", "torn JSON")]),
+        (b"[]", []),
+        (b'[{"id": "1"}, ', [(1, "1", ""), (2, "", "torn JSON")]),
+        (b'[{"id": "1"}', [(1, "1", ""), (2, "", "torn JSON")]),
+        (b'[{"id": "1"}, {"a": 1,}]', [(1, "1", ""), (2, '{"a": 1,}]', "torn JSON")]),
+        (b'\xef\xbb\xbf[{"id": "1"}]', [(1, "1", "")]),
+        (b'\xef\xbb\xbf{"id": "1"}\n', [(1, "1", "")]),
+    ],
+)
+def test_the_end_of_an_array(tmp_path: Path, content: bytes, rows: list[tuple[int, str, str]]) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    assert told(path) == rows
+
+
+def test_invalid_utf8_in_parquet_costs_that_row_alone(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    texts = pyarrow.array([b"a", b"b", b"\xff\xfe", b"d"]).view(pyarrow.string())
+    parquet.write_table(pyarrow.table({"id": texts}), tmp_path / "a.parquet")
+    read = [(source.line, source.row, source.torn) for source in sources.read(tmp_path / "a.parquet")]
+    assert read == [(1, {"id": "a"}, ""), (2, {"id": "b"}, ""), (3, None, "invalid UTF-8"), (4, {"id": "d"}, "")]
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["sound", "torn in the middle"])
+def test_an_array_is_read_in_linear_time_and_little_memory(tmp_path: Path, torn: bool) -> None:
+    def seconds(count: int) -> float:
+        path = tmp_path / "a.json"
+        elements = [json.dumps(sft_row(f"{n}", "Why? " * 50)) for n in range(count)]
+        if torn:
+            elements[count // 2] = elements[count // 2][:100]
+        path.write_text("[" + ", ".join(elements) + "]")
+        started = time.process_time()
+        assert sum(1 for _ in sources.read(path)) == count
+        return time.process_time() - started
+
+    seconds(1000)
+    assert seconds(32_000) < 16 * max(seconds(4_000), 0.01)  # 64 times as long if it were quadratic
+    tracemalloc.start()
+    for _ in sources.read(tmp_path / "a.json"):
+        pass
+    assert tracemalloc.get_traced_memory()[1] < 8 * sources._CHUNK
+    tracemalloc.stop()
+
+
+def test_an_element_much_longer_than_a_piece_is_not_begun_again_for_each_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_CHUNK", 1 << 12)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([sft_row("1", "Why? " * 1_000_000)]))
+    started = time.process_time()
+    json.loads(path.read_text())
+    once = time.process_time() - started
+    assert told(path) == [(1, "1", "")]
+    assert time.process_time() - started < 50 * max(once, 0.02)  # 600 times, if it were
