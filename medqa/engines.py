@@ -171,7 +171,7 @@ class Transformers:
         ids = [self._label_id(label) for label in labels]
 
         def run(chosen: list[int]) -> list[Labels]:
-            batch = self._steady(texts, widths, chosen)
+            batch = self._steady(tokens, widths, chosen)
             positions = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
             with torch.inference_mode():
                 logits = self.model(**batch, position_ids=positions, use_cache=False, logits_to_keep=1).logits[:, -1]
@@ -180,7 +180,7 @@ class Transformers:
             share = (held / mass).tolist()
             return [Labels(tuple(row), total) for row, total in zip(share, mass[:, 0].tolist(), strict=True)]
 
-        texts, widths = self._widths(asked)
+        tokens, widths = self._widths(asked)
         return self._in_batches(widths, run, alike=True)
 
     def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]:
@@ -190,7 +190,7 @@ class Transformers:
         turns = [[*messages, *reply(answer)] for messages, answer in zip(asked, answers, strict=True)]
 
         def run(chosen: list[int]) -> list[Likelihood]:
-            batch = self._steady(texts, widths, chosen)
+            batch = self._steady(tokens, widths, chosen)
             ids, mask = batch["input_ids"], batch["attention_mask"]
             asked_lengths = self._batch([asked[index] for index in chosen])["attention_mask"].sum(-1)
             positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -203,7 +203,7 @@ class Transformers:
                 ]
 
         # Given answers are as long as people make them, and attention takes memory by the square of the length.
-        texts, widths = self._widths(turns, answered=True)
+        tokens, widths = self._widths(turns, answered=True)
         return self._in_batches(widths, run, max(1, self.batch_size // 8), alike=True)
 
     def _likelihood(self, hidden: Any, ids: Any) -> Likelihood:
@@ -266,14 +266,14 @@ class Transformers:
             self.divisor, self.fitted = self.divisor // 2, 0
         return done
 
-    def _widths(self, asked: Sequence[Messages], answered: bool = False) -> tuple[list[str], list[int]]:
-        """Each chat as text, and the width it is padded to: a function of its own length alone, at most 1/8 more."""
+    def _widths(self, asked: Sequence[Messages], answered: bool = False) -> tuple[list[list[int]], list[int]]:
+        """Each chat as tokens, and the width it is padded to: a function of its own length alone, at most 1/8 more."""
         texts = [self._text(turns, answered) for turns in asked]
-        lengths = [len(ids) for ids in self.tok(texts, add_special_tokens=False).input_ids] if texts else []
-        steps = [max(16, 1 << max(0, length.bit_length() - 4)) for length in lengths]
-        return texts, [-(-length // step) * step for length, step in zip(lengths, steps, strict=True)]
+        tokens = self.tok(texts, add_special_tokens=False).input_ids if texts else []
+        steps = [max(16, 1 << max(0, len(ids).bit_length() - 4)) for ids in tokens]
+        return tokens, [-(-len(ids) // step) * step for ids, step in zip(tokens, steps, strict=True)]
 
-    def _steady(self, texts: list[str], widths: list[int], chosen: list[int]) -> Any:
+    def _steady(self, tokens: list[list[int]], widths: list[int], chosen: list[int]) -> Any:
         """A batch in which a row's numbers are the same to the last bit, whatever stands beside it.
 
         Rows have one width, and a small batch is filled up with copies: measured in float32 on a CPU, the order in
@@ -283,9 +283,9 @@ class Transformers:
 
         width = widths[chosen[0]]
         rows = -(-STEADY_TOKENS * -(-torch.get_num_threads() // 2) // width)
-        filled = [texts[index] for index in chosen] + [texts[chosen[0]]] * (rows - len(chosen))
-        padding = {"padding": "max_length", "max_length": width, "add_special_tokens": False}
-        return self.tok(filled, return_tensors="pt", **padding).to(self.model.device)
+        filled = [tokens[index] for index in chosen] + [tokens[chosen[0]]] * (rows - len(chosen))
+        padded = self.tok.pad({"input_ids": filled}, padding="max_length", max_length=width, return_tensors="pt")
+        return padded.to(self.model.device)
 
     def _text(self, turns: Messages, answered: bool = False) -> str:
         return self.tok.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered)

@@ -66,8 +66,10 @@ def size(db: sqlite3.Connection) -> int:
 class Store:
     """Rows by key. Never raises for a store that cannot be read or written: it says so once and goes on without."""
 
+    kept = 0  # rows that this process has put into any store
+
     def __init__(self, file: Path, limit: int = LIMIT):
-        self.file, self.limit, self.kept = file, limit, 0
+        self.file, self.limit = file, limit
         self.reads = self.writes = True
         self.db: sqlite3.Connection | None = None
         self._safely(lambda db: None)
@@ -122,7 +124,7 @@ class Store:
 
         # The second try is for a file that was found damaged, dropped and made again.
         if self.writes and (self._safely(write) or (self.writes and self._safely(write))):
-            self.kept += len(told)
+            Store.kept += len(told)
 
     def _safely(self, work: Callable[[sqlite3.Connection], None]) -> bool:
         try:
@@ -229,7 +231,7 @@ class Stored:
                 if self.store:
                     self.store.put(self.model[0], {keys[index]: known[keys[index]] for index in some})
         except KeyboardInterrupt:
-            kept = f"{self.store.kept} rows of this run are" if self.store and self.store.writes else "no row is"
+            kept = f"{Store.kept} rows of this run are" if self.store and self.store.writes else "no row is"
             raise KeyboardInterrupt(f"{kept} kept in the store; dvc repro goes on from there") from None
         return [kind(*(tuple(part) if isinstance(part, list) else part for part in known[key])) for key in keys]
 

@@ -16,7 +16,7 @@ from medqa.params import Float, Int, Section, UserError
 
 JUMP = 100.0  # times the mean loss of the last steps: more is no bad batch, it is the end
 STEPS_BEFORE = 10  # whose mean loss that is
-LEAST_LOSS = 0.01  # a mean under this counts as this: a preference loss may come near 0
+LEAST_LOSS = 0.1  # a mean under this counts as this: a preference loss may come near 0, and up again
 NAMED = 8  # row ids in a message
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -107,7 +107,7 @@ def broken(logs: dict[str, float], losses: list[float]) -> str:
         if not math.isfinite(logs.get(name, 0.0)):
             return f"{name} is {logs[name]}"
     before = losses[-STEPS_BEFORE:]
-    usual = max(LEAST_LOSS, sum(before) / len(before)) if before else math.inf
+    usual = max(LEAST_LOSS, sum(map(abs, before)) / len(before)) if before else math.inf
     return f"loss is {logs['loss']:.4g}, it was {usual:.4g}" if logs["loss"] > JUMP * usual else ""
 
 

@@ -95,7 +95,8 @@ def test_a_chunk_is_kept_before_the_next_is_asked(file: Path) -> None:
     assert len(again.asked) == 1
 
 
-def test_ctrl_c_says_what_is_kept(file: Path) -> None:
+def test_ctrl_c_says_what_is_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.Store, "kept", 0)
     inner = FakeEngine()
     inner.says = lambda asked, seed: asked if len(inner.asked) < 3 else (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt, match="2 rows of this run are kept in the store; dvc repro goes on"):
