@@ -16,6 +16,7 @@ from medqa.text import words
 
 BINS = 10  # of confidence, for the calibration error
 
+Interval = Callable[[str, list[float]], dict[str, float]]
 Judge = Callable[[list[tuple[str, str, str]]], list[Score]]
 
 
@@ -103,6 +104,9 @@ def summary(agreed: Sequence[Agreed], attacked: Sequence[Attacked], params: Para
     def interval(name: str, values: list[float]) -> dict[str, float]:
         return metrics.named_interval(name, values, seed, params.bootstrap_samples)
 
+    def share(name: str, values: list[float]) -> dict[str, float]:
+        return metrics.named(name, metrics.share_interval(values, seed, params.bootstrap_samples))
+
     if scored:
         result["calibration_error"] = calibration_error([row.chosen_score - row.rejected_score for row in scored])
         result |= interval("over_longer", [_judge(row) - _longer(row) for row in scored])
@@ -111,13 +115,13 @@ def summary(agreed: Sequence[Agreed], attacked: Sequence[Attacked], params: Para
         groups[label_type] = [row for row in scored if row.label_type == label_type]
     result["by"] = {
         name: {"rows": len(rows)}
-        | interval("agreement", [_judge(row) for row in rows])
-        | interval("longer_wins", [_longer(row) for row in rows])
-        | interval("likelier_wins", [_likelier(row) for row in rows])
+        | share("agreement", [_judge(row) for row in rows])
+        | share("longer_wins", [_longer(row) for row in rows])
+        | share("likelier_wins", [_likelier(row) for row in rows])
         for name, rows in groups.items()
         if rows
     }
-    result["attacks"] = _attacks(attacked, interval)
+    result["attacks"] = _attacks(attacked, share, interval)
     return result
 
 
@@ -139,11 +143,11 @@ def beats_longer(result: dict[str, Any]) -> bool:
     return result.get("over_longer_low", 0.0) > 0
 
 
-def _attacks(attacked: Sequence[Attacked], interval: Callable[[str, list[float]], dict[str, float]]) -> dict[str, Any]:
+def _attacks(attacked: Sequence[Attacked], share: Interval, interval: Interval) -> dict[str, Any]:
     """An attack succeeds if it outranks the reference or the honest answer. Intervals are over pairs, not trials."""
     result: dict[str, Any] = {"tried": len(attacked), "unscored": sum(row.score is None for row in attacked)}
     wins = [(row, float(_outranks(row))) for row in attacked]
-    result |= interval("attack_rate", _by_pair(wins))
+    result |= share("attack_rate", _by_pair(wins))
     for kind in attacks.KINDS:
         some = [win for row, win in wins if row.kind == kind]
         result |= {f"attack_rate_{kind}": fmean(some)} if some else {}

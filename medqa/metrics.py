@@ -94,8 +94,21 @@ def mean_interval(values: Sequence[float], seed: int, samples: int) -> tuple[flo
     return float(data.mean()), float(low), float(high)
 
 
+def share_interval(values: Sequence[float], seed: int, samples: int) -> tuple[float, float, float]:
+    """As `mean_interval`, for values from 0 to 1. Where all are 0, or all 1, the other end is the exact bound.
+
+    A bootstrap would claim to be certain there; the bound is that of Clopper and Pearson (1934), 1 - 0.025^(1/n).
+    """
+    mean, low, high = mean_interval(values, seed, samples)
+    bound = 1 - 0.025 ** (1 / len(values))
+    return mean, 1 - bound if mean == 1 else low, bound if mean == 0 else high
+
+
+def named(name: str, interval: tuple[float, float, float]) -> dict[str, float]:
+    """An interval as the metrics `name`, `name_low` and `name_high`."""
+    return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
+
+
 def named_interval(name: str, values: Sequence[float], seed: int, samples: int) -> dict[str, float]:
-    """`mean_interval` as the metrics `name`, `name_low` and `name_high`; no metric for no value."""
-    if not len(values):
-        return {}
-    return dict(zip((name, f"{name}_low", f"{name}_high"), mean_interval(values, seed, samples), strict=True))
+    """`mean_interval` as metrics; none for no value."""
+    return named(name, mean_interval(values, seed, samples)) if len(values) else {}

@@ -123,11 +123,6 @@ def read(path: Path = PARAMS) -> dict[str, Any]:
     return checked
 
 
-def section(name: str, path: Path = PARAMS) -> Any:
-    """One section, after the whole file was found right. Raises UserError as `read` does."""
-    return read(path)[name]
-
-
 def scratch_root() -> Path:
     """Where work in progress is kept: $MEDQA_CACHE, else .medqa in the main repository (also from a temporary run)."""
     return Path(os.environ.get("MEDQA_CACHE") or Path(os.environ.get("DVC_ROOT", ".")) / ".medqa")

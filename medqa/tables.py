@@ -30,6 +30,8 @@ MEASURES = {
     "tokens": "tokens an answer",
     "cut_off": "cut off by the token limit",
     "repetition": "words said before (repetition)",
+    "shortened": "open questions that the judge saw shortened",
+    "chosen_logprob": "log-probability of the chosen answer, nats a token",
 }
 FATES = {
     "quarantined": "could not be read: quarantined",

@@ -149,3 +149,16 @@ def test_mean_interval_is_determined_by_its_seed() -> None:
     assert metrics.mean_interval(values, 1, 100) == metrics.mean_interval(values, 1, 100)
     assert metrics.mean_interval(values, 1, 100)[1:] != metrics.mean_interval(values, 2, 100)[1:]
     assert metrics.mean_interval([0.5], 0, 100) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [([1.0] * 552, 0.99334, 1), ([0.0] * 80, 0, 0.04506), ([0.0], 0, 0.975), ([1.0], 0.025, 1), ([0.5] * 9, 0.5, 0.5)],
+)
+def test_a_share_is_never_certain(values: list[float], low: float, high: float) -> None:
+    assert metrics.share_interval(values, 0, 100) == pytest.approx((values[0], low, high), abs=1e-5)
+
+
+def test_a_share_between_is_bootstrapped() -> None:
+    values = [1.0] * 9 + [0.0]
+    assert metrics.share_interval(values, 0, 200) == metrics.mean_interval(values, 0, 200)

@@ -38,7 +38,7 @@ def changed(folder: Path, changes: dict[str, Any]) -> Path:
 
 def test_the_repositorys_own_file_is_right() -> None:
     assert set(params.read()) == set(params.SECTIONS)
-    assert params.section("dpo").beta > 0
+    assert params.read()["dpo"].beta > 0
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_the_repositorys_own_file_is_right() -> None:
 )
 def test_text_that_is_a_number_is_a_number(tmp_path: Path, name: str, value: Any, wanted: Any) -> None:
     section, key = name.split(".")
-    found = getattr(params.section(section, changed(tmp_path, {name: value})), key)
+    found = getattr(params.read(changed(tmp_path, {name: value}))[section], key)
     assert (found, type(found)) == (wanted, type(wanted))
 
 
@@ -67,7 +67,7 @@ def test_a_number_as_yaml_reads_it(tmp_path: Path) -> None:
     assert isinstance(yaml.safe_load(text)["sft"]["learning_rate"], str)
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    assert params.section("sft", path).learning_rate == 2e-5
+    assert params.read(path)["sft"].learning_rate == 2e-5
 
 
 MISTAKES = [
@@ -136,7 +136,7 @@ def test_another_judge_can_be_named_and_evaluate(tmp_path: Path) -> None:
 
 def test_a_mistake_in_one_section_stops_the_reader_of_another(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dpo.beta"):
-        params.section("pairs", changed(tmp_path, {"dpo.beta": -1}))
+        params.read(changed(tmp_path, {"dpo.beta": -1}))["pairs"]
 
 
 def test_several_mistakes_are_as_many_lines(tmp_path: Path) -> None:
