@@ -26,7 +26,6 @@ LossType = Literal[
     "ipo",
     "hinge",
     "robust",
-    "exo_pair",
     "nca_pair",
     "bco_pair",
     "sppo_hard",
@@ -35,7 +34,7 @@ LossType = Literal[
     "apo_zero",
     "apo_down",
     "discopop",
-]  # all of TRL's that compare two answers
+]  # of TRL; exo_pair wants label smoothing besides
 
 
 class Params(training.Schedule):
