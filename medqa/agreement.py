@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from medqa import attacks, metrics, prompts
-from medqa.engines import Engine
+from medqa.engines import Engine, naming
 from medqa.params import Int, Section
 from medqa.records import Agreed, Attacked, Labelled, Score
 from medqa.text import words
@@ -34,8 +34,9 @@ def agree(score: Judge, base: Engine, labelled: Sequence[Labelled], judge_name: 
     """
     sides = ("chosen", "rejected")
     asked = [prompts.ask(row.question) for row in labelled]
-    scores = [score([(row.question, row.reference, getattr(row, side)) for row in labelled]) for side in sides]
-    likely = [base.answer_logprobs(asked, [getattr(row, side) for row in labelled]) for side in sides]
+    with naming([row.id for row in labelled]):
+        scores = [score([(row.question, row.reference, getattr(row, side)) for row in labelled]) for side in sides]
+        likely = [base.answer_logprobs(asked, [getattr(row, side) for row in labelled]) for side in sides]
     return [
         Agreed(
             id=row.id,
@@ -67,7 +68,8 @@ def attack(score: Judge, labelled: Sequence[Labelled], params: Params, seed: int
         )
         for text in (lambda row: row.chosen, lambda row: row.rejected, lambda row: row.reference)
     )
-    given = score([(row.question, row.reference, text) for row, _, text in trials])
+    with naming([f"{row.id}#{each.name}" for row, each, _ in trials]):
+        given = score([(row.question, row.reference, text) for row, _, text in trials])
     return [
         Attacked(
             id=f"{row.id}#{each.name}",

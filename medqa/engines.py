@@ -93,6 +93,15 @@ def naming(ids: Sequence[str]) -> Iterator[None]:
         raise UserError(f"{ids[error.row]}: {error.message}") from error
 
 
+@contextmanager
+def placing(owners: Sequence[int]) -> Iterator[None]:
+    """Within it, an error of an engine about a row is one about the row's owner: several prompts may ask for one."""
+    try:
+        yield
+    except RowError as error:
+        raise RowError(owners[error.row], error.message) from error
+
+
 class Engine(Protocol):
     """Results come in the order of what was asked, one for each."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from medqa import metrics, prompts, text
-from medqa.engines import Completion, Engine, Sampling
+from medqa.engines import Completion, Engine, Sampling, naming
 from medqa.params import Int, Section
 from medqa.records import Answer, HeldOut, Score
 
@@ -34,9 +34,14 @@ def evaluate_model(
     """A measured answer to each held-out question. `score` judges (question, reference, answer) triples."""
     asked = [prompts.ask(row.question) for row in held_out]
     sampling = Sampling(temperature=0, top_p=1, max_new_tokens=params.max_new_tokens)
-    given = policy.generate(asked, sampling, [0] * len(asked))
-    sides = [policy.answer_logprobs(asked, [getattr(row, side) for row in held_out]) for side in ("chosen", "rejected")]
-    scores = score([(row.question, row.reference, answer.text) for row, answer in zip(held_out, given, strict=True)])
+    with naming([row.id for row in held_out]):
+        given = policy.generate(asked, sampling, [0] * len(asked))
+        sides = [
+            policy.answer_logprobs(asked, [getattr(row, side) for row in held_out]) for side in ("chosen", "rejected")
+        ]
+        scores = score(
+            [(row.question, row.reference, answer.text) for row, answer in zip(held_out, given, strict=True)]
+        )
     return [
         Answer(
             **asdict(judged),

@@ -12,7 +12,7 @@ from statistics import fmean
 from pydantic import Field, model_validator
 
 from medqa import prompts
-from medqa.engines import Engine, Labels
+from medqa.engines import Engine, Labels, naming, placing
 from medqa.params import Float, Int, Section
 from medqa.records import Candidate, Judged, Score
 from medqa.text import words
@@ -50,7 +50,8 @@ class Params(Section):
 
 def rank_answers(engine: Engine, candidates: Sequence[Candidate], params: Params) -> list[Judged]:
     """Every candidate with its scores; unscored ones carry the reason."""
-    scores = score(engine, [(row.question, row.reference, row.text) for row in candidates], params)
+    with naming([row.id for row in candidates]):
+        scores = score(engine, [(row.question, row.reference, row.text) for row in candidates], params)
     return [Judged(**asdict(row), **asdict(given)) for row, given in zip(candidates, scores, strict=True)]
 
 
@@ -66,7 +67,8 @@ def score(engine: Engine, cases: Sequence[Case], params: Params) -> list[Score]:
         for case in cases
     ]
     flat = [messages for criteria in asked for messages in criteria]
-    answers = iter(engine.label_probabilities(flat, prompts.LABELS) if flat else [])
+    with placing([place for place, criteria in enumerate(asked) for _ in criteria]):
+        answers = iter(engine.label_probabilities(flat, prompts.LABELS) if flat else [])
     return [
         _score([next(answers) for _ in criteria], params, sum(hidden(text, params.max_chars) for text in case))
         if criteria

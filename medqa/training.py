@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medqa import checkpoints, records
 from medqa.params import Float, Int, Section, UserError
@@ -32,17 +32,17 @@ class Schedule(Section):
     warmup_share: Float = Field(ge=0, lt=1)
     activation_checkpointing: bool
 
+    @model_validator(mode="after")
+    def _whole_steps(self) -> "Schedule":
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size = {self.batch_size} must be a multiple of micro_batch_size = {self.micro_batch_size}"
+            )
+        return self
+
 
 def arguments(params: Schedule, rows: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Trainer arguments for `rows` training rows; batch_size counts rows per optimiser step.
-
-    Raises UserError if batch_size is no multiple of micro_batch_size.
-    """
-    if params.batch_size % params.micro_batch_size:
-        raise UserError(
-            f"params.yaml: batch_size = {params.batch_size} must be a multiple of micro_batch_size = "
-            f"{params.micro_batch_size}"
-        )
+    """Trainer arguments for `rows` training rows; batch_size counts rows per optimiser step."""
     steps = math.ceil(rows / params.batch_size) * params.epochs
     return {
         "output_dir": str(folder),

@@ -6,8 +6,9 @@ import pytest
 from fake_engine import FakeEngine, certain, labels
 
 from medqa import judge, prompts
-from medqa.engines import Labels
+from medqa.engines import Labels, RowError
 from medqa.judge import Criteria, Params
+from medqa.params import UserError
 from medqa.records import Candidate, Judged, Score
 
 
@@ -171,3 +172,13 @@ def test_the_summary_is_over_the_scored() -> None:
     assert (summary["least_mass"], summary["judged_shortened"]) == (0.8, 0)
     assert judge.summary([replace(ROW, hidden=3), ROW])["judged_shortened"] == 1
     assert judge.summary([unscored]) == {"judged": 1, "judged_unscored": 1, "judged_shortened": 0}
+
+
+def test_a_row_that_does_not_fit_is_named_by_its_id() -> None:
+    class Full(FakeEngine):
+        def label_probabilities(self, asked, labels):
+            raise RowError(len(prompts.CRITERIA) + 1, "does not fit into memory")
+
+    rows = [Candidate(f"q#{n}", "q", n, "What?", "So.", text, "stop") for n, text in enumerate(["Yes.", "", "No."])]
+    with pytest.raises(UserError, match="^q#2: does not fit into memory$"):
+        judge.rank_answers(Full(), rows, params())

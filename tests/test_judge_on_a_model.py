@@ -117,7 +117,7 @@ def test_ten_thousand_hostile_candidates(engine) -> None:
         else:
             assert all(math.isfinite(value) and 0 <= value <= 1 for value in (*values, given.mass))
         shown = [judge.shorten(text, 600) for text in case]
-        assert given.hidden == sum(max(0, len(text) - 598) for text in case if len(text) > 600)
+        assert given.hidden == sum(len(text) - 596 for text in case if len(text) > 600)
         (asked, *_) = prompts.judge("judge-short", *shown).values()
         ids = engine.tok(engine.tok.apply_chat_template(asked, tokenize=False)).input_ids
         assert sum(token in control for token in ids) == usual

@@ -106,6 +106,7 @@ MISTAKES = [
     ("models.second", {"source": "hub", "repo": "a/b", "rev": "c"}, "models.second has an unknown key 'rev'; "),
     ("compare.guards.max_repetition_rise", 2, "compare.guards.max_repetition_rise = 2: should be less than or "),
     ("pairs.max_length_ratio", 0.5, "pairs.max_length_ratio = 0.5: should be greater than or equal to 1"),
+    ("sft.micro_batch_size", 48, "sft batch_size = 64 must be a multiple of micro_batch_size = 48"),
     ("corpus", "no/such/folder", "corpus = 'no/such/folder': must be a folder that exists"),
     ("seed", True, "seed = True: must be a number"),
     ("seed", -1, "seed = -1: must be from 0 to "),
