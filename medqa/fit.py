@@ -122,7 +122,9 @@ def fit(
     teacher = torch.nn.Linear(model.config.hidden_size, 1)
     weights = [*model.parameters(), *teacher.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
+    # The schedule divides by the length of its rise, which must not be one step.
+    rise = max(0.1, 2 / steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=rise)
     losses: list[float] = []
     model.train()
     batches = _batches(rows, steps, batch, random.Random(f"fit {seed}"))

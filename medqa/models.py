@@ -38,7 +38,7 @@ class Scratch(Section):
     width: Int = Field(ge=128, multiple_of=128)  # GPTQ's group size
     layers: Int = Field(ge=1, le=48)
     head: Int = Field(ge=16, multiple_of=16)
-    steps: Int = Field(ge=1)
+    steps: Int = Field(ge=5)
     batch_size: Int = Field(ge=1)
     learning_rate: Float = Field(gt=0, lt=1)
     max_length: Int = Field(ge=16, le=2048)

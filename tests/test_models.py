@@ -98,3 +98,10 @@ def test_a_file_without_long_answers_is_refused(tmp_path) -> None:
     (tmp_path / "own.jsonl").write_text('{"id": "a"}\n')
     with pytest.raises(UserError, match="must hold at least 2 rows"):
         reading.gather("own.jsonl", tmp_path, 0)
+
+
+@pytest.mark.parametrize("steps", [5, 9, 10, 11, 20])
+def test_any_number_of_steps_trains(tok, steps: int) -> None:
+    rows = fit.pack([tok("fever and cough").input_ids] * 8, 8, passes=1, seed=0)
+    losses = fit.fit(scratch.model(tok, 32, 1, 16, seed=0), rows, steps, 2, 0.01, 0, "test")
+    assert len(losses) == steps and all(loss == loss for loss in losses)
