@@ -49,7 +49,9 @@ def tokenizer(model_dir: Path) -> Any:
     return tok
 
 
-def load(model_dir: Path, dtype: str, adapter: Path | None = None, trainable: bool = False) -> Any:
+def load(
+    model_dir: Path, dtype: str, adapter: Path | None = None, trainable: bool = False, dequantised: bool = False
+) -> Any:
     """The model in evaluation mode (training mode left to trainers), with the adapter on it if one is given.
 
     Raises UserError for a directory without weights or an adapter that is not there.
@@ -61,6 +63,8 @@ def load(model_dir: Path, dtype: str, adapter: Path | None = None, trainable: bo
     bars.disable_progress_bar()
     path = hub.local_path(model_dir)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), device_map=device())
+    if dequantised:
+        dequantise(model)
     if adapter is not None:
         if not (adapter / "adapter_model.safetensors").is_file():
             raise UserError(f"{adapter} holds no adapter; rerun the stage that trains it")
@@ -68,3 +72,33 @@ def load(model_dir: Path, dtype: str, adapter: Path | None = None, trainable: bo
 
         model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
     return model.eval()
+
+
+def load_merged(model_dir: Path, dtype: str, adapter: Path | None = None) -> Any:
+    """The model for inference: quantised layers dequantised once and, in float32, the adapter added to the weights.
+
+    In 16 bits the adapter stays beside them: what DPO changes is less than a weight's last bit. Raises as `load` does.
+    """
+    loaded = load(model_dir, dtype, adapter, dequantised=True)
+    return loaded.merge_and_unload() if adapter is not None and dtype == "float32" else loaded
+
+
+def dequantise(model: Any) -> None:
+    """Replace each quantised linear layer by a plain one with the weights that it stands for."""
+    import torch
+
+    for name, layer in list(model.named_modules()):
+        if not hasattr(layer, "dequantize_weight"):
+            continue
+        weight = layer.dequantize_weight().T.to(model.dtype).contiguous()
+        with torch.device("meta"):
+            plain = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None)
+        plain.weight = torch.nn.Parameter(weight, requires_grad=False)
+        if layer.bias is not None:
+            plain.bias = torch.nn.Parameter(layer.bias.detach().to(model.dtype), requires_grad=False)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, plain)
+    model.is_quantized = False
+    for told in ("quantization_config", "_pre_quantization_dtype"):
+        model.config.__dict__.pop(told, None)
+    model.hf_quantizer = model.quantization_method = None

@@ -174,7 +174,8 @@ class Stored:
     """An engine that asks another only for what the store does not know, a chunk at a time, and keeps each chunk.
 
     `load` gives that other engine when it is first needed. `identity` is all that determines its results beside what
-    it is asked: model content, dtype, device, versions. Raises UserError if it gives back other than one row for each.
+    it is asked: model content, dtype, device, versions. A chunk is so many rows.
+    Raises UserError if it gives back other than one row for each.
     """
 
     def __init__(
@@ -183,11 +184,11 @@ class Stored:
         store: Store | None,
         model: tuple[str, str],
         identity: Sequence[Any],
-        batch_size: int,
+        chunk: int,
         progress: Callable[[int], Any] = lambda _: None,
     ):
         self.load, self.store, self.model, self.identity = load, store, model, [VERSION, *identity]
-        self.batch_size, self.progress, self.engine = batch_size, progress, None
+        self.chunk, self.progress, self.engine = chunk, progress, None
 
     def generate(self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         settings = {name: getattr(sampling, name) for name in Sampling.model_fields}
@@ -197,35 +198,33 @@ class Stored:
         def run(engine: Engine, some: list[int]) -> list[Completion]:
             return engine.generate([asked[index] for index in some], sampling, [seeds[index] for index in some])
 
-        return self._through(Completion, parts, run, self.batch_size)
+        return self._through(Completion, parts, run)
 
     def label_probabilities(self, asked: Sequence[Messages], labels: Sequence[str]) -> list[Labels]:
         def run(engine: Engine, some: list[int]) -> list[Labels]:
             return engine.label_probabilities([asked[index] for index in some], labels)
 
-        # Several batches a chunk: the engine groups rows of one length, and a chunk of one batch has few of each.
-        return self._through(Labels, [[messages, list(labels)] for messages in asked], run, 4 * self.batch_size)
+        return self._through(Labels, [[messages, list(labels)] for messages in asked], run)
 
     def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]:
         def run(engine: Engine, some: list[int]) -> list[Likelihood]:
             return engine.answer_logprobs([asked[index] for index in some], [answers[index] for index in some])
 
         parts = [[messages, answer] for messages, answer in zip(asked, answers, strict=True)]
-        return self._through(Likelihood, parts, run, self.batch_size)
+        return self._through(Likelihood, parts, run)
 
-    def _through(
-        self, kind: type, parts: Sequence[Any], run: Callable[[Engine, list[int]], list[Any]], chunk: int
-    ) -> list[Any]:
+    def _through(self, kind: type, parts: Sequence[Any], run: Callable[[Engine, list[int]], list[Any]]) -> list[Any]:
         told = [json.dumps([kind.__name__, self.identity, part], sort_keys=True).encode() for part in parts]
         keys = [hashlib.sha256(text).digest() for text in told]
         known = self.store.get(*self.model, list(dict.fromkeys(keys))) if self.store else {}
-        first = {key: index for index, key in reversed(list(enumerate(keys))) if key not in known}
-        # Longest first, as the engine itself would take them: a chunk then holds rows of like length.
-        missing = sorted(first.values(), key=lambda index: (-len(told[index]), index))
+        # In the order asked: rows that share a prompt, or how it begins, come together and are computed together.
+        missing = list({key: index for index, key in reversed(list(enumerate(keys))) if key not in known}.values())[
+            ::-1
+        ]
         self.progress(len(keys) - len(missing))
         try:
-            for start in range(0, len(missing), chunk):
-                some = missing[start : start + chunk]
+            for start in range(0, len(missing), self.chunk):
+                some = missing[start : start + self.chunk]
                 rows = self._asked(kind, run, some)
                 known |= {keys[index]: astuple(row) for index, row in zip(some, rows, strict=True)}
                 if self.store:

@@ -1,11 +1,12 @@
 """The transformers engine: a row's result does not depend on what is computed beside it."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from medqa import engines, model, prompts
+from medqa import decode, engines, local, model, prompts
 from medqa.params import UserError
 
 QUESTIONS = [
@@ -17,14 +18,14 @@ QUESTIONS += [f"{question} Say it again: {question}" for question in QUESTIONS]
 
 @pytest.fixture(scope="module")
 def loaded(tiny_base):
-    return model.load(tiny_base, "float32"), model.tokenizer(tiny_base)
+    return model.load_merged(tiny_base, "float32"), model.tokenizer(tiny_base)
 
 
 @pytest.mark.parametrize("size", [3, 8, 28])
 def test_sampled_answers_do_not_depend_on_the_batch(loaded, size: int) -> None:
     sampling = engines.Sampling(temperature=0.7, top_p=0.95, max_new_tokens=12)
     wanted = [(question, sample) for question in QUESTIONS for sample in range(2)]
-    alone = engines.Transformers(*loaded, batch_size=1)
+    alone = local.Transformers(*loaded, batch_size=1)
 
     def run(engine, some):
         seeds = [engines.sample_seed(0, question, sample) for question, sample in some]
@@ -32,7 +33,7 @@ def test_sampled_answers_do_not_depend_on_the_batch(loaded, size: int) -> None:
 
     expected = dict(zip(wanted, run(alone, wanted), strict=True))
     shuffled = random.Random(size).sample(wanted, len(wanted))
-    assert dict(zip(shuffled, run(engines.Transformers(*loaded, batch_size=size), shuffled), strict=True)) == expected
+    assert dict(zip(shuffled, run(local.Transformers(*loaded, batch_size=size), shuffled), strict=True)) == expected
     # Two samples of a question, and another seed, are other answers.
     assert sum(expected[question, 0] != expected[question, 1] for question in QUESTIONS) > len(QUESTIONS) / 2
 
@@ -41,7 +42,7 @@ def test_greedy_answers_are_those_of_generate(loaded) -> None:
     net, tok = loaded
     asked = [prompts.ask(question) for question in QUESTIONS]
     sampling = engines.Sampling(temperature=0, top_p=1, max_new_tokens=12)
-    given = engines.Transformers(net, tok, batch_size=5).generate(asked, sampling, [0] * len(asked))
+    given = local.Transformers(net, tok, batch_size=5).generate(asked, sampling, [0] * len(asked))
     for messages, answer in zip(asked, given, strict=True):
         text = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         ids = tok(text, return_tensors="pt").input_ids
@@ -52,7 +53,7 @@ def test_greedy_answers_are_those_of_generate(loaded) -> None:
 def test_label_probabilities_are_those_of_one_prompt_alone(loaded) -> None:
     net, tok = loaded
     asked = [prompts.ask(question) for question in QUESTIONS]
-    given = engines.Transformers(net, tok, batch_size=6).label_probabilities(asked, prompts.LABELS)
+    given = local.Transformers(net, tok, batch_size=6).label_probabilities(asked, prompts.LABELS)
     ids = [tok.encode(label)[0] for label in prompts.LABELS]
     for messages, labels in zip(asked, given, strict=True):
         text = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -66,7 +67,7 @@ def test_scores_are_the_same_to_the_last_bit_whatever_the_batch(loaded, size: in
     asked = [prompts.ask(question * (1 + place % 3)) for place, question in enumerate(QUESTIONS)]
     order = random.Random(size).sample(range(len(asked)), len(asked))
     some = [asked[place] for place in order]
-    usual, engine = engines.Transformers(*loaded, batch_size=14), engines.Transformers(*loaded, batch_size=size)
+    usual, engine = local.Transformers(*loaded, batch_size=14), local.Transformers(*loaded, batch_size=size)
     for run in (
         lambda engine, asked: engine.label_probabilities(asked, prompts.LABELS),
         lambda engine, asked: engine.answer_logprobs(asked, ["fever and a cough"] * len(asked)),
@@ -76,16 +77,20 @@ def test_scores_are_the_same_to_the_last_bit_whatever_the_batch(loaded, size: in
         assert run(engine, some[:2]) == [expected[place] for place in order[:2]]
 
 
-class Starved(engines.Transformers):
-    """Runs out of memory whenever more than `room` rows are asked at once."""
+@pytest.fixture
+def starved(monkeypatch):
+    """Memory runs out whenever more than `room` answers are begun at once; `.tried` is how many each time."""
+    state = SimpleNamespace(room=3, error=torch.OutOfMemoryError("CUDA out of memory"), tried=[])
+    original = decode.Batch.join
 
-    room, error, tried = 3, torch.OutOfMemoryError("CUDA out of memory"), ()
+    def join(self, new):
+        state.tried.append(len(self.alive) + len(new))
+        if state.tried[-1] > state.room:
+            raise state.error
+        return original(self, new)
 
-    def _batch(self, asked):
-        self.tried = (*self.tried, len(asked))
-        if len(asked) > self.room:
-            raise self.error
-        return super()._batch(asked)
+    monkeypatch.setattr(decode.Batch, "join", join)
+    return state
 
 
 @pytest.mark.parametrize(
@@ -96,62 +101,45 @@ class Starved(engines.Transformers):
         MemoryError(),
     ],
 )
-def test_out_of_memory_halves_the_batch_and_changes_no_text(loaded, error: Exception) -> None:
+def test_out_of_memory_halves_the_batch_and_changes_no_text(loaded, starved, error: Exception) -> None:
     sampling = engines.Sampling(temperature=0.7, top_p=0.95, max_new_tokens=4)
     asked, seeds, counted = [prompts.ask(question) for question in QUESTIONS * 4], list(range(56)), []
-    expected = engines.Transformers(*loaded, batch_size=16).generate(asked, sampling, seeds)
-    starved = Starved(*loaded, batch_size=16, progress=counted.append)
-    starved.error = error
-    assert starved.generate(asked, sampling, seeds) == expected
+    starved.room = 99
+    expected = local.Transformers(*loaded, batch_size=16).generate(asked, sampling, seeds)
+    starved.room, starved.error, starved.tried = 3, error, []
+    engine = local.Transformers(*loaded, batch_size=16, progress=counted.append)
+    assert engine.generate(asked, sampling, seeds) == expected
     # 16, 8 and 4 do not fit, 2 does; after some that fit, 4 is tried again.
-    assert starved.tried[:4] == (16, 8, 4, 2) and 4 in starved.tried[4:] and max(starved.tried[4:]) == 4
+    assert starved.tried[:4] == [16, 8, 4, 2] and 4 in starved.tried[4:] and max(starved.tried[4:]) == 4
     assert sum(counted) == 56
     starved.room = 99
-    starved.generate(asked, sampling, seeds)
+    engine.generate(asked, sampling, seeds)
     assert max(starved.tried[-9:]) > 4
 
 
-def test_a_row_that_never_fits_is_named_and_another_error_is_not_taken_for_it(loaded) -> None:
+def test_a_row_that_never_fits_is_named_and_another_error_is_not_taken_for_it(loaded, starved) -> None:
     sampling, asked = engines.Sampling(temperature=0, top_p=1, max_new_tokens=2), [prompts.ask("?"), prompts.ask("??")]
-    starved = Starved(*loaded, batch_size=2)
+    engine = local.Transformers(*loaded, batch_size=2)
     starved.room = 0
     with pytest.raises(UserError, match="^b: does not fit into memory, even alone"), engines.naming(["a", "b"]):
-        starved.generate(asked, sampling, [0, 0])
+        engine.generate(asked, sampling, [0, 0])
     starved.error = RuntimeError("shapes differ")
     with pytest.raises(RuntimeError, match="shapes differ"):
-        starved.generate(asked, sampling, [0, 0])
+        engine.generate(asked, sampling, [0, 0])
 
 
 def test_a_label_of_several_tokens_is_refused(loaded) -> None:
     with pytest.raises(ValueError, match="a label has to be one"):
-        engines.Transformers(*loaded, batch_size=1).label_probabilities([prompts.ask("?")], ["excellent answer"])
+        local.Transformers(*loaded, batch_size=1).label_probabilities([prompts.ask("?")], ["excellent answer"])
 
 
 def test_answer_logprobs_sum_the_tokens_of_the_answer(loaded) -> None:
     net, tok = loaded
     answers = ["fever", "fever and a long cough", ""]
-    given = engines.Transformers(net, tok, batch_size=3).answer_logprobs([prompts.ask("Why?")] * 3, answers)
+    given = local.Transformers(net, tok, batch_size=3).answer_logprobs([prompts.ask("Why?")] * 3, answers)
     for answer, total in zip(answers, given, strict=True):
         asked = tok.apply_chat_template(prompts.ask("Why?"), tokenize=False, add_generation_prompt=True)
         whole = tok.apply_chat_template([*prompts.ask("Why?"), *prompts.reply(answer)], tokenize=False)
         ids, start = tok(whole, return_tensors="pt").input_ids, len(tok(asked).input_ids)
         each = net(input_ids=ids).logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])[start - 1 :]
         assert total.nats == pytest.approx(float(each.sum()), abs=1e-3)
-
-
-def test_gumbel_noise_samples_the_softmax() -> None:
-    logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
-    seeds = torch.tensor([engines.sample_seed(0, str(row), 0) for row in range(20_000)])
-    drawn = (logits + engines.gumbel(seeds, 3, 4)).argmax(-1)
-    shares = torch.bincount(drawn, minlength=4) / len(seeds)
-    assert torch.allclose(shares, logits.softmax(-1), atol=0.015)
-
-
-def test_gumbel_noise_has_the_moments_of_gumbel_and_no_correlation_between_steps() -> None:
-    seeds = torch.tensor([engines.sample_seed(7, str(row), 1) for row in range(200)])
-    first, second = engines.gumbel(seeds, 0, 500), engines.gumbel(seeds, 1, 500)
-    assert float(first.mean()) == pytest.approx(0.5772, abs=0.02)
-    assert float(first.var()) == pytest.approx(1.6449, abs=0.05)
-    assert abs(float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])) < 0.02
-    # A row's noise is its own, whatever stands beside it and however wide the table is.
-    assert torch.equal(engines.gumbel(seeds[5:6], 0, 300)[0], first[5, :300])

@@ -9,8 +9,8 @@ import torch
 from conftest import CORPUS
 
 from medqa import embedded, judge, prompts, scratch
-from medqa.engines import Transformers
 from medqa.judge import Case, Criteria, Params
+from medqa.local import Transformers
 
 EVEN = Criteria(accuracy=1.0, completeness=1.0, key_points=1.0)
 TEXTS = embedded.textbook(embedded.topics(CORPUS))

@@ -21,7 +21,7 @@ QUESTIONS = [f"What is {name}?" for name in ("gout", "asthma", "measles", "scurv
 
 
 def stored(file: Path, inner: Any, **changes: Any) -> store.Stored:
-    given = {"model": ("base", "base"), "identity": ["float32", "cpu"], "batch_size": 2} | changes
+    given = {"model": ("base", "base"), "identity": ["float32", "cpu"], "chunk": 2} | changes
     return store.Stored(lambda: inner, store.Store(file), **given)
 
 
@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 def test_what_was_made_is_never_asked_again(file: Path) -> None:
     first = ask(stored(file, FakeEngine()))
     again, counted = FakeEngine(), []
-    engine = stored(file, again, progress=counted.append, batch_size=3)
+    engine = stored(file, again, progress=counted.append, chunk=3)
     assert ask(engine, QUESTIONS[::-1]) == first[::-1]
     assert not again.asked and sum(counted) == len(QUESTIONS)
     assert ask(engine, [*QUESTIONS, "And rickets?"])[:-1] == first

@@ -13,9 +13,9 @@ import json, resource, sys
 from pathlib import Path
 from medqa.model import quiet
 quiet()
-from medqa import engines, model, prompts
+from medqa import engines, local, model, prompts
 net, tok = model.load(Path(sys.argv[1]), "float32"), model.tokenizer(Path(sys.argv[1]))
-engine = engines.Transformers(net, tok, batch_size=256)
+engine = local.Transformers(net, tok, batch_size=256)
 asked = [prompts.ask(f"What is gout {number}? " * 40) for number in range(256)]
 sampling = engines.Sampling(temperature=0.7, top_p=0.95, max_new_tokens=2)
 engine.generate(asked[:1], sampling, [0]), engine.label_probabilities(asked[:1], prompts.LABELS)

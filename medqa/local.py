@@ -1,0 +1,186 @@
+"""The engine that runs a model of transformers in this process."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from medqa import tree
+from medqa.decode import SPARE, Asked, Batch
+from medqa.engines import Completion, Labels, Likelihood, RowError, Sampling
+from medqa.prompts import Messages, reply
+
+LOGIT_ROWS = 256  # tokens whose logits are held at once
+RECOVERY = 8  # batches that have to fit before one of twice their size is tried again
+NO_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "bad allocation",
+    "could not create a memory",
+)
+
+
+class Transformers:
+    """A model in this process. Raises ValueError for a label of several tokens.
+
+    `batch_size` is how many answers are written at once, and how many prompts of one length, sharing nothing, are read
+    at once. A batch that does not fit into memory is halved; what is done stays done. RowError names a row that does
+    not fit alone.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int, progress: Callable[[int], Any] = lambda _: None):
+        self.model, self.tok, self.batch_size, self.progress = model, tokenizer, batch_size, progress
+        self.divisor, self.fitted = 1, 0  # batches are this much smaller than asked for, since so many of them
+        tree.prepare(model)
+
+    def generate(self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        import torch
+
+        prompts = self._ids(asked)
+        # Longest first: if a batch does not fit into memory, that shows at once.
+        waiting = [Asked(row, *told) for row, told in enumerate(zip(prompts, seeds, strict=True))]
+        waiting.sort(key=lambda row: (row.length, row.prompt, row.row))
+        results: list[Any] = [None] * len(asked)
+        batch = Batch(self.model, sampling, self._stops())
+        while waiting or batch.alive:
+            room = max(1, self.batch_size // self.divisor)
+            free = room - len(batch.alive)
+            new = waiting[-free:] if waiting and free * SPARE >= room else []
+            alive = batch.alive
+            with torch.inference_mode():
+                ended = self._fitting(
+                    lambda some: batch.join(some) if some else batch.step(),  # noqa: B023
+                    new,
+                    counts=bool(new),
+                )
+            if ended is None:
+                if room == 1:
+                    raise self._too_large((new or alive)[0].row)
+                for row in (*alive, *new):
+                    row.told.clear()
+                waiting += alive
+                batch = Batch(self.model, sampling, self._stops())
+                continue
+            del waiting[len(waiting) - len(new) :]
+            for row in ended:
+                results[row.row] = self._completion(row.told)
+            self.progress(len(ended))
+        return results
+
+    def label_probabilities(self, asked: Sequence[Messages], labels: Sequence[str]) -> list[Labels]:
+        ids = [self._label_id(label) for label in labels]
+
+        def run(grown: tree.Tree, states: Any, chosen: list[int]) -> list[Labels]:
+            held = tree.ends(self.model, grown, states).double().softmax(-1)[:, ids]
+            mass = held.sum(-1, keepdim=True)
+            share = (held / mass).tolist()
+            return [Labels(tuple(row), total) for row, total in zip(share, mass[:, 0].tolist(), strict=True)]
+
+        return self._read(self._ids(asked), run, self.batch_size)
+
+    def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]:
+        """The likelihood of each answer after what was asked."""
+        turns = [[*messages, *reply(answer)] for messages, answer in zip(asked, answers, strict=True)]
+        rows, starts = self._ids(turns, answered=True), [len(ids) for ids in self._ids(asked)]
+
+        def run(grown: tree.Tree, states: Any, chosen: list[int]) -> list[Likelihood]:
+            told = [grown.paths[place, : len(rows[index])] for place, index in enumerate(chosen)]
+            return [
+                self._likelihood(states[0, path[starts[index] - 1 : -1]], grown.ids[path[starts[index] :]])
+                for path, index in zip(told, chosen, strict=True)
+            ]
+
+        # Given answers are as long as people make them, and attention takes memory by the square of the length.
+        return self._read(rows, run, max(1, self.batch_size // 8))
+
+    def _likelihood(self, hidden: Any, ids: Any) -> Likelihood:
+        # Logits of a long answer over a real vocabulary would take gigabytes at once.
+        head, total = self.model.get_output_embeddings(), 0.0
+        for states, wanted in zip(hidden.split(LOGIT_ROWS), ids.split(LOGIT_ROWS), strict=True):
+            total += float(head(states).float().log_softmax(-1).gather(-1, wanted[:, None]).double().sum())
+        return Likelihood(total, len(ids))
+
+    def _read(self, rows: list[list[int]], run: Callable[[tree.Tree, Any, list[int]], list[Any]], size: int) -> list:
+        """What `run` gives for each row, from passes over neighbours in the order of their tokens."""
+        import torch
+
+        order = sorted(range(len(rows)), key=lambda index: rows[index])
+        common = [0, *(tree.shared(rows[one], rows[other]) for one, other in zip(order, order[1:], strict=False))]
+
+        def passed(chosen: list[int]) -> list[Any]:
+            told = [0, *common[start + 1 : start + len(chosen)]]
+            grown = tree.grow([rows[index] for index in chosen], told, self.model.device, steady=True)
+            with torch.inference_mode():
+                return run(grown, tree.states(self.model, grown.ids[None], grown.positions[None], grown), chosen)
+
+        results: list[Any] = [None] * len(rows)
+        start = 0
+        while start < len(rows):
+            room = max(1, size // self.divisor)
+            chosen = order[start : start + _fill([rows[index] for index in order[start:]], common[start:], room)]
+            done = self._fitting(passed, chosen)
+            if done is None:
+                if room == 1:
+                    raise self._too_large(chosen[0])
+                continue
+            for index, result in zip(chosen, done, strict=True):
+                results[index] = result
+            start += len(chosen)
+            self.progress(len(chosen))
+        return results
+
+    def _fitting(self, run: Callable[[list[Any]], list[Any]], some: list[Any], counts: bool = True) -> list[Any] | None:
+        """What `run` gives, or none if that did not fit and the next has to be half the size."""
+        import torch
+
+        try:
+            done = run(some)
+        except (MemoryError, RuntimeError) as error:
+            told = str(error).lower()
+            if not isinstance(error, MemoryError) and not any(words in told for words in NO_MEMORY):
+                raise
+            done = None
+        # Out of the handler nothing holds the tensors of the batch any more.
+        if done is None:
+            self.divisor, self.fitted = 2 * self.divisor, 0
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            return None
+        self.fitted += counts
+        if self.divisor > 1 and self.fitted >= RECOVERY:
+            self.divisor, self.fitted = self.divisor // 2, 0
+        return done
+
+    def _too_large(self, row: int) -> RowError:
+        return RowError(row, "does not fit into memory, even alone; shorten it, or take a larger machine")
+
+    def _ids(self, asked: Sequence[Messages], answered: bool = False) -> list[list[int]]:
+        texts = [
+            self.tok.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered) for turns in asked
+        ]
+        return self.tok(texts, add_special_tokens=False).input_ids if texts else []
+
+    def _stops(self) -> tuple[int, int]:
+        return self.tok.eos_token_id, self.tok.pad_token_id
+
+    def _completion(self, ids: list[int]) -> Completion:
+        ended = ids[-1] in self._stops()
+        told = ids[:-1] if ended else ids
+        text = self.tok.decode(told, skip_special_tokens=True).strip()
+        return Completion(text, "stop" if ended else "length", len(told))
+
+    def _label_id(self, label: str) -> int:
+        ids = self.tok.encode(label, add_special_tokens=False)
+        if len(ids) != 1:
+            raise ValueError(f"the label {label!r} is {len(ids)} tokens to this tokenizer; a label has to be one")
+        return ids[0]
+
+
+def _fill(rows: Sequence[Sequence[int]], common: Sequence[int], room: int) -> int:
+    """How many rows go into one pass: as many tokens as `room` of the longest have, prefixes counted once."""
+    tokens, longest = len(rows[0]), len(rows[0])
+    for place in range(1, min(len(rows), 4 * room)):
+        tokens += len(rows[place]) - common[place]
+        longest = max(longest, len(rows[place]))
+        if tokens > room * longest:
+            return place
+    return min(len(rows), 4 * room)

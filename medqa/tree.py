@@ -1,0 +1,121 @@
+"""One forward pass over rows that share how they begin: a prefix is computed once for all rows that have it.
+
+Rows (lists of token ids) are sorted, so that those with a common prefix are neighbours, and laid out as the tokens of
+a tree. Everything that a model does to a token alone runs once a tree token. Attention runs a row at a time, over the
+row's own tokens in their order: what a token sees, and where it stands, is the same whatever rows are beside it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+STEADY_TOKENS = 512  # tokens a pass, for each thread pair, from which matrix products add up a row in one order
+STEADY_ROWS = 64  # rows whose logits are taken at once, for the same reason
+BLOCK = 128  # queries that attend at once on a CPU; its kernel cuts fewer than 192 into blocks of 32
+NAME = "medqa"  # of the attention, as transformers knows it
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Rows as the tokens of a tree. `paths` (rows × width) leads from a row's places to tokens."""
+
+    ids: Any  # (tokens,)
+    positions: Any  # (tokens,), of each token in its rows
+    paths: Any  # (rows, width): place in `ids`; 0 past a row's end
+    owners: Any  # (tokens,): the place in the flat `paths` where a token's attention is taken
+    lengths: Any  # (rows,)
+
+    def attend(self, module: Any, query: Any, key: Any, value: Any, attention: Callable[..., Any], **given: Any) -> Any:
+        """Causal attention within each row: (1, heads, tokens, head) → (1, tokens, heads, head)."""
+        told = [self._rows(part) for part in (query, key, value)]
+        if query.device.type == "cpu":
+            out = _in_blocks(module, *told, attention, **given)
+        else:
+            out = attention(module, *told, None, is_causal=True, **given)[0]
+        return out.flatten(0, 1).index_select(0, self.owners)[None]
+
+    def _rows(self, part: Any) -> Any:
+        rows = part[0].transpose(0, 1).index_select(0, self.paths.flatten())
+        return rows.unflatten(0, self.paths.shape).transpose(1, 2)
+
+
+def shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two rows begin with in common."""
+    for place, (one, other) in enumerate(zip(first, second, strict=False)):
+        if one != other:
+            return place
+    return min(len(first), len(second))
+
+
+def grow(rows: Sequence[Sequence[int]], common: Sequence[int], device: Any, steady: bool) -> Tree:
+    """The tree of sorted rows, each of at least one token, of which a row has `common` tokens with the one before it.
+
+    Steady, it is filled up so that, in float32 on a CPU, a row's numbers are the same to the last bit whatever rows are
+    beside it: measured, the order in which a matrix product adds up then depends on no other row nor on their number.
+    """
+    import torch
+
+    width = -(-max(len(row) for row in rows) // 32) * 32
+    if width > BLOCK:
+        width = -(-width // BLOCK) * BLOCK
+    ids, positions, owners, paths = [], [], [], []
+    path: list[int] = []
+    for number, (row, same) in enumerate(zip(rows, common, strict=True)):
+        path = [*path[:same], *range(len(ids), len(ids) + len(row) - same)]
+        ids += row[same:]
+        positions += range(same, len(row))
+        owners += range(number * width + same, number * width + len(row))
+        paths.append(path + [0] * (width - len(path)))
+    least = STEADY_TOKENS * -(-torch.get_num_threads() // 2)
+    fill = max(least, -(-len(ids) // 64) * 64) - len(ids) if steady else 0
+    told = (ids + [ids[0]] * fill, positions + [0] * fill, paths, owners + [0] * fill, [len(row) for row in rows])
+    return Tree(*(torch.tensor(part, device=device) for part in told))
+
+
+def _in_blocks(module: Any, query: Any, key: Any, value: Any, attention: Callable[..., Any], **given: Any) -> Any:
+    # How the CPU's kernel cuts queries and keys into blocks depends on their number. Cut here, all of a query's
+    # arithmetic depends on its own place alone, and a prefix has the same bits in a long row as in a short one.
+    import torch
+
+    outs = []
+    for start in range(0, query.shape[2], BLOCK):
+        end = min(start + BLOCK, query.shape[2])
+        seen = torch.ones(end - start, end, dtype=torch.bool).tril(start)[None, None] if start else None
+        parts = query[:, :, start:end], key[:, :, :end], value[:, :, :end]
+        outs.append(attention(module, *parts, seen, is_causal=True, **given)[0])
+    return torch.cat(outs, 1)
+
+
+def prepare(model: Any) -> None:
+    """Let a model of transformers run passes with a `plan`: a Tree, or anything else that can attend."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def attention(module: Any, query: Any, key: Any, value: Any, mask: Any, plan: Any = None, **given: Any) -> Any:
+        if plan is None:
+            return sdpa_attention_forward(module, query, key, value, mask, **given)
+        given = {"scaling": given["scaling"]}
+        return plan.attend(module, query, key, value, sdpa_attention_forward, **given), None
+
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    model.set_attn_implementation(NAME)
+
+
+def states(model: Any, ids: Any, positions: Any, plan: Any) -> Any:
+    """The last hidden states of a pass: (rows, tokens) → (rows, tokens, width)."""
+    import torch
+
+    # A mask of four dimensions is taken as it is: the plan knows what sees what.
+    none = torch.empty(1, 1, 1, 1, device=ids.device)
+    given = {"attention_mask": none, "position_ids": positions, "use_cache": False, "plan": plan}
+    return model.get_decoder()(input_ids=ids, **given).last_hidden_state
+
+
+def ends(model: Any, tree: Tree, states: Any) -> Any:
+    """The logits after each row's last token (rows × vocabulary)."""
+    rows = len(tree.lengths)
+    last = tree.paths.gather(1, tree.lengths[:, None] - 1)[:, 0]
+    last = last.repeat(-(-max(rows, STEADY_ROWS) // rows))[: -(-rows // STEADY_ROWS) * STEADY_ROWS]
+    return model.get_output_embeddings()(states[0].index_select(0, last))[:rows]
