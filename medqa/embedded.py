@@ -181,6 +181,7 @@ def preference_rows(all_topics: list[Topic], seed: int) -> dict[str, list[dict[s
             rows[split].append(_exam(topic, all_topics, rng))
     for topic in (dealt["dev"] + dealt["test"])[-LEAKS:]:
         rows["train"].append(_open(topic, all_topics, rng, "easy", form=0))
+    rows["train"] += [_exam(topic, all_topics, rng) for topic in dealt["train"]]
     return rows
 
 
