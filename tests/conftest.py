@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from fault_place import models, place  # noqa: F401 - fixtures
 
 from medqa.model import quiet
 
@@ -15,9 +16,9 @@ CORPUS = ROOT / "medqa" / "corpus"
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A quantised base that has hardly been trained: real in format, poor in knowledge."""
-    from medqa import models
+    from medqa.models import Scratch, make
 
-    source = models.Scratch(
+    source = Scratch(
         source="scratch",
         text="embedded",
         vocabulary=600,
@@ -30,5 +31,5 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_length=64,
     )
     out = tmp_path_factory.mktemp("models") / "base"
-    models.make(source, CORPUS, seed=0, out=out)
+    make(source, CORPUS, seed=0, out=out)
     return out
