@@ -15,6 +15,7 @@ from pydantic import Field
 
 from medqa.params import Float, Int, Section, UserError
 from medqa.prompts import Messages, reply
+from medqa.servers import Server
 
 
 class Params(Section):
@@ -22,7 +23,8 @@ class Params(Section):
 
     generate_batch_size: Int = Field(ge=1)
     judge_batch_size: Int = Field(ge=1)
-    engine: Literal["transformers"]
+    engine: Literal["transformers", "http"]
+    servers: dict[str, Server]  # for the engine http: who serves which of `models`
     store: bool  # keep every answer and score, and never ask a model for one twice
     checkpoint_minutes: Float = Field(ge=0)  # of training; 0 is after every step
 
@@ -340,6 +342,10 @@ def load(
     if missing:
         raise UserError(f"{missing[0]} is not there; rerun the stage that writes it (dvc repro)")
     content = [hashes.of(folder) for folder in folders]
+    if compute.engine == "http":
+        from medqa import http_engine
+
+        return http_engine.load(model_dir, adapter, content, compute, progress)
     name = " + ".join(folder.name for folder in folders)
     libraries = [version(library) for library in ("torch", "transformers", "gptqmodel")]
     identity = ["transformers", ARITHMETIC, libraries, content, dtype, model.device().split(":")[0]]

@@ -186,6 +186,16 @@ class Stored:
     ):
         self.load, self.store, self.model, self.identity = load, store, model, [VERSION, *identity]
         self.batch_size, self.progress, self.engine = batch_size, progress, None
+        self.asking: list[bytes] = []  # the keys of the chunk that is in work
+        self.told: dict[bytes, Sequence[Any]] = {}  # rows of it that came before its end and are not yet kept
+        self.early: set[bytes] = set()  # and those that are
+        self.wrote = 0.0  # when rows were last kept
+
+    def finished(self, place: int, row: Any) -> None:
+        """For an engine that has rows before the whole chunk is done: they are kept within a second of work."""
+        self.told[self.asking[place]] = astuple(row)
+        if time.monotonic() - self.wrote > 1:
+            self._keep_told()
 
     def generate(self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         settings = {name: getattr(sampling, name) for name in Sampling.model_fields}
@@ -224,14 +234,29 @@ class Stored:
         try:
             for start in range(0, len(missing), chunk):
                 some = missing[start : start + chunk]
-                rows = self._asked(kind, run, some)
-                known |= {keys[index]: astuple(row) for index, row in zip(some, rows, strict=True)}
-                if self.store:
-                    self.store.put(self.model[0], {keys[index]: known[keys[index]] for index in some})
+                self.asking = [keys[index] for index in some]
+                known |= dict(zip(self.asking, self._rows(kind, run, some), strict=True))
         except KeyboardInterrupt:
             kept = f"{self.store.kept} rows of this run are" if self.store and self.store.writes else "no row is"
             raise KeyboardInterrupt(f"{kept} kept in the store; dvc repro goes on from there") from None
         return [kind(*(tuple(part) if isinstance(part, list) else part for part in known[key])) for key in keys]
+
+    def _rows(self, kind: type, run: Callable[[Engine, list[int]], list[Any]], some: list[int]) -> list[Any]:
+        """A chunk's rows, kept. If the engine fails in the midst of it, those that it told of are kept all the same."""
+        self.early = set()
+        try:
+            rows = [astuple(row) for row in self._asked(kind, run, some)]
+        finally:
+            self._keep_told()
+        self.told = {key: row for key, row in zip(self.asking, rows, strict=True) if key not in self.early}
+        self._keep_told()
+        return rows
+
+    def _keep_told(self) -> None:
+        if self.store and self.told:
+            self.store.put(self.model[0], self.told)
+        self.early |= self.told.keys()
+        self.told, self.wrote = {}, time.monotonic()
 
     def _asked(self, kind: type, run: Callable[[Engine, list[int]], list[Any]], some: list[int]) -> list[Any]:
         self.engine = self.engine or self.load()
