@@ -76,8 +76,8 @@ class Pool:
 
     def _dead(self) -> UserError | None:
         """The error to end with if every address has been failing for too long."""
-        now = time.monotonic()
-        if not all(client.failures and now - client.since >= self.server.patience for client in self.clients):
+        # Time alone does not count: an address is dead if it was asked again after that long, and failed.
+        if not all(client.failures and client.last - client.since >= self.server.patience for client in self.clients):
             return None
         told = "; ".join(f"{client.address} ({client.why})" for client in self.clients)
         return UserError(
@@ -145,7 +145,7 @@ class Pool:
     def _failed(self, client: Client, error: Unreached) -> None:
         with self.change:
             now = time.monotonic()
-            client.since = client.since if client.failures else now
+            client.since, client.last = client.since if client.failures else now, now
             wait = max(WAITS[min(client.failures, len(WAITS) - 1)], min(error.wait, LONGEST))
             # Requests that were under way together fail together: they are one failure.
             if now >= client.until:

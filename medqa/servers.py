@@ -72,7 +72,8 @@ class Client:
         import httpx2
 
         self.address, self.timeout = address, timeout
-        self.failures, self.since, self.until, self.why = 0, 0.0, 0.0, ""
+        self.failures, self.why = 0, ""  # in a row; the last of them
+        self.since, self.last, self.until = 0.0, 0.0, 0.0  # first and last of them; when to ask again
         self.lock, self.probe, self.prepared = threading.Lock(), threading.Lock(), set[str]()
         self.key = os.environ.get(KEY, "").strip()
         self.http = httpx2.Client(
