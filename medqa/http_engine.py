@@ -87,7 +87,10 @@ class Http:
         def run(client: Client, row: int) -> Likelihood:
             start, whole = told[row]
             sent = {"prompt": whole, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
-            choice, _ = self._sent(client, "/completions", sent)
+            try:
+                choice, _ = self._sent(client, "/completions", sent)
+            except Refused as error:
+                raise Refused(error.status, f"{error}; a server has to echo token ids here: {INSTEAD}") from None
             return http_answers.likelihood(client, choice, start, len(whole))
 
         return self._through(len(asked), run)

@@ -118,7 +118,11 @@ def handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
             """Nothing: tests look at `asked`."""
 
         def do_GET(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "null")
+            told = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.close_connection = server.dead
+            if server.dead:
+                return
+            body = json.loads(told or "null")
             with server.lock:
                 server.asked.append((self.path, body))
                 server.headers.append(dict(self.headers))
@@ -130,8 +134,8 @@ def handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
             finally:
                 with server.lock:
                     server.busy -= 1
+            self.close_connection = server.dead
             if server.dead:
-                self.close_connection = True
                 return
             told = data if isinstance(data, bytes) else json.dumps(data).encode()
             self.send_response(status)
