@@ -46,8 +46,8 @@ def agree(score: Judge, base: Engine, labelled: Sequence[Labelled], judge_name: 
             mass=min(chosen.mass, rejected.mass),
             chosen_words=len(words(row.chosen)),
             rejected_words=len(words(row.rejected)),
-            chosen_logprob=chosen_likely.nats,
-            rejected_logprob=rejected_likely.nats,
+            chosen_logprob=chosen_likely.nats if chosen_likely.tokens else None,
+            rejected_logprob=rejected_likely.nats if rejected_likely.tokens else None,
             with_reference=bool(row.reference),
             judge=judge_name,
         )
@@ -179,7 +179,8 @@ def _longer(row: Agreed) -> float:
 
 
 def _likelier(row: Agreed) -> float:
-    return _win(row.chosen_logprob, row.rejected_logprob)
+    # A side that the base could not read says nothing.
+    return 0.5 if None in (row.chosen_logprob, row.rejected_logprob) else _win(row.chosen_logprob, row.rejected_logprob)
 
 
 def _win(chosen: float, rejected: float) -> float:

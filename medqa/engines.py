@@ -7,6 +7,7 @@ answer*. A test may pass any object with them.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,6 +16,7 @@ from pydantic import Field
 
 from medqa.params import Float, Int, Section, UserError
 from medqa.prompts import Messages
+from medqa.servers import Server
 
 
 class Params(Section):
@@ -22,7 +24,9 @@ class Params(Section):
 
     generate_batch_size: Int = Field(ge=1)
     judge_batch_size: Int = Field(ge=1)
-    engine: Literal["transformers"]
+    engine: Literal["transformers", "http"]
+    servers: dict[str, Server]  # for the engine http: who serves which of `models`
+    max_failed_rows: Int = Field(ge=0)  # that one model may leave undone before a stage ends
     store: bool  # keep every answer and score, and never ask a model for one twice
     checkpoint_minutes: Float = Field(ge=0)  # of training; 0 is after every step
 
@@ -43,7 +47,7 @@ CHUNK = (
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer; `finish` is `stop`, or `length` if the token limit cut it off."""
+    """One answer; `finish` is `stop`, `length` (the token limit cut it off) or `failed` (the row was left undone)."""
 
     text: str
     finish: str
@@ -77,22 +81,37 @@ class RowError(UserError):
         return f"row {self.row + 1}: {self.message}"
 
 
+_CALLED: ContextVar[Callable[[int], str]] = ContextVar("called", default=lambda row: f"row {row + 1}")
+
+
+def called(row: int) -> str:
+    """What a row is called where it is asked for: its id within `naming`, else its place from 1."""
+    return _CALLED.get()(row)
+
+
 @contextmanager
 def naming(ids: Sequence[str]) -> Iterator[None]:
-    """Within it, an error of an engine about a row names the row's id instead of its place."""
+    """Within it, whatever an engine says of a row names the row's id instead of its place."""
+    before = _CALLED.set(lambda row: ids[row])
     try:
         yield
     except RowError as error:
         raise UserError(f"{ids[error.row]}: {error.message}") from error
+    finally:
+        _CALLED.reset(before)
 
 
 @contextmanager
 def placing(owners: Sequence[int]) -> Iterator[None]:
-    """Within it, an error of an engine about a row is one about the row's owner: several prompts may ask for one."""
+    """Within it, what an engine says of a row is said of the row's owner: several prompts may ask for one."""
+    above = _CALLED.get()
+    before = _CALLED.set(lambda row: above(owners[row]))
     try:
         yield
     except RowError as error:
         raise RowError(owners[error.row], error.message) from error
+    finally:
+        _CALLED.reset(before)
 
 
 class Engine(Protocol):
@@ -132,6 +151,10 @@ def load(
     if missing:
         raise UserError(f"{missing[0]} is not there; rerun the stage that writes it (dvc repro)")
     content = [hashes.of(folder) for folder in folders]
+    if compute.engine == "http":
+        from medqa import http_engine
+
+        return http_engine.load(model_dir, adapter, content, compute, progress)
     name = " + ".join(folder.name for folder in folders)
     libraries = [version(library) for library in ("torch", "transformers", "gptqmodel")]
     identity = ["transformers", ARITHMETIC, libraries, content, dtype, model.device().split(":")[0]]
@@ -141,4 +164,6 @@ def load(
         return local.Transformers(loaded, model.tokenizer(model_dir), batch_size, progress)
 
     opened = kept.Store(kept.path()) if compute.store else None
-    return kept.Stored(start, opened, ("+".join(content), name), identity, CHUNK * batch_size, progress)
+    return kept.Stored(
+        start, opened, ("+".join(content), name), identity, CHUNK * batch_size, progress, compute.max_failed_rows
+    )

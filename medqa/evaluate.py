@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from medqa import metrics, prompts, text
-from medqa.engines import Completion, Engine, Sampling, naming
+from medqa.engines import Completion, Engine, Likelihood, Sampling, naming
 from medqa.params import Int, Section
 from medqa.records import Answer, HeldOut, Score
 
@@ -42,17 +42,24 @@ def evaluate_model(
         scores = score(
             [(row.question, row.reference, answer.text) for row, answer in zip(held_out, given, strict=True)]
         )
-    return [
-        Answer(
-            **asdict(judged),
-            **measured(row, answer),
-            chosen_logprob=chosen.nats,
-            rejected_logprob=rejected.nats,
-            chosen_tokens=chosen.tokens,
-            judge=judge_name,
-        )
-        for row, answer, judged, chosen, rejected in zip(held_out, given, scores, *sides, strict=True)
-    ]
+    return [_answer(*parts, judge_name) for parts in zip(held_out, given, scores, *sides, strict=True)]
+
+
+def _answer(
+    row: HeldOut, answer: Completion, judged: Score, chosen: Likelihood, rejected: Likelihood, judge_name: str
+) -> Answer:
+    # What an engine was allowed to leave undone is none, never zero.
+    if answer.finish == "failed":
+        judged = Score(None, None, None, None, 0.0, 0, "the model could not answer")
+    told = bool(chosen.tokens and rejected.tokens)
+    return Answer(
+        **asdict(judged),
+        **measured(row, answer),
+        chosen_logprob=chosen.nats if told else None,
+        rejected_logprob=rejected.nats if told else None,
+        chosen_tokens=chosen.tokens if told else None,
+        judge=judge_name,
+    )
 
 
 def measured(row: HeldOut, answer: Completion) -> dict[str, Any]:

@@ -117,6 +117,8 @@ def expected(labels: Labels) -> float:
 
 def _score(labels: list[Labels], params: Params, hidden: int) -> Score:
     weights = params.criteria.model_dump()
+    if not all(label.probabilities for label in labels):
+        return Score(None, None, None, None, 0.0, hidden, "the judge could not read it")
     # NaN is no mass; and shares of no mass mean nothing, whatever the floor.
     mass = round(min(label.mass if label.mass > 0 else 0.0 for label in labels), PLACES)
     if mass == 0 or mass < params.min_mass:

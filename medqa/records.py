@@ -115,7 +115,7 @@ class Candidate:
     question: str
     reference: str
     text: str
-    finish: str  # stop, or length where the token limit cut it off
+    finish: str  # stop, length where the token limit cut it off, or failed where the model could not answer
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,8 @@ class Agreed:
     mass: float  # the lesser of the two sides
     chosen_words: int
     rejected_words: int
-    chosen_logprob: float  # under the base model, as in Answer
-    rejected_logprob: float
+    chosen_logprob: float | None  # under the base model, as in Answer
+    rejected_logprob: float | None
     with_reference: bool
     judge: str  # the model that gave the scores
 

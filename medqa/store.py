@@ -15,7 +15,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from medqa.engines import Completion, Engine, Labels, Likelihood, RowError, Sampling
+from medqa.engines import Completion, Engine, Labels, Likelihood, RowError, Sampling, called
 from medqa.params import UserError, scratch_root
 from medqa.prompts import Messages
 
@@ -170,12 +170,16 @@ def drop_oldest(db: sqlite3.Connection, share: float) -> None:
     )
 
 
+# What is given for a row that is left undone: an empty answer, labels without mass, a likelihood of no token.
+NOTHING = {Completion: Completion("", "failed", 0), Labels: Labels((), 0.0), Likelihood: Likelihood(0.0, 0)}
+
+
 class Stored:
     """An engine that asks another only for what the store does not know, a chunk at a time, and keeps each chunk.
 
     `load` gives that other engine when it is first needed. `identity` is all that determines its results beside what
-    it is asked: model content, dtype, device, versions. A chunk is so many rows.
-    Raises UserError if it gives back other than one row for each.
+    it is asked: model content, dtype, device, versions. A chunk is so many rows. Up to `max_failed` rows that the
+    engine cannot do are left undone. Raises UserError if it gives back other than one row for each.
     """
 
     def __init__(
@@ -186,9 +190,21 @@ class Stored:
         identity: Sequence[Any],
         chunk: int,
         progress: Callable[[int], Any] = lambda _: None,
+        max_failed: int = 0,
     ):
+        self.max_failed, self.failed = max_failed, 0
         self.load, self.store, self.model, self.identity = load, store, model, [VERSION, *identity]
         self.chunk, self.progress, self.engine = chunk, progress, None
+        self.asking: list[bytes] = []  # the keys of the chunk that is in work
+        self.told: dict[bytes, Sequence[Any]] = {}  # rows of it that came before its end and are not yet kept
+        self.early: set[bytes] = set()  # and those that are
+        self.wrote = 0.0  # when rows were last kept
+
+    def finished(self, place: int, row: Any) -> None:
+        """For an engine that has rows before the whole chunk is done: they are kept within a second of work."""
+        self.told[self.asking[place]] = astuple(row)
+        if time.monotonic() - self.wrote > 1:
+            self._keep_told()
 
     def generate(self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         settings = {name: getattr(sampling, name) for name in Sampling.model_fields}
@@ -225,14 +241,42 @@ class Stored:
         try:
             for start in range(0, len(missing), self.chunk):
                 some = missing[start : start + self.chunk]
-                rows = self._asked(kind, run, some)
-                known |= {keys[index]: astuple(row) for index, row in zip(some, rows, strict=True)}
-                if self.store:
-                    self.store.put(self.model[0], {keys[index]: known[keys[index]] for index in some})
+                self.asking = [keys[index] for index in some]
+                known |= dict(zip(self.asking, self._rows(kind, run, some), strict=True))
         except KeyboardInterrupt:
             kept = f"{Store.kept} rows of this run are" if self.store and self.store.writes else "no row is"
             raise KeyboardInterrupt(f"{kept} kept in the store; dvc repro goes on from there") from None
         return [kind(*(tuple(part) if isinstance(part, list) else part for part in known[key])) for key in keys]
+
+    def _rows(self, kind: type, run: Callable[[Engine, list[int]], list[Any]], some: list[int]) -> list[Any]:
+        """A chunk's rows, kept. If the engine fails in the midst of it, those that it told of are kept all the same."""
+        self.early, left, rows = set(), dict(zip(some, self.asking, strict=True)), None
+        while rows is None:
+            self.asking = list(left.values())
+            try:
+                rows = [astuple(row) for row in self._asked(kind, run, list(left))]
+            except RowError as error:
+                self._fail(error)
+                del left[error.row]
+            finally:
+                self._keep_told()
+        self.told = {key: row for key, row in zip(self.asking, rows, strict=True) if key not in self.early}
+        self._keep_told()
+        done = dict(zip(left, rows, strict=True))
+        return [done.get(index, astuple(NOTHING[kind])) for index in some]
+
+    def _fail(self, error: RowError) -> None:
+        """Leave a row undone, and say which; nothing is kept of it. Raises the error if there are too many."""
+        self.failed += 1
+        if self.failed > self.max_failed:
+            raise error
+        say(f"{called(error.row)}: {error.message}; it is left undone ({self.failed} of at most {self.max_failed})")
+
+    def _keep_told(self) -> None:
+        if self.store and self.told:
+            self.store.put(self.model[0], self.told)
+        self.early |= self.told.keys()
+        self.told, self.wrote = {}, time.monotonic()
 
     def _asked(self, kind: type, run: Callable[[Engine, list[int]], list[Any]], some: list[int]) -> list[Any]:
         self.engine = self.engine or self.load()

@@ -7,7 +7,7 @@ import pytest
 from fake_engine import FakeEngine
 
 from medqa import evaluate, metrics
-from medqa.engines import Completion
+from medqa.engines import Completion, Likelihood
 from medqa.evaluate import Params
 from medqa.records import Answer, HeldOut, Score
 
@@ -121,3 +121,17 @@ def test_means_of_nothing_are_left_out(answers: list[Answer]) -> None:
     assert not {"score", "score_low", "judged_accuracy", "exam_accuracy"} & set(unscored_only)
     unlabelled = [replace(row, chosen_logprob=None, rejected_logprob=None) for row in answers]
     assert "preference_alignment" not in evaluate.summary(unlabelled, seed=0, samples=200)
+
+
+def test_what_an_engine_left_undone_is_none_and_not_zero() -> None:
+    class Failing(FakeEngine):
+        def generate(self, asked, sampling, seeds):
+            return [Completion("", "failed", 0) for _ in asked]
+
+        def answer_logprobs(self, asked, answers):
+            return [Likelihood(0.0, 0) for _ in asked]
+
+    rows = evaluate.evaluate_model(Failing(), judge, HELD_OUT, PARAMS, "judge (x)")
+    assert {row.score for row in rows} == {row.chosen_logprob for row in rows} == {None}
+    result = evaluate.summary(rows, seed=0, samples=200)
+    assert not {"score", "preference_alignment", "chosen_logprob"} & set(result) and result["unscored"] == 3

@@ -139,6 +139,34 @@ def test_an_error_about_a_row_names_its_id(file: Path) -> None:
         ask(stored(file, inner))
 
 
+@pytest.mark.parametrize("allowed", [0, 1, 2])
+def test_so_many_rows_may_be_left_undone(file: Path, capsys: pytest.CaptureFixture, allowed: int) -> None:
+    """Two of five rows fail: under the limit they are named, nothing is kept of them, and the others are done."""
+    inner, bad = FakeEngine(), (QUESTIONS[1], QUESTIONS[3])
+    honest = inner.generate
+
+    def generate(asked: list, *rest: Any) -> list:
+        for place, messages in enumerate(asked):
+            if messages[-1]["content"] in bad:
+                raise RowError(place, "does not fit")
+        return honest(asked, *rest)
+
+    inner.generate = generate
+    engine = stored(file, inner, max_failed=allowed)
+    with engines.naming([f"q{n}" for n in range(len(QUESTIONS))]):
+        if allowed < 2:
+            with pytest.raises(RowError):
+                ask(engine)
+            return
+        given = ask(engine)
+    assert [row.finish for row in given] == ["failed" if question in bad else "stop" for question in QUESTIONS]
+    told = capsys.readouterr().err
+    assert "q1: does not fit; it is left undone (1 of at most 2)" in told and "q3: does not fit" in told
+    again = FakeEngine()
+    assert [row.finish for row in ask(stored(file, again))] == ["stop"] * len(QUESTIONS)
+    assert sorted(again.asked) == sorted(bad)
+
+
 def test_a_number_that_is_not_finite_is_not_kept(file: Path) -> None:
     asked = [prompts.ask("?")]
     for _ in range(2):

@@ -1,0 +1,228 @@
+"""The engine behind a server: any that speaks OpenAI's protocol (vLLM, SGLang, transformers serve).
+
+One request is one row, so that each has its own seed and none depends on `n`. What comes back is checked against what
+was asked; a server that leaves something out or makes it up ends the stage with an error that names it.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from medqa import http_answers, store
+from medqa.engines import Completion, Engine, Labels, Likelihood, Params, RowError, Sampling
+from medqa.http_answers import INSTEAD
+from medqa.params import UserError
+from medqa.pool import Pool
+from medqa.prompts import Messages, plain, reply
+from medqa.servers import Client, Refused, Unreached
+
+ARITHMETIC = 1  # raise it with every change below that can change a result
+TOP = 20  # tokens listed for a label: what vLLM and OpenAI give at most, unless told otherwise
+PROBES = (1, 1, 2)  # seeds: the first two have to give one text, the third another
+EVERYTHING = 1 << 40  # rows a chunk of the store: an address never waits for the last row of one
+
+
+class Http:
+    """A served model. `finished` is told of each row as soon as it is there, by its place in what was asked."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        model: str,
+        adapter: Path | None,
+        tokenizer: Callable[[], Any],
+        finished: Callable[[int, Any], None] = lambda place, row: None,
+        progress: Callable[[int], Any] = lambda _: None,
+    ):
+        self.pool, self.model, self.adapter, self.tokenizer = pool, model, adapter, tokenizer
+        self.finished, self.progress = finished, progress
+
+    def generate(self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        """Raises UserError for a server whose sampled text does not depend on the seed."""
+
+        def run(client: Client, row: int) -> Completion:
+            if sampling.temperature > 0:
+                self._once(client, "seed", lambda: self._check_seed(client, asked[0]))
+            return self._completion(client, asked[row], sampling, seeds[row])
+
+        return self._through(len(asked), run)
+
+    def label_probabilities(self, asked: Sequence[Messages], labels: Sequence[str]) -> list[Labels]:
+        """A label that is not among the TOP likeliest tokens counts as 0, and so does its part of the mass.
+
+        Its true probability is under that of the last token listed, so that mass is never overstated.
+        """
+
+        def run(client: Client, row: int) -> Labels:
+            # At temperature 1 it makes no difference whether a server takes logarithms before or after sampling.
+            sent = {"messages": asked[row], "max_tokens": 1, "temperature": 1, "top_p": 1, "seed": 0}
+            choice, _ = self._sent(client, "/chat/completions", sent | {"logprobs": True, "top_logprobs": TOP})
+            top = http_answers.listed(client, choice, TOP)
+            held = [top.get(label, 0.0) for label in labels]
+            mass = math.fsum(held)
+            shares = [each / mass for each in held] if mass > 0 else [1 / len(labels)] * len(labels)
+            return Labels(tuple(shares), min(mass, 1.0))
+
+        return self._through(len(asked), run)
+
+    def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]:
+        """Tokenised here as the engine in the process does it, and read back by `echo`, as lm-evaluation-harness does.
+
+        Raises UserError for a server that gives no log-probabilities of what it was sent.
+        """
+        tok = self.tokenizer()
+
+        def ids(turns: Messages, asking: bool) -> list[int]:
+            text = tok.apply_chat_template(turns, tokenize=False, add_generation_prompt=asking)
+            return tok(text, add_special_tokens=False).input_ids
+
+        told = [
+            (len(ids(messages, True)), ids([*messages, *reply(answer)], False))
+            for messages, answer in zip(asked, answers, strict=True)
+        ]
+
+        def run(client: Client, row: int) -> Likelihood:
+            start, whole = told[row]
+            sent = {"prompt": whole, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+            try:
+                choice, _ = self._sent(client, "/completions", sent)
+            except Refused as error:
+                raise Refused(error.status, f"{error}; a server has to echo token ids here: {INSTEAD}") from None
+            return http_answers.likelihood(client, choice, start, len(whole))
+
+        return self._through(len(asked), run)
+
+    def _through(self, rows: int, run: Callable[[Client, int], Any]) -> list[Any]:
+        results: list[Any] = [None] * rows
+
+        def work(client: Client, row: int) -> Any:
+            try:
+                self._once(client, "adapter", lambda: self._load_adapter(client))
+                return run(client, row)
+            except Refused as error:
+                # These may be the fault of one row, such as one that is too long for the server.
+                raise RowError(row, str(error)) if error.status in (400, 413, 422) else error from None
+
+        def finished(row: int, result: Any) -> None:
+            results[row] = result
+            self.finished(row, result)
+            self.progress(1)
+
+        self.pool.run(rows, work, finished)
+        return results
+
+    def _once(self, client: Client, what: str, work: Callable[[], None]) -> None:
+        with client.lock:
+            if what not in client.prepared:
+                work()
+                client.prepared.add(what)
+
+    def _load_adapter(self, client: Client) -> None:
+        """Have the server load the adapter if it does not serve it. Its name says its content, so it is never stale."""
+        if self.adapter is None:
+            return
+        if self.model in self._served(client):
+            return
+        # vLLM answers this with a line of text, or not at all: what counts is what it serves then.
+        with suppress(UserError):
+            client.ask("/load_lora_adapter", {"lora_name": self.model, "lora_path": str(self.adapter.resolve())})
+        if self.model not in (served := self._served(client)):
+            raise client.wrong(
+                f"does not serve the adapter {self.model} (but {_names(served)}); start vLLM with --enable-lora and "
+                f"--lora-modules {self.model}={self.adapter}, or with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+            )
+
+    def _served(self, client: Client) -> list[str]:
+        data = client.ask("/models").get("data")
+        return [str(each.get("id")) for each in data if isinstance(each, dict)] if isinstance(data, list) else []
+
+    def _check_seed(self, client: Client, messages: Messages) -> None:
+        sampling = Sampling(temperature=1.5, top_p=1, max_new_tokens=24)
+        first, again, other = (self._completion(client, messages, sampling, seed).text for seed in PROBES)
+        if first == again == other:
+            raise client.wrong(
+                "gives the same text for every seed, even at temperature 1.5, so that all answers to a question would "
+                "be one; start it so that it samples (transformers serve: do_sample in the model's generation_config)"
+            )
+        if first != again:
+            _say(f"{client.address} gives another text for the same seed: answers are kept, but cannot be made again")
+
+    def _completion(self, client: Client, messages: Messages, sampling: Sampling, seed: int) -> Completion:
+        sent = {"messages": messages, "max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
+        sent |= {"top_p": sampling.top_p, "seed": seed} if sampling.temperature > 0 else {"top_p": 1}
+        choice, tokens = self._sent(client, "/chat/completions", sent)
+        text = http_answers.text(client, choice, tokens, sampling.max_new_tokens)
+        # Servers count the end-of-turn token, the engine in the process does not.
+        done = choice["finish_reason"] == "stop"
+        return Completion(self._plain(client, text).strip(), choice["finish_reason"], max(tokens - done, 0))
+
+    def _plain(self, client: Client, text: str) -> str:
+        safe = plain(text)
+        if safe != text and "control" not in client.prepared:
+            client.prepared.add("control")
+            _say(f"{client.address} writes control tokens into texts; they are broken up and stay as plain text")
+        return safe
+
+    def _sent(self, client: Client, path: str, sent: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        """The one choice and the number of its tokens, from an answer that is what was asked for."""
+        try:
+            data = client.ask(path, {"model": self.model, **sent, **self.pool.server.extra})
+        except Refused as error:
+            if error.status == 404:
+                raise self._missing(client, path, error) from None
+            raise
+        return http_answers.choice(client, data, self.model)
+
+    def _missing(self, client: Client, path: str, error: Refused) -> UserError:
+        try:
+            served = self._served(client)
+        except (UserError, Unreached):
+            return error
+        if self.model in served:
+            return client.wrong(f"has no {path}; {INSTEAD}")
+        return client.wrong(f"serves no model {self.model!r} but {_names(served)}; correct `model` in compute.servers")
+
+
+def load(
+    model_dir: Path, adapter: Path | None, content: Sequence[str], compute: Params, progress: Callable[[int], Any]
+) -> Engine:
+    """The engine of the server that `compute.servers` names for a model directory, with the row store before it.
+
+    `content`: the hashes of the directory and the adapter. An adapter is served under its folder's name and hash.
+    """
+    server = compute.servers.get(model_dir.name)
+    if server is None:
+        raise UserError(
+            f"compute.servers has no {model_dir.name!r} ({_names(compute.servers) or 'it is empty'}); say there who "
+            "serves it, or set compute.engine to transformers"
+        )
+    model = f"{adapter.name}-{content[1][:8]}" if adapter else server.model
+    # Neither where a server stands nor how it is asked changes an answer; how it was started may, and is not known.
+    identity = ["http", ARITHMETIC, server.model, list(content), server.extra]
+    name = f"{server.model} + {adapter.name}" if adapter else server.model
+
+    def tokenizer() -> Any:
+        from medqa.model import tokenizer
+
+        return tokenizer(model_dir)
+
+    def start() -> Engine:
+        return Http(Pool(model_dir.name, server), model, adapter, tokenizer, kept.finished, progress)
+
+    opened = store.Store(store.path()) if compute.store else None
+    kept = store.Stored(
+        start, opened, ("+".join(content), f"{name} over http"), identity, EVERYTHING, progress, compute.max_failed_rows
+    )
+    return kept
+
+
+def _names(names: Sequence[str]) -> str:
+    told = list(names)
+    return ", ".join(told[:6]) + (f" and {len(told) - 6} more" if len(told) > 6 else "")
+
+
+def _say(message: str) -> None:
+    print(f"http: {message}", file=sys.stderr, flush=True)
