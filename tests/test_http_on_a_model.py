@@ -16,7 +16,7 @@ import torch
 from fake_server import FakeServer
 from transformers.utils.import_utils import is_serve_available
 
-from medqa import engines, http_engine, model, pool, prompts, servers
+from medqa import engines, http_engine, local, model, pool, prompts, servers
 from medqa.engines import Sampling
 from medqa.params import UserError
 
@@ -51,7 +51,7 @@ def test_scores_and_likelihoods_are_those_of_the_engine_in_the_process(loaded) -
     def reads(ids: list[int]) -> list[float]:
         return [0.0, *after(ids)[:-1].gather(-1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()]
 
-    plain = engines.Transformers(net, tok, batch_size=2)
+    plain = local.Transformers(net, tok, batch_size=2)
     answers = ["fever and a long cough", "gout", "", "a rash"]
     with FakeServer(tops=tops, reads=reads) as server:
         served = http(server.address, "served", tok)
@@ -106,7 +106,7 @@ def serving(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_transformers_serve_writes_what_the_engine_in_the_process_writes(serving, loaded) -> None:
     address, folder = serving
     served, greedy = http(address, str(folder), loaded[1]), Sampling(temperature=0, top_p=1, max_new_tokens=12)
-    expected = engines.Transformers(*loaded, batch_size=1).generate(ASKED, greedy, [0] * len(ASKED))
+    expected = local.Transformers(*loaded, batch_size=1).generate(ASKED, greedy, [0] * len(ASKED))
     assert served.generate(ASKED, greedy, [0] * len(ASKED)) == expected
 
 
