@@ -10,6 +10,7 @@ from conftest import CORPUS
 
 from medqa import embedded, judge, prompts, scratch
 from medqa.judge import Case, Criteria, Params
+from medqa.text import words
 from medqa.local import Transformers
 
 EVEN = Criteria(accuracy=1.0, completeness=1.0, key_points=1.0)
@@ -117,7 +118,9 @@ def test_ten_thousand_hostile_candidates(engine) -> None:
         else:
             assert all(math.isfinite(value) and 0 <= value <= 1 for value in (*values, given.mass))
         shown = [judge.shorten(text, 600) for text in case]
-        assert given.hidden == sum(len(text) - 596 for text in case if len(text) > 600)
+        # The judge is not asked about an answer without a word, and so nothing is hidden from it.
+        hidden = sum(len(text) - 596 for text in case if len(text) > 600) if words(case[2]) else 0
+        assert given.hidden == hidden
         (asked, *_) = prompts.judge("judge-short", *shown).values()
         ids = engine.tok(engine.tok.apply_chat_template(asked, tokenize=False)).input_ids
         assert sum(token in control for token in ids) == usual
