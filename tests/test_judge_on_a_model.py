@@ -10,8 +10,8 @@ from conftest import CORPUS
 
 from medqa import embedded, judge, prompts, scratch
 from medqa.judge import Case, Criteria, Params
-from medqa.text import words
 from medqa.local import Transformers
+from medqa.text import words
 
 EVEN = Criteria(accuracy=1.0, completeness=1.0, key_points=1.0)
 TEXTS = embedded.textbook(embedded.topics(CORPUS))
