@@ -18,10 +18,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from medqa import hashes, locks
+from medqa import hashes, launch, locks
 from medqa.params import Section, scratch_root
 
-CODE = ("checkpoints.py", "dpo.py", "hub.py", "model.py", "prompts", "sft.py", "training.py")
+CODE = ("checkpoints.py", "dpo.py", "hub.py", "launch.py", "model.py", "packing.py", "prompts", "sft.py", "training.py")
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "gptqmodel")
 SUMS = "sums.json"
 
@@ -39,7 +39,7 @@ def fingerprint(params: Section, dtype: str, seed: int, rows: Sequence[Any], inp
     told = [
         type(params).__module__,
         params.model_dump(),
-        [dtype, seed, model.device()],
+        [dtype, seed, model.device(), launch.world()],
         [version(name) for name in LIBRARIES],
         [hashes.of(here / name) for name in CODE],
         [hashes.of(path) for path in inputs],
@@ -54,17 +54,20 @@ def folder(name: str) -> Iterator[tuple[Path, Path]]:
 
     If another run, in another folder, trains the very same now, this one keeps its checkpoints to itself.
     """
+    if launch.rank():
+        yield launch.shared(None)
+        return
     kept, lock = root() / name, root() / f"{name}.lock"
     if (holder := locks.take(lock)) is not None:
         print(f"checkpoints: process {holder} trains the same; this run keeps none", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(dir=root(), prefix="alone-") as alone:
-            yield Path(alone), Path(alone)
+            yield launch.shared((Path(alone), Path(alone)))
         return
     work = kept / "work"
     try:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        yield kept, work
+        yield launch.shared((kept, work))
         shutil.rmtree(kept)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -107,12 +110,14 @@ def saver(kept: Path, minutes: float) -> Any:
             self.since = time.monotonic()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            due = time.monotonic() - self.since >= 60 * minutes
+            due = launch.shared(time.monotonic() - self.since >= 60 * minutes)
             # After the last step the adapter itself is saved.
             control.should_save = due and state.global_step < state.max_steps
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            keep(Path(args.output_dir, f"checkpoint-{state.global_step}"), kept, state.global_step)
+            launch.together()  # each process has written its random state
+            if launch.rank() == 0:
+                keep(Path(args.output_dir, f"checkpoint-{state.global_step}"), kept, state.global_step)
             self.since = time.monotonic()
 
     return Saver()

@@ -1,14 +1,20 @@
 """Direct preference optimisation (Rafailov et al. 2023): the SFT adapter trains on against its frozen copy."""
 
+import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from medqa import checkpoints, model, prompts, training
-from medqa.params import Float
+from medqa import checkpoints, hashes, launch, model, packing, prompts, training
+from medqa.params import Float, Int, Section
 from medqa.records import Pair
+from medqa.store import Store
+
+CHUNK = 64  # pairs whose reference is computed and then kept; always the same ones together, for the same last bits
 
 COLUMNS = {
     "loss": "loss",
@@ -45,6 +51,14 @@ class Params(training.Schedule):
     sft_weight: Float = Field(ge=0)
 
 
+class Reference(Section):
+    """The parameters that the reference's log-probabilities depend on."""
+
+    max_length: Int
+    micro_batch_size: Int
+    dequantised: bool
+
+
 def train(
     base: Path,
     adapter: Path,
@@ -55,11 +69,13 @@ def train(
     out: Path,
     curve: Path,
     minutes: float = 10,
+    store: Store | None = None,
 ) -> None:
     """Train the SFT adapter on with preference pairs, save it to `out` and its step curve to `curve`.
 
     The first step is taken from the reference itself: with the loss type sigmoid, loss ln 2 (beside the SFT term) and
-    margin 0. Raises UserError if the loss or the gradient stops being finite; nothing is saved then.
+    margin 0. Raises UserError if the loss or the gradient stops being finite; nothing is saved then. In `store` the
+    reference's log-probabilities are kept for runs with another beta, learning rate or number of epochs.
     """
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
@@ -78,17 +94,62 @@ def train(
     name = checkpoints.fingerprint(params, dtype, seed, pairs, [base, adapter])
     with checkpoints.folder(name) as (kept, folder):
         trainer = DPOTrainer(
-            model=model.load(base, dtype, adapter, trainable=True),
             args=DPOConfig(
                 **training.arguments(params, len(rows), seed, folder), beta=params.beta, **loss_terms(params)
             ),
+            model=model.load(base, dtype, adapter, trainable=True, dequantised=params.dequantised),
             train_dataset=Dataset.from_list(rows),
             processing_class=tok,
             callbacks=[steps],
         )
+        packing.pack(trainer.model.get_base_model())
+        refer(trainer, pairs, [base, adapter], params, dtype, store)
         training.run(trainer, steps, kept, minutes)
         training.save_adapter(trainer.model, base, out)
         training.write_curve(curve, steps.rows, COLUMNS)
+
+
+def refer(
+    trainer: Any, pairs: Sequence[Pair], folders: Sequence[Path], params: Params, dtype: str, store: Store | None
+) -> None:
+    """Give each pair the log-probabilities, in nats, of both its answers under the reference in `folders`.
+
+    TRL would compute them again in every epoch. Chunks that the store knows are read; processes share the others.
+    """
+    reads = Reference(**{name: getattr(params, name) for name in Reference.model_fields})
+    identity = checkpoints.fingerprint(reads, dtype, 0, [], folders)
+    kept = "+".join(map(hashes.of, folders)), " + ".join(folder.name for folder in folders)
+    chunks = [range(start, min(start + CHUNK, len(pairs))) for start in range(0, len(pairs), CHUNK)]
+    keys = [_key(identity, [pairs[place] for place in chunk]) for chunk in chunks]
+    # One process looks: each could see another state of the store.
+    known = launch.shared(store.get(*kept, keys) if store and launch.rank() == 0 else {})
+    missing = [(key, chunk) for key, chunk in zip(keys, chunks, strict=True) if key not in known]
+    trainer.model.eval()
+    for key, chunk in missing[launch.rank() :: launch.world()]:
+        told = _reference(trainer, chunk, params.micro_batch_size)
+        known[key] = told
+        if store:
+            store.put(kept[0], {key: told})
+    known |= dict(launch.gathered([(key, known[key]) for key, _ in missing if key in known]))
+    for side, name in enumerate(("ref_chosen_logps", "ref_rejected_logps")):
+        column = [nats for key in keys for nats in known[key][side]]
+        trainer.train_dataset = trainer.train_dataset.add_column(name, column)
+    trainer.precompute_ref_logps = True  # what TRL calls having these two columns
+
+
+def _key(identity: str, pairs: Sequence[Pair]) -> bytes:
+    told = json.dumps([identity, [astuple(pair) for pair in pairs]])
+    return hashlib.sha256(told.encode()).digest()
+
+
+def _reference(trainer: Any, chunk: range, at_once: int) -> tuple[list[float], list[float]]:
+    sides: tuple[list[float], list[float]] = [], []
+    for start in range(chunk.start, chunk.stop, at_once):
+        rows = [trainer.train_dataset[place] for place in range(start, min(start + at_once, chunk.stop))]
+        batch = trainer._prepare_inputs(trainer.data_collator(rows))
+        for side, nats in zip(sides, trainer.compute_ref_log_probs(trainer.model, batch), strict=True):
+            side += nats.tolist()
+    return sides
 
 
 def summary(pairs: int, curve: Path) -> dict[str, Any]:

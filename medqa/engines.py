@@ -28,6 +28,7 @@ class Params(Section):
     servers: dict[str, Server]  # for the engine http: who serves which of `models`
     max_failed_rows: Int = Field(ge=0)  # that one model may leave undone before a stage ends
     store: bool  # keep every answer and score, and never ask a model for one twice
+    processes: Int = Field(ge=1)  # that share the rows of a model, and train together
     checkpoint_minutes: Float = Field(ge=0)  # of training; 0 is after every step
 
 

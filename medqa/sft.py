@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from medqa import checkpoints, model, prompts, training
+from medqa import checkpoints, model, packing, prompts, training
 from medqa.params import Float, Int, Section
 from medqa.records import Example
 
@@ -52,8 +52,8 @@ def train(
     name = checkpoints.fingerprint(params, dtype, seed, examples, [base])
     with checkpoints.folder(name) as (kept, folder):
         trainer = SFTTrainer(
-            model=model.load(base, dtype),
             args=SFTConfig(**training.arguments(params, len(rows), seed, folder)),
+            model=model.load(base, dtype, dequantised=params.dequantised),
             train_dataset=Dataset.from_list(rows),
             processing_class=tok,
             callbacks=[steps],
@@ -65,6 +65,7 @@ def train(
                 task_type="CAUSAL_LM",
             ),
         )
+        packing.pack(trainer.model.get_base_model())
         training.run(trainer, steps, kept, minutes)
         training.save_adapter(trainer.model, base, out)
         training.write_curve(curve, steps.rows, {"loss": "loss", "learning_rate": "learning_rate"})

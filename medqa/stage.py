@@ -13,13 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medqa import locks
+from medqa import launch, locks, params
 from medqa.model import quiet
 from medqa.params import UserError, scratch_root
 
 
-def run(main: Callable[..., str]) -> None:
-    """Call `main` with its keyword parameters (paths or text) taken from options, and print the line it returns."""
+def run(main: Callable[..., str], launched: bool = False) -> None:
+    """Call `main` with its keyword parameters (paths or text) taken from options, and print the line it returns.
+
+    If `launched`, it runs in `compute.processes` processes at once, of which the main one returns.
+    """
     parser = argparse.ArgumentParser(description=inspect.getdoc(main))
     for name, parameter in inspect.signature(main).parameters.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=parameter.annotation, required=True)
@@ -32,7 +35,10 @@ def run(main: Callable[..., str]) -> None:
     same = hashlib.sha256("\n".join([os.getcwd(), stage, *sys.argv[1:]]).encode()).hexdigest()[:32]
     lock = scratch_root() / "locks" / f"{same}.lock"
     try:
-        locks.wait(lock, stage)
+        if launched:
+            launch.again(params.read()["compute"].processes)
+        if launch.rank() == 0:
+            locks.wait(lock, stage)
         told = main(**options)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # of kilobytes
         print(f"{stage}: {told} ({time.monotonic() - started:.0f} s, peak memory {peak:.1f} GB)", flush=True)

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from medqa import checkpoints, records
+from medqa import checkpoints, launch, records
 from medqa.params import Float, Int, Section, UserError
 
 JUMP = 100.0  # times the mean loss of the last steps: more is no bad batch, it is the end
@@ -31,6 +32,7 @@ class Schedule(Section):
     max_length: Int = Field(ge=16)
     warmup_share: Float = Field(ge=0, lt=1)
     activation_checkpointing: bool
+    dequantised: bool
 
     @model_validator(mode="after")
     def _whole_steps(self) -> "Schedule":
@@ -42,7 +44,16 @@ class Schedule(Section):
 
 
 def arguments(params: Schedule, rows: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Trainer arguments for `rows` training rows; batch_size counts rows per optimiser step."""
+    """Trainer arguments for `rows` training rows; batch_size counts rows per optimiser step, over all processes.
+
+    Raises UserError for a batch that the processes cannot share.
+    """
+    at_once = params.micro_batch_size * launch.world()
+    if params.batch_size % at_once:
+        raise UserError(
+            f"batch_size = {params.batch_size} must be a multiple of micro_batch_size = {params.micro_batch_size} "
+            f"times compute.processes = {launch.world()}; lower micro_batch_size"
+        )
     steps = math.ceil(rows / params.batch_size) * params.epochs
     return {
         "output_dir": str(folder),
@@ -51,7 +62,7 @@ def arguments(params: Schedule, rows: int, seed: int, folder: Path) -> dict[str,
         "lr_scheduler_type": "cosine",
         "warmup_steps": round(params.warmup_share * steps),
         "per_device_train_batch_size": params.micro_batch_size,
-        "gradient_accumulation_steps": params.batch_size // params.micro_batch_size,
+        "gradient_accumulation_steps": params.batch_size // at_once,
         "max_length": params.max_length,
         "gradient_checkpointing": params.activation_checkpointing,
         "bf16": False,  # the dtype is the model's own
@@ -80,7 +91,14 @@ def curve(label: str) -> Any:
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             # A run that goes on from a checkpoint finds there what was logged before it.
             self.rows = [row for row in state.log_history if "loss" in row]
-            self.bar = tqdm(total=state.max_steps, desc=label, unit="step", mininterval=1, initial=state.global_step)
+            self.bar = tqdm(
+                total=state.max_steps,
+                desc=label,
+                unit="step",
+                mininterval=1,
+                initial=state.global_step,
+                disable=launch.rank() > 0,
+            )
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.bar.close()
@@ -143,19 +161,24 @@ def name_rows(trainer: Any, steps: Any) -> None:
 
 
 def run(trainer: Any, steps: Any, kept: Path, minutes: float) -> None:
-    """Train, from the last checkpoint in `kept` if there is one, and keep one there each time `minutes` have passed."""
+    """Train, from the last checkpoint in `kept` if there is one, and keep one there each time `minutes` have passed.
+
+    Of several processes only the main one returns: what follows, one alone may write.
+    """
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints.saver(kept, minutes))
     name_rows(trainer, steps)
-    found = checkpoints.last(kept)
+    found = launch.shared(checkpoints.last(kept) if launch.rank() == 0 else None)
     try:
         trainer.train(resume_from_checkpoint=str(found) if found else None)
     except KeyboardInterrupt:
         found = checkpoints.last(kept)
         told = f"the checkpoint of step {int(found.name[5:])}" if found else "no checkpoint"
         raise KeyboardInterrupt(f"{told} is kept; dvc repro goes on from there") from None
+    if launch.rank():
+        sys.exit()
 
 
 def write_curve(path: Path, rows: list[dict[str, float]], columns: dict[str, str]) -> None:

@@ -3,15 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from medqa import dpo, params, records, stage
+from medqa import dpo, params, records, stage, store
 
 
 def main(base: Path, adapter: Path, pairs: Path, out: Path, curve: Path, metrics: Path) -> str:
     """Train the DPO adapter."""
     given = params.read()
     rows = records.read_some(pairs, records.Pair)
-    minutes = given["compute"].checkpoint_minutes
-    dpo.train(base, adapter, rows, given["dpo"], given["dtype"], given["seed"], out, curve, minutes)
+    compute = given["compute"]
+    kept = store.Store(store.path()) if compute.store else None
+    dpo.train(
+        base, adapter, rows, given["dpo"], given["dtype"], given["seed"], out, curve, compute.checkpoint_minutes, kept
+    )
     result = measured(given, pairs, curve)
     records.write_metrics(metrics, result)
     return (
@@ -26,4 +29,4 @@ def measured(given: dict[str, Any], pairs: Path, curve: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, launched=True)

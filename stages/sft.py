@@ -23,4 +23,4 @@ def measured(given: dict[str, Any], examples: Path, curve: Path) -> dict[str, An
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, launched=True)

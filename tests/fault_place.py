@@ -101,6 +101,7 @@ def models(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_length=64,
         warmup_share=0,
         activation_checkpointing=False,
+        dequantised=True,
         lora=sft.Lora(r=4, alpha=8, dropout=0),
     )
     sft.train(tiny_base, examples, params, "float32", 0, folder / "sft", folder / "sft.tsv")

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 from safetensors.torch import load_file
 
-from medqa import checkpoints, dpo, model, prompts, sft, training
+from medqa import checkpoints, dpo, model, prompts, sft, store, training
 from medqa.params import UserError
 from medqa.records import Example, Pair
 
@@ -20,6 +20,7 @@ SCHEDULE = {
     "max_length": 64,
     "warmup_share": 0.0,
     "activation_checkpointing": False,
+    "dequantised": True,
 }
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0}
 EXAMPLES = [
@@ -41,6 +42,98 @@ def preferred(tiny_base, tuned, tmp_path_factory):
     params = dpo.Params(**SCHEDULE, beta=0.1, loss_type="sigmoid", sft_weight=0.0)
     dpo.train(tiny_base, tuned[0] / "sft", PAIRS, params, "float32", 0, out / "dpo", out / "dpo.tsv")
     return out, dpo.summary(len(PAIRS), out / "dpo.tsv")
+
+
+LONG = [
+    Example(
+        f"e{n:02}", "open", f"What causes disease {n}?" + " And why?" * (n % 5), "It is caused by age. " * (1 + n % 4)
+    )
+    for n in range(24)
+]
+
+
+def plain_losses(trainer: Any) -> list[float]:
+    trainer.train()
+    return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
+def told_losses(curve: Path) -> list[float]:
+    return training.read_curve(curve)["loss"]
+
+
+@pytest.mark.parametrize("dequantised", [True, False])
+def test_sft_has_the_losses_of_trl_as_it_comes(tiny_base, tmp_path, dequantised) -> None:
+    """Every step's, on rows of many lengths: packing and dequantising change nothing."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    params = sft.Params(**SCHEDULE | {"batch_size": 8, "micro_batch_size": 4, "dequantised": dequantised}, lora=LORA)
+    sft.train(tiny_base, LONG, params, "float32", 0, tmp_path / "sft", tmp_path / "c")
+    trainer = SFTTrainer(
+        model=model.load(tiny_base, "float32"),
+        args=SFTConfig(**training.arguments(params, len(LONG), 0, tmp_path / "plain")),
+        train_dataset=Dataset.from_list(
+            [{"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in LONG]
+        ),
+        processing_class=model.tokenizer(tiny_base),
+        peft_config=LoraConfig(
+            r=4, lora_alpha=8, lora_dropout=0.0, target_modules=training.TARGETS, task_type="CAUSAL_LM"
+        ),
+    )
+    assert told_losses(tmp_path / "c") == pytest.approx(plain_losses(trainer), abs=1e-4)
+
+
+@pytest.mark.parametrize("sft_weight", [0.0, 0.2])
+def test_dpo_has_the_losses_of_trl_as_it_comes(tiny_base, tuned, tmp_path, sft_weight) -> None:
+    """Over two epochs: a reference that was computed once is the reference."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    pairs = [Pair(row.id, row.question, row.answer, "nothing " * (1 + n % 3), 0.9, 0.1) for n, row in enumerate(LONG)]
+    params = dpo.Params(**SCHEDULE | {"epochs": 2}, beta=0.1, loss_type="sigmoid", sft_weight=sft_weight)
+    dpo.train(tiny_base, tuned[0] / "sft", pairs, params, "float32", 0, tmp_path / "dpo", tmp_path / "c")
+    given = training.arguments(params, len(pairs), 0, tmp_path / "plain")
+    trainer = DPOTrainer(
+        model=model.load(tiny_base, "float32", tuned[0] / "sft", trainable=True),
+        args=DPOConfig(**given, beta=params.beta, **dpo.loss_terms(params)),
+        train_dataset=Dataset.from_list(
+            [
+                {"prompt": prompts.ask(pair.question)}
+                | {side: prompts.reply(getattr(pair, side)) for side in ("chosen", "rejected")}
+                for pair in pairs
+            ]
+        ),
+        processing_class=model.tokenizer(tiny_base),
+    )
+    assert told_losses(tmp_path / "c") == pytest.approx(plain_losses(trainer), abs=1e-4)
+
+
+def test_the_reference_is_kept_for_another_beta_and_learning_rate(tiny_base, tuned, tmp_path, monkeypatch) -> None:
+    from trl import DPOTrainer
+
+    asked = []
+    original = DPOTrainer.compute_ref_log_probs
+    monkeypatch.setattr(
+        DPOTrainer, "compute_ref_log_probs", lambda self, *given: asked.append(1) or original(self, *given)
+    )
+    monkeypatch.setattr(dpo, "CHUNK", 4)
+
+    def run(name: str, pairs: list[Pair], kept: bool = True, **changes: Any) -> tuple[int, bytes]:
+        asked.clear()
+        params = dpo.Params(**{**SCHEDULE, "beta": 0.1, "loss_type": "sigmoid", "sft_weight": 0.1, **changes})
+        rows = store.Store(tmp_path / "rows.sqlite") if kept else None
+        out = tmp_path / name
+        dpo.train(tiny_base, tuned[0] / "sft", pairs, params, "float32", 0, out, tmp_path / "c", 10, rows)
+        return len(asked), (out / "adapter_model.safetensors").read_bytes()
+
+    batches = len(PAIRS) // SCHEDULE["micro_batch_size"]
+    first, cold = run("first", PAIRS)
+    assert first == batches
+    assert run("again", PAIRS) == (0, cold) and run("off", PAIRS, kept=False) == (batches, cold)
+    assert run("beta", PAIRS, beta=0.2)[0] == run("rate", PAIRS, learning_rate=0.001)[0] == 0
+    assert run("more", [*PAIRS, *(Pair(f"q{n}", "Why?", "age", "no", 1.0, 0.0) for n in range(4))])[0] == batches / 3
+    assert run("shorter", PAIRS, max_length=32)[0] == batches
 
 
 def test_sft_learns_and_writes_its_curve(tuned) -> None:

@@ -1,0 +1,68 @@
+"""Packed batches: rows in lines without padding, and the same numbers as with it."""
+
+import random
+
+import pytest
+import torch
+from conftest import CORPUS
+from trl.trainer.utils import add_fused_lm_head
+
+from medqa import embedded, packing, scratch
+
+IGNORED = -100
+
+
+@pytest.fixture(scope="module")
+def net():
+    tok = scratch.tokenizer(embedded.textbook(embedded.topics(CORPUS)), 400)
+    return scratch.model(tok, 32, 2, 16, seed=0).eval()
+
+
+def batch(lengths: list[int], seed: int) -> dict[str, torch.Tensor]:
+    """Rows of so many tokens, padded on the right; the first third of each is a prompt, of which nothing is learnt."""
+    rng, wide = random.Random(seed), max(lengths) + 1
+    ids = torch.tensor(
+        [[rng.randrange(4, 300) if place < length else 0 for place in range(wide)] for length in lengths]
+    )
+    mask = torch.tensor([[int(place < length) for place in range(wide)] for length in lengths])
+    asked = torch.tensor([[place < length / 3 for place in range(wide)] for length in lengths])
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "labels": ids.masked_fill(~mask.bool() | asked, IGNORED),
+        "use_cache": False,
+    }
+
+
+@pytest.mark.parametrize("lengths", [[7], [5, 5, 5], [30, 1, 9, 12, 2, 29, 3, 14], list(range(1, 40))])
+def test_numbers_and_gradients_are_those_of_the_padded_batch(net, lengths) -> None:
+    told, gradients = [], []
+    for packed in (False, True):
+        net.forward = type(net).forward.__get__(net)
+        add_fused_lm_head(net, outputs=("log_probs", "entropy", "is_top1"))
+        if packed:
+            packing.pack(net)
+        out = net(**batch(lengths, seed=len(lengths)), fused_lm_head=True)
+        net.zero_grad()
+        out.log_probs.sum().backward()
+        told.append(out)
+        gradients.append([weight.grad.clone() for weight in net.parameters() if weight.grad is not None])
+    plain, packed = told
+    assert packed.log_probs.shape == plain.log_probs.shape
+    assert torch.equal(packed.label_mask, plain.label_mask) and torch.equal(packed.is_top1, plain.is_top1)
+    torch.testing.assert_close(packed.log_probs, plain.log_probs, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(packed.entropy, plain.entropy, atol=1e-5, rtol=1e-5)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_every_token_is_in_one_line_and_rows_stay_whole() -> None:
+    rng = random.Random(1)
+    lengths = [rng.randrange(1, 50) for _ in range(40)]
+    places, positions = packing.lines(lengths, 60, "cpu")
+    assert sorted(places[places >= 0].tolist()) == [
+        row * 60 + place for row, length in enumerate(lengths) for place in range(length)
+    ]
+    assert places.shape[1] == max(lengths) and len(places) < 0.7 * len(lengths)
+    for line, told in zip(places.tolist(), positions.tolist(), strict=True):
+        assert all(place % 60 == position for place, position in zip(line, told, strict=True) if place >= 0)
