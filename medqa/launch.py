@@ -1,5 +1,6 @@
 """Several processes that train as one: `accelerate launch` starts them, the main one (rank 0) writes what comes out."""
 
+import logging
 import os
 import sys
 from typing import Any
@@ -15,16 +16,28 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def again(processes: int) -> None:
-    """Become `accelerate launch` of this very command in so many processes, unless one is enough or this is theirs."""
+def again(processes: int) -> bool:
+    """Run this very command in so many processes to their end, unless one is enough or this is one of them.
+
+    Returns whether it did. Where one of them fails, this process leaves with its exit code; it has said why.
+    """
     if processes == 1 or "RANK" in os.environ:
-        return
-    module = sys.modules["__main__"].__spec__.name
-    # On machines without a GPU it starts processes only under this name; they find gloo by themselves.
+        return False
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # Without a GPU, too, it starts several processes only under this name; they find gloo by themselves.
     options = ["--multi_gpu", "--num_machines=1", f"--num_processes={processes}", "--mixed_precision=no"]
-    options += ["--dynamo_backend=no", "--main_process_port=0", "--module", module]
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "accelerate.commands.launch", *options, *sys.argv[1:]])
+    options += ["--dynamo_backend=no", "--main_process_port=0", "--module", sys.modules["__main__"].__spec__.name]
+    logging.disable(logging.CRITICAL)
+    try:
+        launch_command(launch_command_parser().parse_args([*options, *sys.argv[1:]]))
+    except ChildFailedError as error:
+        sys.exit(error.get_first_failure()[1].exitcode)
+    except SignalException as error:
+        sys.exit(128 + error.sigval)
+    return True
 
 
 def shared(value: Any) -> Any:

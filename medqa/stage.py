@@ -35,8 +35,8 @@ def run(main: Callable[..., str], launched: bool = False) -> None:
     same = hashlib.sha256("\n".join([os.getcwd(), stage, *sys.argv[1:]]).encode()).hexdigest()[:32]
     lock = scratch_root() / "locks" / f"{same}.lock"
     try:
-        if launched:
-            launch.again(params.read()["compute"].processes)
+        if launched and launch.again(params.read()["compute"].processes):
+            return
         if launch.rank() == 0:
             locks.wait(lock, stage)
         told = main(**options)
@@ -58,6 +58,8 @@ def run(main: Callable[..., str], launched: bool = False) -> None:
 def fail(stage: str, message: str, code: int) -> None:
     """Print the message and leave without waiting for what other threads still do."""
     sys.stdout.flush()
+    if launch.rank():
+        time.sleep(1)  # what is wrong in all processes the main one says, and the launcher ends the others
     print(f"{stage}: {message}", file=sys.stderr, flush=True)
     os._exit(code)
 

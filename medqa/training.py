@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from medqa import checkpoints, launch, records
+from medqa import checkpoints, launch, model, records
 from medqa.params import Float, Int, Section, UserError
 
 JUMP = 100.0  # times the mean loss of the last steps: more is no bad batch, it is the end
@@ -66,6 +66,8 @@ def arguments(params: Schedule, rows: int, seed: int, folder: Path) -> dict[str,
         "max_length": params.max_length,
         "gradient_checkpointing": params.activation_checkpointing,
         "bf16": False,  # the dtype is the model's own
+        "ddp_find_unused_parameters": False,  # all of the adapter is used in every step
+        "use_cpu": model.device() == "cpu",  # else several processes on a CPU would each train alone
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # its default hides a broken loss as 0.0 and trains on
         "save_strategy": "no",

@@ -1,0 +1,94 @@
+"""Training in two processes (gloo): the losses of one, checkpoints that go on, and one line where it fails."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from fault_place import ROOT
+
+from medqa import records, training
+
+EXAMPLES = [
+    records.Example(f"e{n:02}", "open", f"What causes gout {n}?", "It is age. " * (1 + n % 3)) for n in range(32)
+]
+PAIRS = [records.Pair(row.id, row.question, row.answer, "nothing", 0.9, 0.1) for row in EXAMPLES]
+INPUTS = {
+    "sft": "--base base --examples examples.jsonl --out sft2 --curve sft.tsv --metrics sft.json",
+    "dpo": "--base base --adapter sft --pairs pairs.jsonl --out dpo2 --curve dpo.tsv --metrics dpo.json",
+}
+
+
+def start(models: Path, folder: Path, stage: str, processes: int, **changes: int) -> psutil.Popen:
+    """A training stage in a folder of its own, in so many processes, eight rows a step."""
+    folder.mkdir(exist_ok=True)
+    for name in ("base", "sft"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(models / name)
+    records.write(folder / "examples.jsonl", EXAMPLES)
+    records.write(folder / "pairs.jsonl", PAIRS)
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["corpus"] = str(ROOT / raw["corpus"])
+    for name in INPUTS:
+        raw[name] |= {"batch_size": 8, "micro_batch_size": 4, "epochs": 2, "learning_rate": 0.001} | changes
+    raw["compute"] |= {"processes": processes, "checkpoint_minutes": 0}
+    (folder / "params.yaml").write_text(yaml.safe_dump(raw))
+    env = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+    env |= {"MEDQA_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", f"stages.{stage}", *INPUTS[stage].split()]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return psutil.Popen(command, cwd=folder, env=env, start_new_session=True, **pipes)
+
+
+def run(models: Path, folder: Path, stage: str, processes: int) -> tuple[list[float], bytes]:
+    process = start(models, folder, stage, processes)
+    told, _ = process.communicate()
+    assert process.returncode == 0, told
+    weights = (folder / f"{stage}2" / "adapter_model.safetensors").read_bytes()
+    return training.read_curve(folder / f"{stage}.tsv")["loss"], weights
+
+
+def started_to_keep(models: Path, folder: Path, stage: str) -> psutil.Popen:
+    """A run in two processes that has just written a checkpoint."""
+    process = start(models, folder, stage, 2)
+    while process.poll() is None and not list((folder / "cache" / "checkpoints").glob("*/step-*")):
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize("stage", INPUTS)
+def test_two_processes_end_with_the_losses_of_one_and_go_on_where_they_were(models, tmp_path, stage) -> None:
+    alone, _ = run(models, tmp_path / "one", stage, 1)
+    shared, weights = run(models, tmp_path / "two", stage, 2)
+    assert shared == pytest.approx(alone, abs=1e-3) and len(shared) == 8
+
+    killed = started_to_keep(models, tmp_path / "killed", stage)
+    for process in [killed, *killed.children(recursive=True)]:
+        process.kill()
+    killed.communicate()
+    assert not (tmp_path / "killed" / f"{stage}2").exists()
+    assert run(models, tmp_path / "killed", stage, 2) == (shared, weights)
+
+
+def test_ctrl_c_says_what_is_kept(models, tmp_path) -> None:
+    process = started_to_keep(models, tmp_path / "stopped", "sft")
+    process.send_signal(signal.SIGINT)
+    asked = time.monotonic()
+    told, _ = process.communicate()
+    assert process.returncode == 130 and time.monotonic() - asked < 5, told
+    assert "is kept; dvc repro goes on from there" in told and "Traceback" not in told
+
+
+def test_a_mistake_is_one_line(models, tmp_path) -> None:
+    process = start(models, tmp_path / "wrong", "sft", 2, micro_batch_size=8)
+    told, _ = process.communicate()
+    assert process.returncode == 1
+    assert told.strip().splitlines() == [
+        "sft: batch_size = 8 must be a multiple of micro_batch_size = 8 times compute.processes = 2; "
+        "lower micro_batch_size"
+    ]
