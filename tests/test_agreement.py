@@ -1,11 +1,16 @@
 """medqa.agreement: wins of what people preferred, baselines and attacks, counted by hand."""
 
-import pytest
-from fake_engine import FakeEngine
+import json
+from pathlib import Path
 
-from medqa import agreement, attacks
+import pytest
+import yaml
+from fake_engine import FakeEngine, certain
+
+from medqa import agreement, attacks, engines, records
 from medqa.agreement import Params
 from medqa.records import Labelled, Score
+from stages import agreement as stage
 
 PARAMS = Params(bootstrap_samples=200, attacked_pairs=3)
 
@@ -164,3 +169,32 @@ def test_an_unscored_attack_does_not_succeed() -> None:
     agreed = agreement.agree(lucky, FakeEngine(), ATTACKED, "judge (x)")
     result = agreement.summary(agreed, rows, PARAMS, seed=0)["attacks"]
     assert result["unscored"] == result["tried"] and result["attack_rate"] == 0 and "padding_gain" not in result
+
+
+@pytest.mark.parametrize(("preferred", "loud"), [("Fever", False), ("Why", True)], ids=["judges", "tells nothing"])
+def test_a_judge_that_does_not_beat_longer_wins_is_told_loudly(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    preferred: str,
+    loud: bool,
+) -> None:
+    rows = [Labelled(f"r{n}", "easy", "Why?", "So.", "Fever " * (1 + n % 2 * 2), "A rash.") for n in range(20)]
+    records.write(tmp_path / "labelled.jsonl", rows)
+    grader = FakeEngine(judges=lambda asked: certain("5" if preferred in asked else "1"))
+    monkeypatch.setattr(engines, "load", lambda *_: grader)
+    monkeypatch.setattr(stage.hub, "described", lambda model: "judge (x)")
+    places = [
+        tmp_path / name for name in ("judge", "base", "labelled.jsonl", "agreed.jsonl", "attacked.jsonl", "m.json")
+    ]
+    stage.main(*places)
+    assert ("!!! THIS JUDGE IS NOT CLEARLY BETTER THAN CHOOSING THE LONGER" in capsys.readouterr().err) == loud
+
+
+def test_the_embedded_judge_withstands_the_attacks() -> None:
+    """What the last run of the pipeline wrote; `medqa recompute` holds that against its rows."""
+    root = Path(__file__).parents[1]
+    if yaml.safe_load((root / "params.yaml").read_text())["models"]["judge"].get("text") != "embedded":
+        pytest.skip("another judge was measured")
+    told = json.loads((root / "metrics" / "agreement.json").read_text())["attacks"]
+    assert told["tried"] >= 80 * len(attacks.tried()) and told["attack_rate_high"] < 0.05

@@ -157,6 +157,13 @@ def test_a_long_answer_is_shown_when_it_is_asked_for(view: Browser) -> None:
     assert view.run(longest) == len(LONG)
 
 
+def test_long_texts_in_tables_need_no_scrolling(view: Browser) -> None:
+    view.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+    for label in ("attacks", "models", "agreement by label type"):
+        place = f"document.querySelector('.scroll[aria-label=\"{label}\"]')"
+        assert view.run(f"{place}.scrollWidth <= {place}.clientWidth"), label
+
+
 def test_everything_has_a_name_and_can_be_read(view: Browser) -> None:
     assert view.run("[...document.querySelectorAll('input, select')].every(e => e.labels.length === 1)")
     assert view.run("[...document.querySelectorAll('svg[role=img]')].every(e => e.getAttribute('aria-label'))")
