@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -24,6 +25,7 @@ class Params(Section):
 
     generate_batch_size: Int = Field(ge=1)
     judge_batch_size: Int = Field(ge=1)
+    processes: Int = Field(ge=1)  # that share the rows, each with the model; for the engine transformers
     engine: Literal["transformers", "http"]
     servers: dict[str, Server]  # for the engine http: who serves which of `models`
     max_failed_rows: Int = Field(ge=0)  # that one model may leave undone before a stage ends
@@ -43,6 +45,7 @@ ARITHMETIC = 2  # raise it with every change below that can change a result: row
 CHUNK = (
     8  # batches that are asked for at once and then kept: rows take each other's places, and few stay alone at the end
 )
+EVERYTHING = 1 << 40  # rows a chunk, of an engine that tells of rows before the chunk is done
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,7 @@ def load(
     """
     from importlib.metadata import version
 
-    from medqa import hashes, local, model
-    from medqa import store as kept
+    from medqa import hashes, model, store
 
     folders = [model_dir, *([adapter] if adapter else [])]
     missing = [str(folder) for folder in folders if not folder.is_dir()]
@@ -159,11 +161,29 @@ def load(
     libraries = [version(library) for library in ("torch", "transformers", "gptqmodel")]
     identity = ["transformers", ARITHMETIC, libraries, content, dtype, model.device().split(":")[0]]
 
-    def start() -> Engine:
-        loaded = model.load_merged(model_dir, dtype, adapter)
-        return local.Transformers(loaded, model.tokenizer(model_dir), batch_size, progress)
+    start = partial(_transformers, model_dir, adapter, dtype, batch_size)
 
-    opened = kept.Store(kept.path()) if compute.store else None
-    return kept.Stored(
-        start, opened, ("+".join(content), name), identity, CHUNK * batch_size, progress, compute.max_failed_rows
-    )
+    def several() -> Engine:
+        from medqa.workers import Workers
+
+        return Workers(start, compute.processes, batch_size, kept.finished, progress)
+
+    opened = store.Store(store.path()) if compute.store else None
+    one, loaded = compute.processes == 1, ("+".join(content), name)
+    # Workers tell of each piece as it is done, so that none of them ever waits for the last row of a chunk.
+    engine, chunk = (partial(start, progress), CHUNK * batch_size) if one else (several, EVERYTHING)
+    kept = store.Stored(engine, opened, loaded, identity, chunk, progress, compute.max_failed_rows)
+    return kept
+
+
+def _transformers(
+    model_dir: Path,
+    adapter: Path | None,
+    dtype: str,
+    batch_size: int,
+    progress: Callable[[int], Any] = lambda _: None,
+) -> Engine:
+    from medqa import local, model
+
+    loaded = model.load_merged(model_dir, dtype, adapter)
+    return local.Transformers(loaded, model.tokenizer(model_dir), batch_size, progress)
