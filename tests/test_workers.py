@@ -130,7 +130,7 @@ def test_rows_are_put_back_by_place_and_told_of(engine) -> None:
     # The slow one held up nobody, and the models stay loaded.
     pids = [text.rsplit(" ", 1)[1] for text in given]
     assert len(set(pids)) == 2
-    assert {text.rsplit(" ", 1)[1] for text in ask(both, ["slow 0.3", "slow 0.3"])} == set(pids)
+    assert {text.rsplit(" ", 1)[1] for text in ask(both, ["slow 0.3", "slow 0.31"])} == set(pids)
     assert ask(both, []) == []
 
 
@@ -151,7 +151,7 @@ def test_one_that_dies_is_replaced_once_and_named_if_it_dies_again(engine, tmp_p
 
 def test_an_idle_one_that_is_killed_is_replaced(engine) -> None:
     both = engine()
-    first = {int(text.rsplit(" ", 1)[1]) for text in ask(both, ["slow 0.3", "slow 0.3"])}
+    first = {int(text.rsplit(" ", 1)[1]) for text in ask(both, ["slow 0.3", "slow 0.31"])}
     os.kill(min(first), signal.SIGKILL)
     assert gone(min(first), within=5)
     assert len(ask(both, ["a", "b", "c", "d"])) == 4
