@@ -60,7 +60,7 @@ def gone(pid: int, within: float) -> bool:
     return not alive(pid)
 
 
-@pytest.mark.parametrize("stage", ["generate", "judge", "evaluate"])
+@pytest.mark.parametrize("stage", ["generate", "judge"])
 def test_two_processes_write_the_file_that_one_writes_and_use_its_rows(place: Place, stage: str) -> None:
     one = place.run(stage)
     kept, _ = place.kept()
