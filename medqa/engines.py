@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -40,10 +41,11 @@ class Sampling(Section):
     max_new_tokens: Int = Field(ge=1)
 
 
-ARITHMETIC = 2  # raise it with every change below that can change a result: rows of the store made before are not used
+ARITHMETIC = 3  # raise it with every change below that can change a result: rows of the store made before are not used
 CHUNK = (
     8  # batches that are asked for at once and then kept: rows take each other's places, and few stay alone at the end
 )
+EVERYTHING = 1 << 40  # rows a chunk, of an engine that tells of rows before the chunk is done
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,7 @@ def load(
     """
     from importlib.metadata import version
 
-    from medqa import hashes, local, model
-    from medqa import store as kept
+    from medqa import hashes, model, store
 
     folders = [model_dir, *([adapter] if adapter else [])]
     missing = [str(folder) for folder in folders if not folder.is_dir()]
@@ -160,11 +161,29 @@ def load(
     libraries = [version(library) for library in ("torch", "transformers", "gptqmodel")]
     identity = ["transformers", ARITHMETIC, libraries, content, dtype, model.device().split(":")[0]]
 
-    def start() -> Engine:
-        loaded = model.load_merged(model_dir, dtype, adapter)
-        return local.Transformers(loaded, model.tokenizer(model_dir), batch_size, progress)
+    start = partial(_transformers, model_dir, adapter, dtype, batch_size)
 
-    opened = kept.Store(kept.path()) if compute.store else None
-    return kept.Stored(
-        start, opened, ("+".join(content), name), identity, CHUNK * batch_size, progress, compute.max_failed_rows
-    )
+    def several() -> Engine:
+        from medqa.workers import Workers
+
+        return Workers(start, compute.processes, batch_size, kept.finished, progress)
+
+    opened = store.Store(store.path()) if compute.store else None
+    one, loaded = compute.processes == 1, ("+".join(content), name)
+    # Workers tell of each piece as it is done, so that none of them ever waits for the last row of a chunk.
+    engine, chunk = (partial(start, progress), CHUNK * batch_size) if one else (several, EVERYTHING)
+    kept = store.Stored(engine, opened, loaded, identity, chunk, progress, compute.max_failed_rows)
+    return kept
+
+
+def _transformers(
+    model_dir: Path,
+    adapter: Path | None,
+    dtype: str,
+    batch_size: int,
+    progress: Callable[[int], Any] = lambda _: None,
+) -> Engine:
+    from medqa import local, model
+
+    loaded = model.load_merged(model_dir, dtype, adapter)
+    return local.Transformers(loaded, model.tokenizer(model_dir), batch_size, progress)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medqa import http_answers, store
-from medqa.engines import Completion, Engine, Labels, Likelihood, Params, RowError, Sampling
+from medqa.engines import EVERYTHING, Completion, Engine, Labels, Likelihood, Params, RowError, Sampling
 from medqa.http_answers import INSTEAD
 from medqa.params import UserError
 from medqa.pool import Pool
@@ -22,7 +22,6 @@ from medqa.servers import Client, Refused, Unreached
 ARITHMETIC = 1  # raise it with every change below that can change a result
 TOP = 20  # tokens listed for a label: what vLLM and OpenAI give at most, unless told otherwise
 PROBES = (1, 1, 2)  # seeds: the first two have to give one text, the third another
-EVERYTHING = 1 << 40  # rows a chunk of the store: an address never waits for the last row of one
 
 
 class Http:
@@ -213,6 +212,7 @@ def load(
         return Http(Pool(model_dir.name, server), model, adapter, tokenizer, kept.finished, progress)
 
     opened = store.Store(store.path()) if compute.store else None
+    # In one chunk: an address never waits for the last row of one.
     kept = store.Stored(
         start, opened, ("+".join(content), f"{name} over http"), identity, EVERYTHING, progress, compute.max_failed_rows
     )

@@ -197,7 +197,7 @@ class Stored:
         self.chunk, self.progress, self.engine = chunk, progress, None
         self.asking: list[bytes] = []  # the keys of the chunk that is in work
         self.told: dict[bytes, Sequence[Any]] = {}  # rows of it that came before its end and are not yet kept
-        self.early: set[bytes] = set()  # and those that are
+        self.early: dict[bytes, Sequence[Any]] = {}  # and those that are
         self.wrote = 0.0  # when rows were last kept
 
     def finished(self, place: int, row: Any) -> None:
@@ -250,7 +250,8 @@ class Stored:
 
     def _rows(self, kind: type, run: Callable[[Engine, list[int]], list[Any]], some: list[int]) -> list[Any]:
         """A chunk's rows, kept. If the engine fails in the midst of it, those that it told of are kept all the same."""
-        self.early, left, rows = set(), dict(zip(some, self.asking, strict=True)), None
+        self.early, rows, asked = {}, None, self.asking
+        left = dict(zip(some, asked, strict=True))
         while rows is None:
             self.asking = list(left.values())
             try:
@@ -260,10 +261,11 @@ class Stored:
                 del left[error.row]
             finally:
                 self._keep_told()
+            if rows is None:
+                left = {index: key for index, key in left.items() if key not in self.early}
         self.told = {key: row for key, row in zip(self.asking, rows, strict=True) if key not in self.early}
         self._keep_told()
-        done = dict(zip(left, rows, strict=True))
-        return [done.get(index, astuple(NOTHING[kind])) for index in some]
+        return [self.early.get(key, astuple(NOTHING[kind])) for key in asked]
 
     def _fail(self, error: RowError) -> None:
         """Leave a row undone, and say which; nothing is kept of it. Raises the error if there are too many."""
@@ -275,7 +277,7 @@ class Stored:
     def _keep_told(self) -> None:
         if self.store and self.told:
             self.store.put(self.model[0], self.told)
-        self.early |= self.told.keys()
+        self.early |= self.told
         self.told, self.wrote = {}, time.monotonic()
 
     def _asked(self, kind: type, run: Callable[[Engine, list[int]], list[Any]], some: list[int]) -> list[Any]:

@@ -77,6 +77,21 @@ def test_scores_are_the_same_to_the_last_bit_whatever_the_batch(loaded, size: in
         assert run(engine, some[:2]) == [expected[place] for place in order[:2]]
 
 
+def test_scores_do_not_depend_on_the_number_of_threads(loaded) -> None:
+    """Processes that share the rows also share the processor."""
+    engine = local.Transformers(*loaded, batch_size=14)
+    asked = [prompts.ask(question) for question in QUESTIONS]
+    answers = ["fever and a cough " * (1 + place) for place in range(len(asked))]
+    threads, told = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            told.append((engine.label_probabilities(asked, prompts.LABELS), engine.answer_logprobs(asked, answers)))
+    finally:
+        torch.set_num_threads(threads)
+    assert told[0] == told[1]
+
+
 @pytest.fixture
 def starved(monkeypatch):
     """Memory runs out whenever more than `room` answers are begun at once; `.tried` is how many each time."""

@@ -31,7 +31,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def compute(*some: FakeServer, kept: bool = False, **changes: Any) -> engines.Params:
     given = {"addresses": [each.address for each in some], "model": "served", "requests": 4, "timeout": 5}
     given |= {"patience": 0.3, "extra": {}} | changes
-    batches = {"generate_batch_size": 1, "judge_batch_size": 1, "max_failed_rows": 0, "processes": 1}
+    batches = {"generate_batch_size": 1, "judge_batch_size": 1, "processes": 1, "max_failed_rows": 0}
     return engines.Params(engine="http", servers={"base": given}, store=kept, checkpoint_minutes=1, **batches)
 
 

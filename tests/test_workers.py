@@ -1,0 +1,237 @@
+"""Rows shared over processes: the same bytes as one process writes, and no worker's end loses what is done."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import fake_worker
+import pytest
+import torch
+import yaml
+from fault_place import Place, kill
+
+from medqa import engines, store, workers
+from medqa.engines import RowError, Sampling
+from medqa.params import UserError
+
+ROOT = Path(__file__).parent.parent
+GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=8)
+
+
+@pytest.fixture
+def engine():
+    """Makes engines of two processes that have a row a piece; they are ended with the test."""
+    made = []
+
+    def make(start=fake_worker.load, **given: Any) -> workers.Workers:
+        made.append(workers.Workers(start, 2, given.pop("batch_size", 1), **given))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+def ask(engine: Any, texts: list[str]) -> list[str]:
+    asked = [[{"role": "user", "content": text}] for text in texts]
+    return [row.text for row in engine.generate(asked, GREEDY, list(range(len(texts))))]
+
+
+def share(place: Place, processes: int) -> None:
+    path = place.folder / "params.yaml"
+    raw = yaml.safe_load(path.read_text())
+    raw["compute"]["processes"] = processes
+    path.write_text(yaml.safe_dump(raw))
+
+
+def alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def gone(pid: int, within: float) -> bool:
+    end = time.monotonic() + within
+    while alive(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not alive(pid)
+
+
+@pytest.mark.parametrize("stage", ["generate", "judge", "evaluate"])
+def test_two_processes_write_the_file_that_one_writes_and_use_its_rows(place: Place, stage: str) -> None:
+    one = place.run(stage)
+    kept, _ = place.kept()
+    share(place, 2)
+    # The rows of one process are those of two: none is made again.
+    assert place.run(stage) == one and place.kept() == (kept, kept)
+    assert place.run(stage, off=True) == one
+
+
+def test_rows_of_two_processes_are_kept_and_those_of_one(place: Place) -> None:
+    share(place, 2)
+    two = place.run("judge")
+    kept, _ = place.kept()
+    share(place, 1)
+    assert kept > 0 and place.run("judge") == two and place.kept() == (kept, kept)
+
+
+def test_a_worker_killed_in_a_stage_changes_no_byte(place: Place) -> None:
+    one = place.run("judge")
+    store_file = next((place.cache / "store").glob("*.sqlite"))
+    for file in store_file.parent.iterdir():
+        file.unlink()
+    share(place, 2)
+    process = place.start("judge")
+    while process.poll() is None and not (found := children(process.pid)):
+        time.sleep(0.01)
+    os.kill(found[0], signal.SIGKILL)
+    told = process.communicate()[1]
+    assert process.returncode == 0, told
+    assert f"process {found[0]} died (signal 9 ended it" in told
+    assert b"".join((place.folder / name).read_bytes() for name in ("out.jsonl", "metrics.json")) == one
+
+
+def children(pid: int) -> list[int]:
+    """The workers of a process."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    found = [int(child) for child in path.read_text().split()] if path.exists() else []
+    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_end_of_a_stage_is_the_end_of_its_workers(place: Place, how: int) -> None:
+    share(place, 2)
+    process = place.start("generate")
+    while process.poll() is None and len(found := children(process.pid)) < 2:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    asked = time.monotonic()
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does
+        told = process.communicate()[1]
+        assert process.returncode == 130 and "kept in the store; dvc repro goes on" in told
+        assert "Traceback" not in told
+    else:
+        kill(process, how)
+    assert time.monotonic() - asked < 5
+    assert all(gone(pid, within=5) for pid in found)
+
+
+def test_rows_are_put_back_by_place_and_told_of(engine) -> None:
+    told, counted = {}, []
+    both = engine(finished=told.__setitem__, progress=counted.append)
+    texts = ["slow 0.5", *(f"row {number}" for number in range(6))]
+    given = ask(both, texts)
+    assert [text.rsplit(" ", 1)[0] for text in given] == [f"{text} {seed}" for seed, text in enumerate(texts)]
+    assert {place: row.text for place, row in told.items()} == dict(enumerate(given)) and sum(counted) == 7
+    # The slow one held up nobody, and the models stay loaded.
+    pids = [text.rsplit(" ", 1)[1] for text in given]
+    assert len(set(pids)) == 2
+    assert {text.rsplit(" ", 1)[1] for text in ask(both, ["slow 0.3", "slow 0.31"])} == set(pids)
+    assert ask(both, []) == []
+
+
+def test_one_that_dies_is_replaced_once_and_named_if_it_dies_again(engine, tmp_path, capsys) -> None:
+    once, told = tmp_path / "once", {}
+    once.touch()
+    texts = ["a", f"die {once}", "b", "c"]
+    both = engine(finished=told.__setitem__)
+    assert [text.split()[0] for text in ask(both, texts)] == ["a", "die", "b", "c"]
+    assert "signal 9 ended it" in capsys.readouterr().err
+    told.clear()
+    with pytest.raises(UserError, match="died 2 times at the same 1 rows .signal 9 ended it; 9 is what"):
+        ask(both, ["a", "b", "slow 1", "always"])
+    # What was done, or was under way beside it, is told of; the next call goes on with new processes.
+    assert sorted(told) == [0, 1, 2]
+    assert len(ask(both, ["d", "e"])) == 2
+
+
+def test_an_idle_one_that_is_killed_is_replaced(engine) -> None:
+    both = engine()
+    first = {int(text.rsplit(" ", 1)[1]) for text in ask(both, ["slow 0.3", "slow 0.31"])}
+    os.kill(min(first), signal.SIGKILL)
+    assert gone(min(first), within=5)
+    assert len(ask(both, ["a", "b", "c", "d"])) == 4
+
+
+def test_errors_are_those_of_one_process(engine) -> None:
+    texts = ["a", "b", "c", "large", "d"]
+    with pytest.raises(UserError, match="^q3: does not fit"), engines.naming([f"q{n}" for n in range(5)]):
+        ask(engine(batch_size=2), texts)
+    with pytest.raises(UserError, match="^there is no model; make one$"):
+        ask(engine(fake_worker.fail), texts)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: here"):
+        ask(engine(), ["a", "bug here"])
+
+
+def test_rows_may_be_left_undone_and_the_others_are_not_done_again(engine, tmp_path: Path) -> None:
+    counted = []
+
+    def start() -> engines.Engine:
+        return engine(finished=kept.finished, progress=counted.append)
+
+    rows = store.Store(tmp_path / "rows.sqlite")
+    kept = store.Stored(start, rows, ("base", "base"), [], 100, max_failed=1)
+    given = ask(kept, ["a", "b", "large", "c", "d", "e", "f"])
+    assert [text.split()[:1] for text in given] == [["a"], ["b"], [], ["c"], ["d"], ["e"], ["f"]]
+    assert sum(counted) == 6
+    with pytest.raises(RowError):
+        ask(kept, ["large too"])
+
+
+def test_ctrl_c_ends_within_seconds_what_takes_a_minute(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nimport fake_worker, test_workers\nfrom medqa import workers\n\n"
+        "if __name__ == '__main__':\n"
+        "    test_workers.ask(workers.Workers(fake_worker.load, 2, 1), [f'wait {name}' for name in sys.argv[1:]])\n"
+    )
+    files = [tmp_path / "one", tmp_path / "two"]
+    env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    process = subprocess.Popen([sys.executable, script, *files], env=env, start_new_session=True, stderr=-1, text=True)
+    while process.poll() is None and not all(file.exists() and file.read_text() for file in files):
+        time.sleep(0.05)
+    asked = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    told = process.communicate()[1]
+    assert time.monotonic() - asked < 5 and told.count("Traceback") == 1 and "KeyboardInterrupt" in told
+    assert all(gone(int(file.read_text()), within=5) for file in files)
+
+
+@pytest.mark.parametrize(
+    ("rows", "processes", "batch_size", "sizes"),
+    [
+        (0, 2, 4, []),
+        (1, 4, 4, [1]),
+        (8, 2, 64, [4, 4]),  # few rows: each process its share
+        (32, 2, 2, [4] * 8),
+        (20, 2, 4, [4] * 5),  # no less than a batch
+        (100, 2, 1, [8] * 12 + [4]),  # no more than one process asks for at once
+    ],
+)
+def test_pieces(rows: int, processes: int, batch_size: int, sizes: list[int]) -> None:
+    cut = list(workers.pieces([[{"content": str(number)}] for number in range(rows)], processes, batch_size))
+    assert [len(piece) for piece in cut] == sizes
+    assert [place for piece in cut for place in piece] == list(range(rows))
+
+
+def test_the_samples_of_a_prompt_stay_together() -> None:
+    asked = [[{"content": str(number // 3)}] for number in range(30)]
+    cut = list(workers.pieces(asked, 2, 4))
+    assert [len(piece) for piece in cut] == [6, 6, 6, 6, 6]
+
+
+@pytest.mark.parametrize(("given", "seen"), [(None, ["0", "1", "2", "0"]), ("4, 6,7", ["4", "6", "7", "4"])])
+def test_each_has_a_gpu_of_its_own_where_there_are_some(
+    monkeypatch: pytest.MonkeyPatch, given: Any, seen: list
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [workers._device(rank) for rank in range(4)] == [{"CUDA_VISIBLE_DEVICES": name} for name in seen]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert workers._device(1) == {}
