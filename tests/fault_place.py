@@ -16,6 +16,8 @@ import yaml
 
 from medqa import records
 
+# Where a shell runs the tests in the background it has them ignore Ctrl-C, and so would the stages that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
 ROWS = 24
 COMMANDS = {
