@@ -2,11 +2,14 @@
 
 import os
 import random
+import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -65,3 +68,17 @@ def test_a_killed_repro_is_taken_up_by_the_next(project: Path, stage: str) -> No
         assert not ran(dvc(project, "repro", "--dry"))
     print(f"{stage}: {KILLS} kills within {took:.0f} s, {midway} between the first and the last of {total} rows")
     assert midway >= KILLS // 4
+
+
+def test_a_queued_sweep_asks_neither_base_nor_sft_again(project: Path) -> None:  # noqa: F811
+    """With an empty store too; what the store then holds is of the DPO models and of the judge."""
+    place = Place(project, project / ".medqa")
+    shutil.rmtree(place.cache, ignore_errors=True)
+    dvc(project, "exp", "run", "--queue", "-S", "dpo.beta=0.2,0.3")
+    dvc(project, "exp", "run", "--run-all")
+    names = re.findall(r"^[0-9a-f]{7}\s+(\S+) .*Success", dvc(project, "queue", "status"), re.MULTILINE)
+    assert len(names) == 2
+    for name in names:
+        assert ran(dvc(project, "queue", "logs", name)) == {"dpo", "evaluate@dpo", "compare", "report"}
+    with closing(sqlite3.connect(next((place.cache / "store").glob("*.sqlite")))) as db:
+        assert {name for (name,) in db.execute("SELECT name FROM models")} == {"base + dpo", "judge"}
