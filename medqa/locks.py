@@ -4,6 +4,7 @@ import fcntl
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -26,10 +27,10 @@ def take(path: Path) -> int | None:
         if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
             break
         file.close()
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
     _HELD[path] = file
+    with suppress(OSError):  # on a full disk the lock holds, and says nothing
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), b"%d\n" % os.getpid())
     return None
 
 

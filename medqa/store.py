@@ -287,12 +287,21 @@ class Stored:
         except RowError as error:
             error.row = some[error.row]
             raise
+        except Exception as error:
+            error.add_note(f"while the engine worked on {named(some)}")
+            raise
         wrong = [some[place] for place, row in enumerate(rows[: len(some)]) if not isinstance(row, kind)]
         if len(rows) != len(some):
             raise UserError(
-                f"the engine gave {len(rows)} results for {len(some)} rows (from row {min(some) + 1} on); none of them "
-                "is kept; rerun the stage, with a smaller batch size in `compute` if it happens again"
+                f"the engine gave {len(rows)} results for {len(some)} rows ({named(some)}); none of them is kept; "
+                "rerun the stage, with a smaller batch size in `compute` if it happens again"
             )
         if wrong:
             raise RowError(wrong[0], f"the engine gave no {kind.__name__} for it; rerun the stage")
         return rows
+
+
+def named(some: Sequence[int]) -> str:
+    """What the rows of a chunk are called, the first and the last ones."""
+    told = [called(row) for row in some]
+    return ", ".join(told if len(told) <= 4 else [*told[:2], "...", *told[-2:]])

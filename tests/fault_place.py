@@ -16,6 +16,8 @@ import yaml
 
 from medqa import records
 
+# Where a shell runs the tests in the background it has them ignore Ctrl-C, and so would the stages that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
 ROWS = 24
 COMMANDS = {
@@ -39,11 +41,14 @@ class Place:
             raw = yaml.safe_load((self.folder / "params.yaml").read_text())
             raw["compute"]["store"] = False
             (self.folder / "params.yaml").write_text(yaml.safe_dump(raw))
-        env = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
-        env |= {"MEDQA_CACHE": str(self.cache), "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", f"stages.{stage}", *COMMANDS[stage].split()]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=self.folder, env=env, start_new_session=True, **pipes)
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment(), start_new_session=True, **pipes)
+
+    def environment(self) -> dict[str, str]:
+        """Variables with which a stage keeps its work here."""
+        env = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+        return env | {"MEDQA_CACHE": str(self.cache), "PYTHONPATH": str(ROOT)}
 
     def run(self, stage: str, off: bool = False) -> bytes:
         """Run a stage to its end; what it wrote."""

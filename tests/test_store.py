@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from fake_engine import FakeEngine, certain
 
-from medqa import engines, prompts, store
+from medqa import engines, generate, judge, prompts, store
 from medqa.engines import Completion, Labels, RowError, Sampling
 from medqa.params import UserError
+from medqa.records import Question
 
 WARM = Sampling(temperature=0.7, top_p=0.95, max_new_tokens=8)
 GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=8)
@@ -79,6 +80,63 @@ def test_a_seed_plays_no_part_in_a_greedy_answer_and_equal_rows_are_made_once(fi
     assert sorted(inner.asked) == sorted(QUESTIONS) and sum(counted) == 5 + 5
 
 
+def test_another_model_or_label_set_is_a_miss(file: Path) -> None:
+    asked = [prompts.ask(question) for question in QUESTIONS]
+
+    class Labelling(FakeEngine):
+        def label_probabilities(self, asked: list, labels: list) -> list[Labels]:
+            self.asked += asked
+            return [Labels((1 / len(labels),) * len(labels), 1.0) for _ in asked]
+
+    for labels, times in ((prompts.LABELS, 5), (("A", "B"), 5), (prompts.LABELS[::-1], 5), (prompts.LABELS, 0)):
+        inner = Labelling()
+        given = stored(file, inner).label_probabilities(asked, labels)
+        assert len(inner.asked) == times and all(len(row.probabilities) == len(labels) for row in given)
+
+
+def test_the_engine_of_a_model_is_known_by_all_that_its_results_depend_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contents count, names do not: another byte of base or adapter, and another dtype, are other identities."""
+    monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "cache"))
+    compute = engines.Params(
+        generate_batch_size=1,
+        judge_batch_size=1,
+        engine="transformers",
+        servers={},
+        max_failed_rows=0,
+        store=True,
+        checkpoint_minutes=1,
+    )
+    for name, content in (("base", "a"), ("same", "a"), ("other", "b")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text(content)
+    base, same, other = (tmp_path / name for name in ("base", "same", "other"))
+    made = [(base, None, "float32"), (base, base, "float32"), (base, other, "float32"), (other, base, "float32")]
+    made += [(base, base, "bfloat16")]
+    told = [str(engines.load(*each, compute, 1).identity) for each in made]
+    assert len(set(told)) == len(told)
+    assert str(engines.load(same, same, "float32", compute, 99).identity) == told[1]
+
+
+def test_a_hundred_more_questions_cost_a_hundred_more_and_another_judge_prompt_no_generation(file: Path) -> None:
+    params = generate.Params(n=2, temperature=0.7, top_p=0.95, max_new_tokens=8)
+    criteria = judge.Criteria(accuracy=1, completeness=1, key_points=1)
+    # Ids are spread: the new ones come in between the old ones.
+    ids = [f"q{number * 7919 % 1100:04}" for number in range(1100)]
+    templates = ("judge", "judge", "judge-short")
+    for count, template, answers, scores in zip(
+        (1000, 1100, 1100), templates, (2000, 200, 0), (6000, 600, 6600), strict=True
+    ):
+        policy, judging = FakeEngine(says=lambda asked, seed: f"{asked} {seed}"), FakeEngine()
+        questions = [Question(name, f"What is {name}?", "A disease.") for name in sorted(ids[:count])]
+        made = generate.generate_answers(stored(file, policy, chunk=512), questions, params, 0)
+        given = judge.Params(template=template, criteria=criteria, min_mass=0.5, max_chars=600)
+        engine = stored(file, judging, chunk=512, model=("judge", "judge"), identity=["judge"])
+        judge.rank_answers(engine, made, given)
+        assert (len(policy.asked), len(judging.asked)) == (answers, scores)
+
+
 def test_a_chunk_is_kept_before_the_next_is_asked(file: Path) -> None:
     inner = FakeEngine()
 
@@ -106,22 +164,32 @@ def test_ctrl_c_says_what_is_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda rows: rows[:-1], "1 results for 2 rows"),
-        (lambda rows: [*rows, rows[0]], "3 results for 2 rows"),
-        (lambda rows: [None, *rows[1:]], "gave no Completion for it"),
-        (lambda rows: ["text", *rows[1:]], "gave no Completion for it"),
-        (lambda rows: [], "0 results for 2 rows"),
+        (lambda rows: rows[:-1], r"1 results for 2 rows \(q0, q1\)"),
+        (lambda rows: [*rows, rows[0]], r"3 results for 2 rows \(q0, q1\)"),
+        (lambda rows: [None, *rows[1:]], "^q0: the engine gave no Completion for it"),
+        (lambda rows: ["text", *rows[1:]], "^q0: the engine gave no Completion for it"),
+        (lambda rows: [], r"0 results for 2 rows \(q0, q1\)"),
     ],
 )
 def test_a_lying_engine_is_named_and_nothing_of_it_is_kept(file: Path, answer: Callable, message: str) -> None:
     inner = FakeEngine()
     honest = inner.generate
     inner.generate = lambda *given: answer(honest(*given))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message), engines.naming([f"q{n}" for n in range(5)]):
         ask(stored(file, inner))
     again = FakeEngine()
     ask(stored(file, again))
     assert len(again.asked) == len(QUESTIONS)
+
+
+def test_an_exception_in_the_midst_of_a_chunk_names_its_rows(file: Path) -> None:
+    inner = FakeEngine()
+    inner.says = lambda asked, seed: asked if len(inner.asked) <= 2 else [][0]
+    with pytest.raises(IndexError) as told, engines.naming([f"q{n}" for n in range(5)]):
+        ask(stored(file, inner))
+    assert told.value.__notes__ == ["while the engine worked on q2, q3"]
+    again = FakeEngine()
+    assert ask(stored(file, again)) == ask(FakeEngine()) and len(again.asked) == 3
 
 
 def test_an_error_about_a_row_names_its_id(file: Path) -> None:
@@ -228,6 +296,15 @@ def test_a_foreign_file_is_dropped_and_said(file: Path, capsys: pytest.CaptureFi
     again = FakeEngine()
     ask(stored(file, again))
     assert not again.asked and "is damaged" in capsys.readouterr().err
+
+
+def test_a_file_of_another_layout_is_said_and_not_used(file: Path, capsys: pytest.CaptureFixture) -> None:
+    file.parent.mkdir()
+    with sqlite3.connect(file) as db:
+        db.execute("CREATE TABLE rows(key BLOB PRIMARY KEY, value BLOB)")
+    db.close()
+    assert ask(stored(file, FakeEngine())) == ask(FakeEngine())
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_store_that_cannot_be_opened_is_said_once_and_not_used(file: Path, capsys: pytest.CaptureFixture) -> None:
