@@ -91,11 +91,11 @@ def keep(made: Path, kept: Path, step: int) -> None:
     sums = {path.relative_to(made).as_posix(): _sum(path) for path in sorted(made.rglob("*")) if path.is_file()}
     (made / SUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
     for path in [*made.rglob("*"), made]:
-        _sync(path)
+        sync(path)
     place = kept / f"step-{step:08}"
     shutil.rmtree(place, ignore_errors=True)
     os.rename(made, place)
-    _sync(kept)
+    sync(kept)
     for other in kept.glob("step-*"):
         if other != place:
             shutil.rmtree(other)
@@ -136,7 +136,8 @@ def _sum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
