@@ -30,12 +30,12 @@ PRESET = Path("presets") / "qwen2.5-1.5b.yaml"
 # All that differs from the preset. Its pins stay as they are: the small Hub serves its commits under the same names.
 OVERRIDES = {
     "data.max_sft": 4,
-    "data.max_questions": 3,
+    "data.max_questions": 4,
     "data.max_held_out": 2,
     "data.max_labelled": 1,
     "sft.batch_size": 4,  # one step; micro_batch_size stays
     "dpo.batch_size": 1,  # a step for each pair
-    "generate.max_new_tokens": 16,
+    "generate.max_new_tokens": 48,  # most answers of random weights end before, some do not
     "evaluate.max_new_tokens": 8,
     "judge.template": "judge-short",  # what judges of random weights are asked makes no difference but to the time
     "judge.min_mass": 0.0,  # five labels of 151,936 tokens hold next to nothing of the probability by chance
