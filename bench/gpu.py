@@ -42,7 +42,7 @@ class Size:
     judge: checkpoints.Shape
     product: int  # width of the matrices whose product is timed
     length: int  # tokens of a training row
-    few: int  # training rows of the run that is taken off, so that loading does not count
+    few: int  # training rows of the run that is taken off, so that loading does not count; 0 takes nothing off
     many: int
     questions: int
     new_tokens: int
@@ -59,7 +59,7 @@ REAL = Size(
     product=8192,
     length=1024,
     few=8,
-    many=40,
+    many=136,
     questions=256,
     new_tokens=512,
     batch=512,
@@ -73,8 +73,8 @@ SMALL = Size(
     judge=_TINY,
     product=256,
     length=64,
-    few=4,
-    many=24,
+    few=0,
+    many=8,
     questions=4,
     new_tokens=8,
     batch=8,
@@ -273,7 +273,8 @@ def table(results: dict[str, dict[str, Any]], where: str) -> str:
 
 def _training(ours: Callable[[int], None], peer: Callable[[int], None], size: Size, tokens: int) -> dict[str, Any]:
     """Both by the seconds that more rows take longer, so that loading counts in neither; a row has `tokens`."""
-    ours(size.few)  # whatever is compiled once
+    if size.few:
+        ours(size.few)  # whatever is compiled once
     row_seconds = _marginal(ours, size)
     peak = _peak()
     peer_seconds = _marginal(peer, size)
@@ -288,19 +289,19 @@ def _training(ours: Callable[[int], None], peer: Callable[[int], None], size: Si
 
 
 def _marginal(train: Callable[[int], None], size: Size) -> float:
-    few, _ = _timed(lambda: train(size.few))
-    many, _ = _timed(lambda: train(size.many))
+    few = _timed(lambda: train(size.few))[0] if size.few else 0.0
+    many = _timed(lambda: train(size.many))[0]
     if many <= few:
         raise RuntimeError(f"{size.many} rows took no longer than {size.few}: the machine is too busy to measure on")
     return (many - few) / (size.many - size.few)
 
 
 def _trained(trainer: Any, config: Any, loaded: Any, bench: Bench, turns: list[dict], **others: Any) -> None:
-    """Train with the defaults of TRL, but for the length of a row and what it would print."""
+    """Train with TRL's defaults, but for the length of a row, one epoch, and what it would print and save."""
     from datasets import Dataset
 
     with tempfile.TemporaryDirectory() as folder:
-        quiet = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True}
+        quiet = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "use_cpu": model.device() == "cpu"}
         args = config(output_dir=folder, max_length=bench.size.length, num_train_epochs=1, **quiet)
         tok = model.tokenizer(bench.work / "base")
         data = Dataset.from_list(turns)

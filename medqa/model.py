@@ -69,6 +69,7 @@ def load(
     model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), device_map=device())
     if dequantised:
         dequantise(model)
+    train_only(model)
     if model.device.type == "cpu" and model.dtype != torch.float32 and not torch.cpu._is_avx512_bf16_supported():
         widen(model)
     if adapter is not None:
@@ -108,6 +109,16 @@ def dequantise(model: Any) -> None:
     for told in ("quantization_config", "_pre_quantization_dtype"):
         model.config.__dict__.pop(told, None)
     model.hf_quantizer = model.quantization_method = None
+
+
+def train_only(model: Any) -> None:
+    """Keep quantised layers able to train: the first pass without gradients would turn them into inference layers.
+
+    On a CPU gptqmodel swaps their weights for good then, and every gradient after that stops at them without a word.
+    """
+    for layer in model.modules():
+        if hasattr(layer, "linear_mode"):
+            layer.linear_mode = "train"
 
 
 def widen(model: Any) -> None:
