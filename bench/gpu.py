@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from bench import checkpoints
-from medqa import dpo, embedded, judge, model, prompts, records, sft
+from medqa import dpo, embedded, judge, model, prompts, records, sft, training
 from medqa.engines import Sampling, sample_seed
 
 ROOT = Path(__file__).parent.parent
@@ -130,7 +130,9 @@ def measure_sft(bench: Bench) -> dict[str, Any]:
         from peft import LoraConfig
         from trl import SFTConfig, SFTTrainer
 
-        lora = LoraConfig(r=params.lora.r, lora_alpha=params.lora.alpha, task_type="CAUSAL_LM", target_modules=TARGETED)
+        lora = LoraConfig(
+            r=params.lora.r, lora_alpha=params.lora.alpha, task_type="CAUSAL_LM", target_modules=training.TARGETS
+        )
         turns = [{"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in rows[:count]]
         _trained(SFTTrainer, SFTConfig, model.load(base, bench.dtype), bench, turns, peft_config=lora)
 
@@ -234,7 +236,6 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "generate": measure_generate,
     "judge": measure_judge,
 }
-TARGETED = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def measured(part: str, bench: Bench) -> dict[str, Any]:
@@ -268,7 +269,19 @@ def table(results: dict[str, dict[str, Any]], where: str) -> str:
         cells = [f"{row['share_of_floor']:.1%}", f"{row['target']:.0%}", f"{row['peak_gb']:.1f}", *ratios]
         cells.append(f"{row['hours_for_all']:.1f}")
         lines.append(f"{part:>10}{row['per_second']:>9.1f} {UNITS[part]:<8}" + "".join(f"{cell:>10}" for cell in cells))
+    lines.append(f"missed: {', '.join(missed(results)) or 'nothing'}")
     return "\n".join([*lines, f"hours: for {QUESTIONS:,} questions, every row at full length; {where}"])
+
+
+def missed(results: dict[str, dict[str, Any]]) -> list[str]:
+    """The targets that are not reached: a part's share of the floor, or training's memory."""
+    told = [f"{part} {row['target']:.0%}" for part, row in results.items() if row["share_of_floor"] < row["target"]]
+    over = [part for part, row in results.items() if row["peak_gb"] > row.get("most_memory_gb", row["peak_gb"])]
+    return (
+        told
+        + [f"{part} {MOST_MEMORY:.0f} GB" for part in over]
+        + [f"{part} (failed)" for part in PARTS if part not in results]
+    )
 
 
 def _training(ours: Callable[[int], None], peer: Callable[[int], None], size: Size, tokens: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -116,11 +116,11 @@ def environment(folder: Path, url: str) -> dict[str, str]:
     }
 
 
-def repro(folder: Path, env: dict[str, str]) -> tuple[list[dict[str, Any]], int]:
+def repro(folder: Path, env: dict[str, str], targets: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
     """Run `dvc repro`, shown as it goes: each stage with its seconds, peak memory and last line, and the exit code."""
     stages, name = [], ""
     process = subprocess.Popen(
-        [*_dvc(), "repro"], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*_dvc(), "repro", *targets], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     for line in process.stdout:
         print(line, end="", flush=True)
@@ -143,8 +143,13 @@ def place(given: Path | None) -> Iterator[Path]:
         yield given
 
 
-def rehearse(shapes: Mapping[str, checkpoints.Shape], overrides: Mapping[str, Any], work: Path) -> dict[str, Any]:
-    """Run the preset in the folder `work` on models of these shapes; what each stage took."""
+def rehearse(
+    shapes: Mapping[str, checkpoints.Shape], overrides: Mapping[str, Any], work: Path, targets: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Run the preset in the folder `work` on models of these shapes; what each stage took.
+
+    `targets` are the stages to end with; without any, all are run.
+    """
     (work / "project").mkdir()
     (work / "served").mkdir()
     given = project(work / "project", overrides)
@@ -152,7 +157,7 @@ def rehearse(shapes: Mapping[str, checkpoints.Shape], overrides: Mapping[str, An
     served = repos(given, shapes, work / "served")
     written = time.monotonic() - started
     with running(served) as hub:
-        stages, code = repro(work / "project", environment(work, hub.url))
+        stages, code = repro(work / "project", environment(work, hub.url), targets)
     return {
         "models": {name: vars(shape) | {"parameters": shape.parameters()} for name, shape in shapes.items()},
         "dtype": given["dtype"],

@@ -36,7 +36,7 @@ def test_every_part_is_measured(results: dict) -> None:
 
 def test_the_table_says_that_a_small_trial_is_none(results: dict) -> None:
     told = gpu.table(results, gpu.where(small=True)).splitlines()
-    assert [line.split()[0] for line in told[1:-1]] == list(gpu.PARTS)
+    assert [line.split()[0] for line in told[1:-2]] == list(gpu.PARTS)
     assert "says nothing about real sizes or a GPU" in told[-1]
 
 
@@ -56,3 +56,16 @@ def test_without_a_gpu_it_measures_nothing(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "no GPU is at hand" in done.stderr
     assert not (tmp_path / "gpu.json").exists()
+
+
+def test_what_is_missed_is_named() -> None:
+    reached = {"share_of_floor": 0.5, "peak_gb": 5.0, "most_memory_gb": 8.0}
+    rows = {part: reached | {"target": target} for part, target in gpu.TARGETS.items()}
+    assert gpu.missed(rows) == []
+    rows["sft"] |= {"share_of_floor": 0.3}
+    rows["dpo"] |= {"peak_gb": 9.0}
+    assert gpu.missed({part: row for part, row in rows.items() if part != "judge"}) == [
+        "sft 35%",
+        "dpo 8 GB",
+        "judge (failed)",
+    ]

@@ -77,16 +77,28 @@ def test_the_shapes_are_those_of_the_models_they_stand_for() -> None:
     assert round(checkpoints.JUDGE.parameters() / 1e9, 2) == 3.09
 
 
-def test_every_stage_of_the_preset_runs(tmp_path: Path) -> None:
+def test_the_preset_runs_on_it_as_far_as_its_pairs(tmp_path: Path) -> None:
+    # What follows is as in test_pipeline.py, and would take longer than all of this.
     shapes = {"base": TINY, "judge": replace(TINY, width=64)}
-    result = rehearsal.rehearse(shapes, rehearsal.OVERRIDES, tmp_path)
+    result = rehearsal.rehearse(shapes, rehearsal.OVERRIDES, tmp_path, targets=["pairs"])
     told = rehearsal.table(result)
     assert result["exit_code"] == 0, told
-    evaluated = {f"evaluate@{name}" for name in ("base", "sft", "dpo")}
-    others = {"models@base", "models@judge", "data", "sft", "generate", "judge", "pairs", "dpo", "agreement", "compare"}
-    assert {row["stage"] for row in result["stages"]} == {*others, *evaluated, "report"}
-    assert all(row["peak_gb"] > 0 for row in result["stages"])
+    wanted = {"models@base", "models@judge", "data", "sft", "generate", "judge", "pairs"}
+    assert {row["stage"] for row in result["stages"]} == wanted
+    assert all(row["peak_gb"] > 0 and f"\n{row['stage']} " in told for row in result["stages"])
     pinned = json.loads((tmp_path / "project" / "models" / "judge" / "pin.json").read_text())
     assert pinned["commit"] == "aa8e72537993ba99e69dfaafa59ed015b17504d1"
     assert json.loads((tmp_path / "project" / "metrics" / "pairs.json").read_text())["pairs"] > 0
     assert told.splitlines()[-1].endswith("every stage ran; bfloat16 on a CPU")
+
+
+def test_a_stage_that_fails_is_told(tmp_path: Path) -> None:
+    shapes = {"base": TINY, "judge": TINY}
+    result = rehearsal.rehearse(shapes, {"data.max_bad_share": 2}, tmp_path, targets=["data"])
+    assert result["exit_code"] != 0 and not result["stages"]
+    assert f"ended with exit code {result['exit_code']}" in rehearsal.table(result)
+
+
+def test_an_override_has_to_be_in_the_preset(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="dpo.pairs"):
+        rehearsal.project(tmp_path / "project", {"dpo.pairs": 1})
