@@ -91,3 +91,17 @@ def test_gradients_pass_quantised_layers_after_a_pass_without_them(base: Path) -
         return states.grad
 
     assert torch.equal(gradient(before=True), gradient(before=False))
+
+
+@pytest.mark.parametrize(("dtype", "filled"), [("float32", True), ("bfloat16", False)])
+def test_passes_are_filled_up_only_where_that_makes_bits_equal(
+    base: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, filled: bool
+) -> None:
+    from medqa import local, prompts, tree
+
+    seen, states = [], tree.states
+    told = lambda loaded, ids, *rest: seen.append(ids.numel()) or states(loaded, ids, *rest)  # noqa: E731
+    monkeypatch.setattr(tree, "states", told)
+    engine = local.Transformers(model.load(base, dtype, dequantised=True), model.tokenizer(base), batch_size=2)
+    engine.label_probabilities([prompts.ask("What is gout?")], prompts.LABELS)
+    assert (seen[0] >= tree.STEADY_TOKENS) == filled
