@@ -18,6 +18,11 @@ test: $(INSTALLED)
 soak: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" MEDQA_SOAK=$${MEDQA_SOAK:-20} $(BIN)/python -m pytest tests/faults
 
+# The real preset's whole pipeline on random weights of its models' shapes: 16 GB of disk, a table last.
+.PHONY: rehearsal
+rehearsal: $(INSTALLED)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.rehearsal
+
 install: $(INSTALLED)
 
 # Versions are exact; gptqmodel builds from source against the torch that is there.

@@ -35,8 +35,9 @@ def agree(score: Judge, base: Engine, labelled: Sequence[Labelled], judge_name: 
     sides = ("chosen", "rejected")
     asked = [prompts.ask(row.question) for row in labelled]
     with naming([row.id for row in labelled]):
-        scores = [score([(row.question, row.reference, getattr(row, side)) for row in labelled]) for side in sides]
+        # All of the base's part first: it may make room for the judge then.
         likely = [base.answer_logprobs(asked, [getattr(row, side) for row in labelled]) for side in sides]
+        scores = [score([(row.question, row.reference, getattr(row, side)) for row in labelled]) for side in sides]
     return [
         Agreed(
             id=row.id,

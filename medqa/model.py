@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ ENVIRONMENT = {
     "LOGBAR_LEVEL": "ERROR",
     "TORCH_LOGS": "-all",
 }
+
+WIDE_TOKENS = 32  # from which a product in float32 is the faster one
+WIDE_ROWS = 16384  # of a weight that are widened at once
 
 
 def quiet() -> None:
@@ -65,6 +69,9 @@ def load(
     model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), device_map=device())
     if dequantised:
         dequantise(model)
+    train_only(model)
+    if model.device.type == "cpu" and model.dtype != torch.float32 and not torch.cpu._is_avx512_bf16_supported():
+        widen(model)
     if adapter is not None:
         if not (adapter / "adapter_model.safetensors").is_file():
             raise UserError(f"{adapter} holds no adapter; rerun the stage that trains it")
@@ -102,3 +109,41 @@ def dequantise(model: Any) -> None:
     for told in ("quantization_config", "_pre_quantization_dtype"):
         model.config.__dict__.pop(told, None)
     model.hf_quantizer = model.quantization_method = None
+
+
+def train_only(model: Any) -> None:
+    """Keep quantised layers able to train: the first pass without gradients would turn them into inference layers.
+
+    On a CPU gptqmodel swaps their weights for good then, and every gradient after that stops at them without a word.
+    """
+    for layer in model.modules():
+        if hasattr(layer, "linear_mode"):
+            layer.linear_mode = "train"
+
+
+def widen(model: Any) -> None:
+    """Take a 16-bit model's products in float32, a layer at a time; the weights stay as they are.
+
+    For processors without instructions for 16 bits: PyTorch's own products take six times as long there.
+    """
+    import torch
+
+    for layer in model.modules():
+        if hasattr(layer, "dequantize_weight"):
+            # It dequantises to the dtype of what it is given.
+            layer.register_forward_pre_hook(lambda _, given: (given[0].float(), *given[1:]))
+            layer.register_forward_hook(lambda _, given, out: out.to(model.dtype))
+        elif isinstance(layer, torch.nn.Linear):
+            layer.forward = partial(_wide, layer)
+
+
+def _wide(layer: Any, x: Any) -> Any:
+    import torch
+    from torch.nn.functional import linear
+
+    if x.dtype == layer.weight.dtype and x.numel() >= WIDE_TOKENS * x.shape[-1]:
+        given = x.float()
+        outs = [linear(given, part.float()).to(x.dtype) for part in layer.weight.split(WIDE_ROWS)]
+        out = torch.cat(outs, -1) if len(outs) > 1 else outs[0]
+        return out if layer.bias is None else out + layer.bias
+    return linear(x, layer.weight, layer.bias)

@@ -4,6 +4,7 @@ One SQLite file under `params.scratch_root()`, shared by every run on the machin
 `put` returns. What is read is checked against a sum; what is damaged is dropped, said and made again.
 """
 
+import gc
 import hashlib
 import json
 import sqlite3
@@ -228,6 +229,11 @@ class Stored:
 
         parts = [[messages, answer] for messages, answer in zip(asked, answers, strict=True)]
         return self._through(Likelihood, parts, run)
+
+    def free(self) -> None:
+        """Give back the engine's memory, for another model to take; it is loaded again when a row is missing."""
+        self.engine = None
+        gc.collect()  # a model refers to itself
 
     def _through(self, kind: type, parts: Sequence[Any], run: Callable[[Engine, list[int]], list[Any]]) -> list[Any]:
         told = [json.dumps([kind.__name__, self.identity, part], sort_keys=True).encode() for part in parts]

@@ -19,6 +19,7 @@ def main(model: Path, base: Path, labelled: Path, agreed: Path, attacked: Path, 
         grader = engines.load(model, None, given["dtype"], compute, compute.judge_batch_size, bar.update)
 
         def score(cases: list[judge.Case]) -> list[records.Score]:
+            policy.free()  # 8 GB do not hold both models
             return judge.score(grader, cases, given["judge"])
 
         records.write(agreed, agreement.agree(score, policy, rows, hub.described(model)))

@@ -13,9 +13,10 @@ def main(base: Path, policy: Path, judge_model: Path, held_out: Path, answers: P
     rows = records.read_some(held_out, records.HeldOut)
 
     def score(cases: list[judge.Case]) -> list[records.Score]:
+        engine.free()  # 8 GB do not hold both models
         with stage.bar("judge", 3 * len(cases)) as bar:
-            engine = engines.load(judge_model, None, given["dtype"], compute, compute.judge_batch_size, bar.update)
-            return judge.score(engine, cases, given["judge"])
+            grader = engines.load(judge_model, None, given["dtype"], compute, compute.judge_batch_size, bar.update)
+            return judge.score(grader, cases, given["judge"])
 
     with stage.bar("answer", 3 * len(rows)) as bar:
         adapter = None if policy == base else policy

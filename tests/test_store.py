@@ -4,6 +4,7 @@ import multiprocessing
 import random
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,24 @@ def test_every_operation_gives_back_what_it_made(file: Path) -> None:
         assert engine.label_probabilities(asked, prompts.LABELS) == [inner.judges("")] * 5
         assert engine.answer_logprobs(asked, QUESTIONS) == inner.answer_logprobs(asked, QUESTIONS)
     assert not inner.asked
+
+
+def test_a_freed_engine_is_let_go_and_loaded_again_for_a_missing_row(file: Path) -> None:
+    loaded = []
+
+    def load() -> FakeEngine:
+        inner = FakeEngine()
+        inner.itself = inner
+        loaded.append(weakref.ref(inner))
+        return inner
+
+    engine = store.Stored(load, store.Store(file), model=("base", "base"), identity=[], chunk=2)
+    first = ask(engine)
+    engine.free()
+    assert loaded[0]() is None
+    assert ask(engine) == first and len(loaded) == 1
+    ask(engine, ["And rickets?"])
+    assert len(loaded) == 2
 
 
 @pytest.mark.parametrize(

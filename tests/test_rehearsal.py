@@ -1,0 +1,104 @@
+"""The rehearsal at a tiny shape: the checkpoints are what the real ones are, and the preset's pipeline runs on them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from bench import checkpoints, rehearsal
+from medqa import model
+
+TINY = checkpoints.Shape(layers=2, width=128, heads=2, kv_heads=2, mlp=384, vocabulary=1024)
+
+
+def held(folder: Path) -> dict[str, torch.Tensor]:
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    return found
+
+
+def test_a_checkpoint_has_the_form_of_a_quantised_one(tiny_base: Path, tmp_path: Path) -> None:
+    real = held(tiny_base)
+    shape = replace(TINY, vocabulary=real["model.embed_tokens.weight"].shape[0])
+    checkpoints.write(shape, checkpoints.tokenizer(shape.vocabulary), quantised=True, seed=0, out=tmp_path / "base")
+    made = held(tmp_path / "base")
+    assert {name: tensor.shape for name, tensor in made.items()} == {
+        name: tensor.shape for name, tensor in real.items()
+    }
+    quantised = (".qweight", ".qzeros", ".scales", ".g_idx", ".bias")
+    assert all(made[name].dtype == real[name].dtype for name in real if name.endswith(quantised))
+    # Our own quantiser writes the newer format, whose zero points are not less 1.
+    name = "model.layers.0.mlp.down_proj.qzeros"
+    assert (made[name] + 0x11111111 == real[name]).all()
+
+
+def test_it_loads_and_stands_for_weights_as_wide_as_said(tmp_path: Path) -> None:
+    checkpoints.write(TINY, checkpoints.tokenizer(1024), quantised=True, seed=0, out=tmp_path / "base")
+    plain = model.load(tmp_path / "base", "float32", dequantised=True)
+    wide = model.load(tmp_path / "base", "float32")
+    ids = torch.arange(100, 150)[None]
+    assert torch.allclose(wide(ids).logits, plain(ids).logits, atol=1e-3)
+    weight = plain.model.layers[1].mlp.down_proj.weight
+    assert weight.shape == (128, 384)
+    assert weight.std().item() * 128**0.5 == pytest.approx(checkpoints.DEVIATION, rel=0.05)
+    assert abs(weight.mean().item()) < weight.std().item() / 5
+
+
+def test_a_large_checkpoint_comes_in_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tok = checkpoints.tokenizer(1024)
+    checkpoints.write(TINY, tok, quantised=False, seed=0, out=tmp_path / "whole")
+    monkeypatch.setattr(checkpoints, "SHARD", 300_000)
+    checkpoints.write(TINY, tok, quantised=False, seed=0, out=tmp_path / "shards")
+    whole, shards = held(tmp_path / "whole"), held(tmp_path / "shards")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
+    assert whole.keys() == shards.keys() and all((whole[name] == shards[name]).all() for name in whole)
+    loaded = model.load(tmp_path / "shards", "bfloat16")
+    assert (loaded.get_output_embeddings().weight == whole["model.embed_tokens.weight"]).all()
+
+
+def test_the_tokenizer_fills_its_vocabulary() -> None:
+    tok = checkpoints.tokenizer(20_000)
+    assert len(tok) == 20_000 - checkpoints.CONTROL_ROOM + 3
+    assert tok.convert_ids_to_tokens(len(tok) - 1) == "<|im_end|>" == tok.eos_token
+    text = "What are the symptoms of asthma? 5"
+    assert tok.decode(tok(text).input_ids) == text
+    assert len(tok.encode("5", add_special_tokens=False)) == 1
+    assert all(len(tok.decode([place]).split()) == 2 for place in range(5000, 20_000 - checkpoints.CONTROL_ROOM, 500))
+
+
+def test_the_shapes_are_those_of_the_models_they_stand_for() -> None:
+    # Their model cards: 1.54 billion parameters and 1.31 without embeddings; 3.09 and 2.77.
+    assert round(checkpoints.BASE.parameters() / 1e9, 2) == 1.54
+    assert round(checkpoints.JUDGE.parameters() / 1e9, 2) == 3.09
+
+
+def test_the_preset_runs_on_it_as_far_as_its_pairs(tmp_path: Path) -> None:
+    # What follows is as in test_pipeline.py, and would take longer than all of this.
+    shapes = {"base": TINY, "judge": replace(TINY, width=64)}
+    result = rehearsal.rehearse(shapes, rehearsal.OVERRIDES, tmp_path, targets=["pairs"])
+    told = rehearsal.table(result)
+    assert result["exit_code"] == 0, told
+    wanted = {"models@base", "models@judge", "data", "sft", "generate", "judge", "pairs"}
+    assert {row["stage"] for row in result["stages"]} == wanted
+    assert all(row["peak_gb"] > 0 and f"\n{row['stage']} " in told for row in result["stages"])
+    pinned = json.loads((tmp_path / "project" / "models" / "judge" / "pin.json").read_text())
+    assert pinned["commit"] == "aa8e72537993ba99e69dfaafa59ed015b17504d1"
+    assert json.loads((tmp_path / "project" / "metrics" / "pairs.json").read_text())["pairs"] > 0
+    assert told.splitlines()[-1].endswith("every stage ran; bfloat16 on a CPU")
+
+
+def test_a_stage_that_fails_is_told(tmp_path: Path) -> None:
+    shapes = {"base": TINY, "judge": TINY}
+    result = rehearsal.rehearse(shapes, {"data.max_bad_share": 2}, tmp_path, targets=["data"])
+    assert result["exit_code"] != 0 and not result["stages"]
+    assert f"ended with exit code {result['exit_code']}" in rehearsal.table(result)
+
+
+def test_an_override_has_to_be_in_the_preset(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="dpo.pairs"):
+        rehearsal.project(tmp_path / "project", {"dpo.pairs": 1})

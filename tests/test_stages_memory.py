@@ -1,0 +1,59 @@
+"""Stages that ask two models never hold both: 8 GB do not take the policy and the judge at once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_engine import FakeEngine
+
+from medqa import engines, records
+from stages import agreement, evaluate
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
+    """The models that are in memory whenever one is asked; the stages run from the repository, on fake models."""
+    seen: list[list[str]] = []
+    loaded: dict[str, Any] = {}
+
+    class Held(FakeEngine):
+        def __init__(self, name: str):
+            super().__init__()
+            self.name = name
+
+        def free(self) -> None:
+            loaded.pop(self.name, None)
+
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("generate", "label_probabilities", "answer_logprobs"):
+                loaded[self.name] = self
+                seen.append(sorted(loaded))
+            return super().__getattribute__(name)
+
+    monkeypatch.setattr(engines, "load", lambda folder, *_: Held(folder.name))
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "judge" / "model.safetensors").write_bytes(b"weights")
+    return seen
+
+
+def written(folder: Path, record: type, **others: Any) -> Path:
+    texts = dict.fromkeys(("question", "reference", "chosen", "rejected"), "Gout.")
+    records.write(folder / "rows.jsonl", [record(id=f"q{n}", **texts, **others) for n in (1, 2)])
+    return folder / "rows.jsonl"
+
+
+def test_evaluate_lets_go_of_the_policy_before_it_judges(held: list[list[str]], tmp_path: Path) -> None:
+    rows = written(tmp_path, records.HeldOut, kind="open", key_points=(), gold="")
+    base, out = tmp_path / "base", tmp_path / "out"
+    evaluate.main(base, base, tmp_path / "judge", rows, out / "answers.jsonl", out / "metrics.json")
+    assert ["base"] in held and ["judge"] in held and all(len(names) == 1 for names in held)
+
+
+def test_agreement_lets_go_of_the_base_before_it_judges(held: list[list[str]], tmp_path: Path) -> None:
+    rows = written(tmp_path, records.Labelled, label_type="easy")
+    outs = [tmp_path / "out" / name for name in ("agreed.jsonl", "attacked.jsonl", "metrics.json")]
+    agreement.main(tmp_path / "judge", tmp_path / "base", rows, *outs)
+    assert ["base"] in held and ["judge"] in held and all(len(names) == 1 for names in held)
