@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: repro test soak install clean
+.PHONY: repro test bench soak install clean
 
 repro: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
@@ -13,6 +13,11 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+# Each stage against its peers, about 15 minutes on a quiet machine. RUNS is how often each.
+bench: $(INSTALLED)
+	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro pairs
+	$(BIN)/python -m bench --runs $${RUNS:-5} --readme README.md
 
 # Kills every stage and dvc itself at random moments, about an hour. MEDQA_SOAK is how often each.
 soak: $(INSTALLED)

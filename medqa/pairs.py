@@ -1,8 +1,8 @@
 """Preference pairs: of a question's candidates the best becomes chosen, the worst rejected, if that can be trusted."""
 
+from array import array
 from collections import Counter
-from collections.abc import Iterable
-from itertools import groupby
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ from pydantic import Field
 
 from medqa.params import Float, Section
 from medqa.records import Judged, Pair
-from medqa.text import normal, words
+from medqa.text import words
+
+REASONS = ("unscored", "too_few", "empty", "same_text", "tie", "cut_off", "length")  # why a question gives no pair
 
 
 class Params(Section):
@@ -20,67 +22,101 @@ class Params(Section):
     max_length_ratio: Float | None = Field(ge=1)
 
 
+class Tally:
+    """What is counted while pairs are built: a few numbers a row, whatever the length of its texts."""
+
+    def __init__(self) -> None:
+        self.left_out: Counter[str] = Counter()
+        self.margins, self.longer = array("d"), array("b")  # of each pair
+        self.scores, self.lengths = array("d"), array("q")  # of each scored candidate, in words
+
+    def metrics(self) -> dict[str, Any]:
+        """Counts and means. The counts add up to the questions."""
+        return {
+            "questions": len(self.margins) + self.left_out.total(),
+            "pairs": len(self.margins),
+            **{f"left_out_{reason}": self.left_out[reason] for reason in REASONS},
+            "margin_mean": _mean(self.margins),
+            "chosen_longer": _mean(self.longer),
+            "score_length_correlation": _correlation(self.lengths, self.scores),
+        }
+
+
 def build(judged: Iterable[Judged], params: Params) -> tuple[list[Pair], dict[str, Any]]:
-    """Pairs and their metrics from the candidates of each question, in whatever order they come.
+    """Pairs and their metrics from the candidates of each question, in whatever order they come."""
+    tally = Tally()
+    built = list(stream(sorted(judged, key=lambda row: row.id), params, tally))
+    return sorted(built, key=lambda pair: pair.id), tally.metrics()
 
-    A question gives a pair or is counted under the one reason why not: `unscored`, `too_few`, `empty`, `same_text`,
-    `tie`, `cut_off` or `length`. The counts add up to the questions.
+
+def stream(judged: Iterable[Judged], params: Params, tally: Tally) -> Iterator[Pair]:
+    """The pairs of candidates that come sorted by id, as files hold them, with one question in memory at a time.
+
+    A question gives a pair or is counted in `tally` under the one reason why not: `unscored`, `too_few`, `empty`,
+    `same_text`, `tie`, `cut_off` or `length`.
     """
-    pairs, left_out, rows = [], Counter(), []
-    ordered = sorted(judged, key=lambda row: (row.question_id, row.sample))
-    for _, group in groupby(ordered, key=lambda row: row.question_id):
-        candidates = list(group)
-        rows += candidates
-        pair, reason = _pair(candidates, params)
-        if pair is None:
-            left_out[reason] += 1
+    for candidates in _questions(judged):
+        told = {row.sample: words(row.text) for row in candidates}
+        scored = [row for row in candidates if row.score is not None]
+        tally.scores.extend(row.score for row in scored)
+        tally.lengths.extend(len(told[row.sample]) for row in scored)
+        best, worst, reason = _extremes(candidates, told, params)
+        if reason:
+            tally.left_out[reason] += 1
+            continue
+        tally.margins.append(best.score - worst.score)
+        tally.longer.append(len(told[best.sample]) > len(told[worst.sample]))
+        yield Pair(best.question_id, best.question, best.text, worst.text, best.score, worst.score)
+
+
+def _questions(judged: Iterable[Judged]) -> Iterator[list[Judged]]:
+    """The candidates of each question. In the order of their ids, only questions named `q#…` can stand between two
+    candidates of the question `q`: these are set aside until they are whole.
+    """
+    begun: list[list[Judged]] = []
+    for row in judged:
+        while begun and not row.id.startswith(f"{begun[-1][0].question_id}#"):
+            yield begun.pop()
+        if begun and row.question_id == begun[-1][0].question_id:
+            begun[-1].append(row)
         else:
-            pairs.append(pair)
-    reasons = ("unscored", "too_few", "empty", "same_text", "tie", "cut_off", "length")
-    metrics = {
-        "questions": len(pairs) + left_out.total(),
-        "pairs": len(pairs),
-        **{f"left_out_{reason}": left_out[reason] for reason in reasons},
-        "margin_mean": _mean([pair.chosen_score - pair.rejected_score for pair in pairs]),
-        "chosen_longer": _mean([len(words(pair.chosen)) > len(words(pair.rejected)) for pair in pairs]),
-        "score_length_correlation": _correlation([row for row in rows if row.score is not None]),
-    }
-    return pairs, metrics
+            begun.append([row])
+    yield from reversed(begun)
 
 
-def _pair(candidates: list[Judged], params: Params) -> tuple[Pair | None, str]:
+def _extremes(candidates: list[Judged], told: dict[int, list[str]], params: Params) -> tuple[Judged, Judged, str]:
+    """The best and the worst candidate, and why they are no pair (empty if they are one); `told` are their words."""
     if len(candidates) < 2:
-        return None, "too_few"
+        return candidates[0], candidates[0], "too_few"
     if any(row.score is None for row in candidates):
-        return None, "unscored"
+        return candidates[0], candidates[0], "unscored"
     # Ties between equal scores are broken by the sample's number, so that the order of rows changes no pair.
     ranked = sorted(candidates, key=lambda row: (-row.score, row.sample))
     best, worst = ranked[0], ranked[-1]
-    if not words(best.text) or not words(worst.text):
-        return None, "empty"
-    if normal(best.text) == normal(worst.text):
-        return None, "same_text"
+    return best, worst, _reason(best, worst, told[best.sample], told[worst.sample], params)
+
+
+def _reason(best: Judged, worst: Judged, chosen: list[str], rejected: list[str], params: Params) -> str:
+    if not chosen or not rejected:
+        return "empty"
+    if chosen == rejected:
+        return "same_text"
     # Scores have six decimals; the rest of a difference is binary noise.
     if round(best.score - worst.score, 6) <= params.min_margin:
-        return None, "tie"
+        return "tie"
     if best.finish == "length":
-        return None, "cut_off"
-    if params.max_length_ratio is not None and _length_ratio(best, worst) > params.max_length_ratio:
-        return None, "length"
-    return Pair(best.question_id, best.question, best.text, worst.text, best.score, worst.score), ""
+        return "cut_off"
+    shorter, longer = sorted((len(chosen), len(rejected)))
+    if params.max_length_ratio is not None and longer / shorter > params.max_length_ratio:
+        return "length"
+    return ""
 
 
-def _length_ratio(first: Judged, second: Judged) -> float:
-    shorter, longer = sorted((len(words(first.text)), len(words(second.text))))
-    return longer / shorter
-
-
-def _mean(values: list[Any]) -> float:
+def _mean(values: array) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
-def _correlation(rows: list[Judged]) -> float:
-    lengths, scores = [len(words(row.text)) for row in rows], [row.score for row in rows]
-    if len(rows) < 2 or np.std(lengths) == 0 or np.std(scores) == 0:
+def _correlation(lengths: array, scores: array) -> float:
+    if len(scores) < 2 or np.std(lengths) == 0 or np.std(scores) == 0:
         return 0.0
     return float(np.corrcoef(lengths, scores)[0, 1])

@@ -5,11 +5,12 @@ A file is written beside its place and moved there when it is whole, so that wha
 
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import IO, Any, TextIO, TypeVar
 
 from medqa.params import UserError
 
@@ -229,22 +230,33 @@ def read_some(path: Path, kind: type[R]) -> list[R]:
 
 
 def write(path: Path, rows: Iterable[Any], ordered: bool = False) -> int:
-    """Write records sorted by id, all or nothing; returns how many.
+    """Write records sorted by id, all or nothing, without all of them in memory; returns how many.
 
-    `ordered` rows come sorted and are written as they come, without all of them in memory. Raises ValueError for an id
-    that comes twice, or too late.
+    `ordered` rows come sorted and are written as they come. Raises ValueError for an id that comes twice, or too late.
     """
     last, total = None, 0
-    with whole(path) as file:
-        for row in rows if ordered else sorted(rows, key=lambda row: row.id):
-            if last is not None and row.id <= last:
+    # Records are flat: vars is asdict without its deep copy, which would take minutes for a million rows.
+    lines = ((row.id, _encode(vars(row)) + "\n") for row in rows)
+    with whole(path) as file, tempfile.TemporaryFile(dir=path.parent) as aside:
+        for row_id, line in lines if ordered else _sorted(lines, aside):
+            if last is not None and row_id <= last:
                 raise ValueError(
-                    f"{path}: the id {row.id} comes twice" if row.id == last else f"{row.id} comes too late"
+                    f"{path}: the id {row_id} comes twice" if row_id == last else f"{row_id} comes too late"
                 )
-            # Records are flat: vars is asdict without its deep copy, which would take minutes for a million rows.
-            file.write(_encode(vars(row)) + "\n")
-            last, total = row.id, total + 1
+            file.write(line)
+            last, total = row_id, total + 1
     return total
+
+
+def _sorted(lines: Iterable[tuple[str, str]], aside: IO[bytes]) -> Iterator[tuple[str, str]]:
+    """Lines in the order of their ids; they wait in the file `aside`."""
+    places = []
+    for row_id, line in lines:
+        places.append((row_id, aside.tell()))
+        aside.write(line.encode("utf-8"))
+    for row_id, at in sorted(places):
+        aside.seek(at)
+        yield row_id, aside.readline().decode("utf-8")
 
 
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:

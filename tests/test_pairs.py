@@ -6,12 +6,11 @@ from dataclasses import asdict
 import pytest
 
 from medqa import pairs
-from medqa.pairs import Params
+from medqa.pairs import REASONS, Params
 from medqa.records import Candidate, Judged, Pair, Score
 from medqa.text import normal, words
 
 PARAMS = Params(min_margin=0.05, max_length_ratio=None)
-REASONS = ("unscored", "too_few", "empty", "same_text", "tie", "cut_off", "length")
 
 
 def judged(question: str, sample: int, score: float | None, text: str, finish: str = "stop") -> Judged:
@@ -137,3 +136,26 @@ def test_fuzzed_pairs_hold_every_promise() -> None:
     assert len(built) > 100 and all(metrics[f"left_out_{reason}"] > 10 for reason in REASONS)
     assert metrics["questions"] == 2000 == len(built) + sum(metrics[f"left_out_{reason}"] for reason in REASONS)
     assert pairs.build(rows[::-1], params) == (built, metrics)
+
+
+def test_one_question_is_in_memory_at_a_time() -> None:
+    read = []
+
+    def rows():
+        for name in "abcd":
+            for row in question(name, (0.9, "good"), (0.1, "bad")):
+                read.append(row.id)
+                yield row
+
+    for pair in pairs.stream(rows(), PARAMS, pairs.Tally()):
+        last = read[-1]
+        assert last == ("d#1" if pair.id == "d" else f"{chr(ord(pair.id) + 1)}#0")
+
+
+def test_a_question_may_be_named_like_a_candidate_of_another() -> None:
+    """In the order of ids, its candidates stand between those of the other."""
+    names = ["q", "q#0", "q#0#1", "q 1", "q#1", "r"]
+    rows = [row for name in names for row in question(name, (0.9, "good"), (0.1, "bad"), (0.5, "so so"))]
+    built, metrics = pairs.build(rows, PARAMS)
+    assert [pair.id for pair in built] == sorted(names)
+    assert metrics["pairs"] == metrics["questions"] == len(names)

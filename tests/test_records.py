@@ -8,7 +8,7 @@ import pytest
 
 from medqa import records
 from medqa.params import UserError
-from medqa.records import Example, HeldOut, Judged
+from medqa.records import Example, HeldOut, Judged, Question
 
 ROWS = [
     Example("b", "open", "What is asthma?", 'Narrow airways: "wheeze"\nand cough.\u2028 \u00e9'),
@@ -125,3 +125,16 @@ def test_metrics_without_a_value_are_never_written(tmp_path: Path, value: float)
     with pytest.raises(ValueError):
         records.write_metrics(tmp_path / "metrics.json", {"sft": {"loss": value}})
     assert names(tmp_path) == []
+
+
+def test_rows_are_sorted_without_all_of_them_in_memory(tmp_path: Path) -> None:
+    import tracemalloc
+
+    text = "x" * 10_000
+    tracemalloc.start()
+    records.write(tmp_path / "rows.jsonl", (Question(f"{-place % 2000:05}", text, "ü") for place in range(2000)))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2_000_000 < (tmp_path / "rows.jsonl").stat().st_size
+    assert [row.id for row in records.read(tmp_path / "rows.jsonl", Question)] == [f"{n:05}" for n in range(2000)]
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]

@@ -1,0 +1,1 @@
+"""The benchmark: each stage against the plain loop that a notebook would have and the best peer installed."""
