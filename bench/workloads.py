@@ -143,6 +143,7 @@ def _random(name: str, shape: Shape) -> Workload:
             servers={},
             max_failed_rows=0,
             store=False,
+            processes=1,
             checkpoint_minutes=60,
         ),
         [Example(row.id, "open", row.question, row.reference) for row in asked],

@@ -125,6 +125,7 @@ def test_the_engine_of_a_model_is_known_by_all_that_its_results_depend_on(
         servers={},
         max_failed_rows=0,
         store=True,
+        processes=1,
         checkpoint_minutes=1,
     )
     for name, content in (("base", "a"), ("same", "a"), ("other", "b")):

@@ -28,6 +28,7 @@ PARAMS = sft.Params(
     max_length=64,
     warmup_share=0,
     activation_checkpointing=False,
+    dequantised=True,
     lora=sft.Lora(r=4, alpha=8, dropout=0),
 )
 BROKEN = {
