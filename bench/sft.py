@@ -40,15 +40,16 @@ def contenders(load: Workload) -> dict[str, Callable[[int], runs.Run]]:
 
     return {
         runs.FAST: prepared(ours),
+        "without dequantising the base": prepared(ours, dequantised=False),
         PLAIN: prepared(theirs, micro=1),
         DEFAULT: prepared(theirs),
         "TRL without checkpointing": prepared(theirs, gradient_checkpointing=False),
     }
 
 
-def ours(load: Workload, examples: Sequence[Example], batch: int, epochs: int) -> list[float]:
+def ours(load: Workload, examples: Sequence[Example], batch: int, epochs: int, dequantised: bool = True) -> list[float]:
     """The losses of the stage's steps."""
-    params = sft.Params(**schedule(batch, epochs), lora=LORA)
+    params = sft.Params(**schedule(batch, epochs) | {"dequantised": dequantised}, lora=LORA)
     with aside() as folder:
         sft.train(load.base, examples, params, "float32", SEED, folder / "sft", folder / "curve", 60)
         return training.read_curve(folder / "curve")["loss"]
