@@ -74,8 +74,8 @@ def chained(folder: Path, stages: int) -> None:
 def begin(folder: Path) -> None:
     """A repository of DVC that asks nothing of the network."""
     dvc(folder, "init", "--no-scm", "--quiet")
-    with (folder / ".dvc" / "config").open("a", encoding="utf-8") as file:
-        file.write("[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n")
+    told = "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
+    (folder / ".dvc" / "config").write_text(told, encoding="utf-8")
 
 
 def dvc(folder: Path, *given: str, runs_stages: bool = False) -> int:

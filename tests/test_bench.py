@@ -19,14 +19,20 @@ def bench(*given: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def in_process(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Importing torch for each contender would take minutes; the stages that import none are quick."""
+    """Importing torch in a process for each run would take minutes; the stages that import none are quick."""
     alone, one = runs.alone, import_module("bench.__main__").one
     monkeypatch.setattr(runs, "alone", lambda stage, *given: (alone if stage == "data" else one)(stage, *given))
     monkeypatch.setattr(workloads, "FOLDER", tmp_path_factory.getbasetemp() / "bench")
 
 
+@pytest.fixture
+def weighed(in_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A contender that has just run is not run again to be weighed."""
+    monkeypatch.setattr(runs, "alone", lambda *_: {"peak_mb": runs.peak()})
+
+
 @pytest.mark.parametrize(("stage", "contenders"), [("generate", 3), ("judge", 3), ("sft", 4), ("dpo", 4)])
-def test_a_stage_is_compared_with_every_contender(stage, contenders, in_process, tmp_path, monkeypatch, capsys) -> None:
+def test_a_stage_is_compared_with_every_contender(stage, contenders, weighed, tmp_path, monkeypatch, capsys) -> None:
     bench("--only", stage, "--out", str(tmp_path), monkeypatch=monkeypatch)
     told = json.loads((tmp_path / "results.json").read_text())[stage]["tiny"]
     assert contenders == len(told["rates"]) == len(told["peak_mb"]) == len(told["times"]) + 1
