@@ -24,7 +24,12 @@ CORPUS = Path(__file__).parent.parent / "medqa" / "corpus"
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a Qwen2 model with tied embeddings; `ending` is how much longer the end token's row is."""
+    """The sizes of a Qwen2 model with tied embeddings.
+
+    `ending` is how much longer the end token's row is, `sharpness` the weight of the last norm. At real size states are
+    so much alike that the end token is as likely at every place: with 1 and any `ending`, greedy answers would all be
+    empty, or sampled ones would all be cut off and make no pair.
+    """
 
     layers: int
     width: int
@@ -33,6 +38,7 @@ class Shape:
     mlp: int
     vocabulary: int = 151_936
     ending: float = ENDING
+    sharpness: float = 1.0
 
     def linear(self) -> Iterator[tuple[str, int, int]]:
         """Name, inputs and outputs of every linear layer within the blocks."""
@@ -55,7 +61,7 @@ class Shape:
         return sum(inputs * outputs for _, inputs, outputs in self.linear()) + self.vocabulary * self.width
 
 
-BASE = Shape(layers=28, width=1536, heads=12, kv_heads=2, mlp=8960)  # Qwen2.5-1.5B
+BASE = Shape(layers=28, width=1536, heads=12, kv_heads=2, mlp=8960, ending=-17.0, sharpness=4.0)  # Qwen2.5-1.5B
 JUDGE = Shape(layers=36, width=2048, heads=16, kv_heads=2, mlp=11008)  # Qwen2.5-3B
 
 
@@ -177,7 +183,7 @@ def _weights(shape: Shape, tok: Any, quantised: bool, seed: int) -> Iterator[tup
     for layer in range(shape.layers):
         for norm in ("input_layernorm", "post_attention_layernorm"):
             yield f"model.layers.{layer}.{norm}.weight", torch.ones(shape.width, dtype=dtype)
-    yield "model.norm.weight", torch.ones(shape.width, dtype=dtype)
+    yield "model.norm.weight", torch.full((shape.width,), shape.sharpness, dtype=dtype)
 
 
 def _four_bits(inputs: int, outputs: int, deviation: float, rng: Any) -> Iterator[tuple[str, Any]]:
