@@ -12,6 +12,7 @@ from medqa.records import Candidate
 UNIT = "prompts"
 ROWS = {"embedded": 64, "random": 2, "tiny": 2}  # questions, six prompts each
 WRITTEN = 64  # tokens that a judge in words may take
+PART = 8  # the plain loop judges one in so many prompts: all of them would take minutes
 TARGETS = {"pipeline('decision')": 3.0, "plain loop": 10.0}
 # Jinja drops a newline that ends a template.
 TURN = "<|im_start|>user\n{{ state }}<|im_end|>\n<|im_start|>assistant{{ '\\n' }}"
@@ -29,15 +30,15 @@ def contenders(load: Workload) -> dict[str, Callable[[int], runs.Run]]:
 
         return run
 
-    def theirs(prepare: Callable[[Workload], Callable[[str], Any]]) -> Callable[[int], runs.Run]:
+    def theirs(prepare: Callable[[Workload], Callable[[str], Any]], part: int = 1) -> Callable[[int], runs.Run]:
         def prepared(rows: int) -> runs.Run:
-            grade, asked = prepare(load), list(states(load, rows))
+            grade, asked = prepare(load), list(states(load, rows))[::part]
             grade(asked[0])
             return lambda: len([grade(state) for state in asked])
 
         return prepared
 
-    return {runs.FAST: ours, "plain loop": theirs(writing), "pipeline('decision')": theirs(deciding)}
+    return {runs.FAST: ours, "plain loop": theirs(writing, PART), "pipeline('decision')": theirs(deciding)}
 
 
 def started(load: Workload) -> engines.Engine:
