@@ -14,7 +14,7 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
-# Each stage against its peers, about 15 minutes on a quiet machine. RUNS is how often each.
+# Each stage against its peers, some forty minutes on two cores. RUNS is how often each.
 bench: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro pairs
 	$(BIN)/python -m bench --runs $${RUNS:-5} --readme README.md

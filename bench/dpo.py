@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any
 
 from bench import runs
-from bench.sft import BATCH, DEFAULT, PLAIN, arguments, aside, assert_near, schedule, trained
+from bench.sft import BATCH, DEFAULT, PART, PLAIN, arguments, aside, assert_near, schedule, trained
 from bench.workloads import SEED, Workload, some
 from medqa import dpo, model, prompts, training
 from medqa.records import Pair
 
 UNIT = "pairs"
-ROWS = {"embedded": 48, "random": 8, "tiny": 8}
+ROWS = {"embedded": 192, "random": 8, "tiny": 8}
 EPOCHS = 2
 CHECKED = {"embedded": 32, "random": 8, "tiny": 8}
 BETA = 0.1
@@ -21,16 +21,16 @@ TARGETS = {DEFAULT: 1.3}
 def contenders(load: Workload) -> dict[str, Callable[[int], runs.Run]]:
     """By name: what gives a run over so many pairs, from the files of the base and the SFT adapter to a saved one."""
 
-    def prepared(train: Callable[..., list[float]]) -> Callable[[int], runs.Run]:
+    def prepared(train: Callable[..., list[float]], part: int = 1) -> Callable[[int], runs.Run]:
         def prepare(rows: int) -> runs.Run:
-            pairs = some(load.pairs, rows)
-            return lambda: (train(load, pairs, BATCH, EPOCHS), rows * EPOCHS)[1]
+            pairs = some(load.pairs, rows // part)
+            return lambda: (train(load, pairs, BATCH, EPOCHS), len(pairs) * EPOCHS)[1]
 
         return prepare
 
     return {
         runs.FAST: prepared(ours),
-        PLAIN: prepared(partial(theirs, micro=1)),
+        PLAIN: prepared(partial(theirs, micro=1), PART),
         DEFAULT: prepared(theirs),
         "TRL without checkpointing": prepared(partial(theirs, gradient_checkpointing=False)),
     }
