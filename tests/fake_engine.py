@@ -44,3 +44,6 @@ class FakeEngine:
 
     def answer_logprobs(self, asked: Sequence[Any], answers: Sequence[str]) -> list[Likelihood]:
         return [Likelihood(self.likes(answer), len(answer.split())) for _, answer in zip(asked, answers, strict=True)]
+
+    def free(self) -> None:
+        """It holds no memory."""

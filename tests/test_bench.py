@@ -31,7 +31,7 @@ def weighed(in_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "alone", lambda *_: {"peak_mb": runs.peak()})
 
 
-@pytest.mark.parametrize(("stage", "contenders"), [("generate", 3), ("judge", 3), ("sft", 4), ("dpo", 4)])
+@pytest.mark.parametrize(("stage", "contenders"), [("generate", 3), ("judge", 3), ("sft", 5), ("dpo", 4)])
 def test_a_stage_is_compared_with_every_contender(stage, contenders, weighed, tmp_path, monkeypatch, capsys) -> None:
     bench("--only", stage, "--out", str(tmp_path), monkeypatch=monkeypatch)
     told = json.loads((tmp_path / "results.json").read_text())[stage]["tiny"]
