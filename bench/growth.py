@@ -65,7 +65,7 @@ def drawn(result: dict[str, Any]) -> Markup:
         at = LEFT + 95 * place
         parts.append(tag("line", x1=at, x2=at + 18, y1=height - 12, y2=height - 12, stroke=colour, stroke_width=3))
         parts.append(tag("text", name, x=at + 24, y=height - 8))
-    size = {"width": LEFT + 2 * PANEL + GAP + 20, "height": height}
+    size = {"width": LEFT + 2 * PANEL + GAP + 40, "height": height}
     namespace = {"xmlns": "http://www.w3.org/2000/svg", "font_family": "sans-serif", "font_size": 12}
     return tag("svg", *parts, **namespace, **size)
 
