@@ -5,6 +5,8 @@ import os
 import sys
 from typing import Any
 
+from medqa.params import UserError
+
 
 def rank() -> int:
     """The number of this process among those that train together; 0 is the main one."""
@@ -19,7 +21,8 @@ def world() -> int:
 def again(processes: int) -> bool:
     """Run this very command in so many processes to their end, unless one is enough or this is one of them.
 
-    Returns whether it did. Where one of them fails, this process leaves with its exit code; it has said why.
+    Returns whether it did. Where one of them fails, this process leaves with its exit code; it has said why. Raises UserError where a signal
+    ended one.
     """
     if processes == 1 or "RANK" in os.environ:
         return False
@@ -34,7 +37,13 @@ def again(processes: int) -> bool:
     try:
         launch_command(launch_command_parser().parse_args([*options, *sys.argv[1:]]))
     except ChildFailedError as error:
-        sys.exit(error.get_first_failure()[1].exitcode)
+        code = error.get_first_failure()[1].exitcode
+        if code < 0:
+            raise UserError(
+                f"signal {-code} ended one of the {processes} processes of compute.processes (9 is what the system "
+                "sends when memory runs out); rerun the stage, it goes on from its last checkpoint"
+            ) from None
+        sys.exit(code)
     except SignalException as error:
         sys.exit(128 + error.sigval)
     return True

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -67,6 +68,7 @@ def load(
     bars.disable_progress_bar()
     path = hub.local_path(model_dir)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), device_map=device())
+    _forget_frames()
     if dequantised:
         dequantise(model)
     train_only(model)
@@ -109,6 +111,13 @@ def dequantise(model: Any) -> None:
     for told in ("quantization_config", "_pre_quantization_dtype"):
         model.config.__dict__.pop(told, None)
     model.hf_quantizer = model.quantization_method = None
+
+
+def _forget_frames() -> None:
+    # gptqmodel keeps an error of its own import: with it every frame above, and in them the first model for ever.
+    kept = sys.modules.get("gptqmodel.nn_modules.qlinear.gguf_cpp")
+    if error := getattr(kept, "_LLAMA_CPP_IMPORT_ERROR", None):
+        error.__traceback__ = None
 
 
 def train_only(model: Any) -> None:

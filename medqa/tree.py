@@ -22,21 +22,26 @@ class Tree:
     ids: Any  # (tokens,)
     positions: Any  # (tokens,), of each token in its rows
     paths: Any  # (rows, width): place in `ids`; 0 past a row's end
-    owners: Any  # (tokens,): the place in the flat `paths` where a token's attention is taken
     lengths: Any  # (rows,)
+    blocks: list[tuple[int, Any]]  # the first place of each block, and `paths` to its end of the rows with tokens in it
+    owners: Any  # (tokens,): where a token's attention is taken among the places of all blocks
 
     def attend(self, module: Any, query: Any, key: Any, value: Any, attention: Callable[..., Any], **given: Any) -> Any:
         """Causal attention within each row: (1, heads, tokens, head) → (1, tokens, heads, head)."""
-        told = [self._rows(part) for part in (query, key, value)]
-        if query.device.type == "cpu":
-            out = _in_blocks(module, *told, attention, **given)
-        else:
-            out = attention(module, *told, None, is_causal=True, **given)[0]
-        return out.flatten(0, 1).index_select(0, self.owners)[None]
+        import torch
 
-    def _rows(self, part: Any) -> Any:
-        rows = part[0].transpose(0, 1).index_select(0, self.paths.flatten())
-        return rows.unflatten(0, self.paths.shape).transpose(1, 2)
+        outs = []
+        for start, paths in self.blocks:
+            end = paths.shape[1]
+            seen = torch.ones(end - start, end, dtype=torch.bool).tril(start)[None, None] if start else None
+            told = (_along(part, places) for part, places in ((query, paths[:, start:]), (key, paths), (value, paths)))
+            outs.append(attention(module, *told, seen, is_causal=True, **given)[0].flatten(0, 1))
+        return torch.cat(outs).index_select(0, self.owners)[None]
+
+
+def _along(part: Any, paths: Any) -> Any:
+    rows = part[0].transpose(0, 1).index_select(0, paths.flatten())
+    return rows.unflatten(0, paths.shape).transpose(1, 2)
 
 
 def shared(first: Sequence[int], second: Sequence[int]) -> int:
@@ -56,34 +61,40 @@ def grow(rows: Sequence[Sequence[int]], common: Sequence[int], device: Any, stea
     import torch
 
     width = -(-max(len(row) for row in rows) // 32) * 32
-    if width > BLOCK:
-        width = -(-width // BLOCK) * BLOCK
-    ids, positions, owners, paths = [], [], [], []
+    size = BLOCK if torch.device(device).type == "cpu" else width
+    if width > size:
+        width = -(-width // size) * size
+    ids, positions, paths = [], [], []
     path: list[int] = []
-    for number, (row, same) in enumerate(zip(rows, common, strict=True)):
+    for row, same in zip(rows, common, strict=True):
         path = [*path[:same], *range(len(ids), len(ids) + len(row) - same)]
         ids += row[same:]
         positions += range(same, len(row))
-        owners += range(number * width + same, number * width + len(row))
         paths.append(path + [0] * (width - len(path)))
+    own = [range(same, len(row)) for row, same in zip(rows, common, strict=True)]
+    blocks, owners = _blocks(own, width, size)
     least = STEADY_TOKENS * -(-torch.get_num_threads() // 2)
     fill = max(least, -(-len(ids) // 64) * 64) - len(ids) if steady else 0
-    told = (ids + [ids[0]] * fill, positions + [0] * fill, paths, owners + [0] * fill, [len(row) for row in rows])
-    return Tree(*(torch.tensor(part, device=device) for part in told))
+    lengths = [len(row) for row in rows]
+    told = (ids + [ids[0]] * fill, positions + [0] * fill, paths, lengths, owners + [0] * fill)
+    ids, positions, paths, lengths, owners = (torch.tensor(part, device=device) for part in told)
+    cut = [(places.start, paths[some, : places.stop]) for places, some in blocks]
+    return Tree(ids, positions, paths, lengths, cut, owners)
 
 
-def _in_blocks(module: Any, query: Any, key: Any, value: Any, attention: Callable[..., Any], **given: Any) -> Any:
-    # How the CPU's kernel cuts queries and keys into blocks depends on their number. Cut here, all of a query's
-    # arithmetic depends on its own place alone, and a prefix has the same bits in a long row as in a short one.
-    import torch
+def _blocks(own: Sequence[range], width: int, size: int) -> tuple[list[tuple[range, list[int]]], list[int]]:
+    """The places of each block, and which rows have tokens of their `own` in it; where each token's place is in them.
 
-    outs = []
-    for start in range(0, query.shape[2], BLOCK):
-        end = min(start + BLOCK, query.shape[2])
-        seen = torch.ones(end - start, end, dtype=torch.bool).tril(start)[None, None] if start else None
-        parts = query[:, :, start:end], key[:, :, :end], value[:, :, :end]
-        outs.append(attention(module, *parts, seen, is_causal=True, **given)[0])
-    return torch.cat(outs, 1)
+    How the CPU's kernel cuts queries and keys into blocks depends on their number. Cut before it, all of a query's
+    arithmetic depends on its own place alone, and a prefix has the same bits in a long row as in a short one.
+    """
+    blocks, first, taken = [], {}, 0
+    for places in (range(start, min(start + size, width)) for start in range(0, width, size)):
+        some = [row for row, its in enumerate(own) if max(its.start, places.start) < min(its.stop, places.stop)]
+        first |= {(row, places.start): taken + len(places) * at - places.start for at, row in enumerate(some)}
+        taken += len(places) * len(some)
+        blocks += [(places, some)] if some else []
+    return blocks, [first[row, place // size * size] + place for row, its in enumerate(own) for place in its]
 
 
 def prepare(model: Any) -> None:

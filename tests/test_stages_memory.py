@@ -1,5 +1,7 @@
 """Stages that ask two models never hold both: 8 GB do not take the policy and the judge at once."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,24 @@ def test_agreement_lets_go_of_the_base_before_it_judges(held: list[list[str]], t
     outs = [tmp_path / "out" / name for name in ("agreed.jsonl", "attacked.jsonl", "metrics.json")]
     agreement.main(tmp_path / "judge", tmp_path / "base", rows, *outs)
     assert ["base"] in held and ["judge"] in held and all(len(names) == 1 for names in held)
+
+
+# In a process of its own: what libraries keep of a load they keep of the first one.
+FREED = """
+import sys, weakref
+from pathlib import Path
+from medqa import engines, params, prompts
+compute = params.read()["compute"].model_copy(update={"store": False})
+engine = engines.load(Path(sys.argv[1]), None, "float32", compute, 8)
+engine.answer_logprobs([prompts.ask("What causes gout?")], ["It is age."])
+weights = [weakref.ref(weight) for weight in engine.engine.model.parameters()]
+engine.free()
+print(len(weights), sum(weight() is not None for weight in weights))
+"""
+
+
+def test_a_quantised_model_that_is_let_go_leaves_no_weight(tiny_base: Path) -> None:
+    command = [sys.executable, "-c", FREED, str(tiny_base)]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    weights, alive = map(int, told.splitlines()[-1].split())
+    assert weights > 20 and alive == 0
