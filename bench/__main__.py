@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import runs, table
-from medqa.model import quiet
+from medqa.model import set_up
 from medqa.params import UserError
 
 STAGES = ("generate", "judge", "sft", "dpo")  # compared with others
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, help="file to put the table into, between its two markers")
     parser.add_argument("--alone", nargs=4, metavar=("STAGE", "LOAD", "CONTENDER", "ROWS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    quiet()
+    set_up()
     if given.alone:
         print(json.dumps(one(*given.alone[:3], int(given.alone[3]))))
         return

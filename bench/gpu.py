@@ -376,7 +376,7 @@ def main() -> int:
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    model.quiet()
+    model.set_up()
     if not options.small and model.device() == "cpu":
         print("gpu: no GPU is at hand; run this where one is, or try the script with --small", file=sys.stderr)
         return 1

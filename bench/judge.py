@@ -10,7 +10,7 @@ from medqa import engines, judge, model, prompts
 from medqa.records import Candidate
 
 UNIT = "prompts"
-ROWS = {"embedded": 64, "random": 2, "tiny": 2}  # questions, six prompts each
+ROWS = {"embedded": 64, "random": 8, "tiny": 2}  # questions, six prompts each
 WRITTEN = 64  # tokens that a judge in words may take
 PART = 8  # the plain loop judges one in so many prompts: all of them would take minutes
 TARGETS = {"pipeline('decision')": 3.0, "plain loop": 10.0}

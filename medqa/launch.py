@@ -21,8 +21,8 @@ def world() -> int:
 def again(processes: int) -> bool:
     """Run this very command in so many processes to their end, unless one is enough or this is one of them.
 
-    Returns whether it did. Where one of them fails, this process leaves with its exit code; it has said why. Raises UserError where a signal
-    ended one.
+    Returns whether it did. Where one of them fails, this process leaves with its exit code; it has said why. Raises
+    UserError where a signal ended one.
     """
     if processes == 1 or "RANK" in os.environ:
         return False

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medqa import launch, locks, params
-from medqa.model import quiet
+from medqa.model import set_up
 from medqa.params import UserError, scratch_root
 
 
@@ -28,7 +28,7 @@ def run(main: Callable[..., str], launched: bool = False) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=parameter.annotation, required=True)
     options = vars(parser.parse_args())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    quiet()
+    set_up()
     started = time.monotonic()
     stage = Path(sys.argv[0]).stem
     # A killed `dvc repro` leaves its stage running, and the next would start a second writer of the same outputs.

@@ -11,7 +11,7 @@ from typing import Any
 
 STEADY_TOKENS = 512  # tokens a pass, for each thread pair, from which matrix products add up a row in one order
 STEADY_ROWS = 64  # rows whose logits are taken at once, for the same reason
-BLOCK = 128  # queries that attend at once on a CPU; its kernel cuts fewer than 192 into blocks of 32
+BLOCK = 64  # queries that attend at once on a CPU; its kernel cuts fewer than 192 into blocks of 32
 NAME = "medqa"  # of the attention, as transformers knows it
 
 

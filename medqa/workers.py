@@ -18,7 +18,7 @@ from multiprocessing import connection, resource_tracker
 from typing import Any
 
 from medqa.engines import CHUNK, Completion, Engine, Labels, Likelihood, RowError, Sampling
-from medqa.model import quiet
+from medqa.model import set_up
 from medqa.params import UserError
 from medqa.prompts import Messages
 
@@ -211,7 +211,7 @@ def _serve(pipe: connection.Connection, start: Callable[[], Engine], device: dic
     # The environment has to stand before CUDA is looked for.
     os.environ.update(device)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    quiet()
+    set_up()
     import torch
 
     torch.set_num_threads(threads)

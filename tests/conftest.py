@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from fault_place import models, place  # noqa: F401 - fixtures
 
-from medqa.model import quiet
+from medqa.model import set_up
 
-quiet()
+set_up()
 
 ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "medqa" / "corpus"

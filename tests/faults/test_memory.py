@@ -11,8 +11,8 @@ from fault_place import ROOT
 SCRIPT = """
 import json, resource, sys
 from pathlib import Path
-from medqa.model import quiet
-quiet()
+from medqa.model import set_up
+set_up()
 from medqa import engines, local, model, prompts
 net, tok = model.load(Path(sys.argv[1]), "float32"), model.tokenizer(Path(sys.argv[1]))
 engine = local.Transformers(net, tok, batch_size=256)
