@@ -4,6 +4,7 @@ One SQLite file under `params.scratch_root()`, shared by every run on the machin
 `put` returns. What is read is checked against a sum; what is damaged is dropped, said and made again.
 """
 
+import ctypes
 import gc
 import hashlib
 import json
@@ -234,6 +235,8 @@ class Stored:
         """Give back the engine's memory, for another model to take; it is loaded again when a row is missing."""
         self.engine = None
         gc.collect()  # a model refers to itself
+        # What malloc keeps for the next pass (model.set_up) the next model's weights, being larger, would not take.
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
 
     def _through(self, kind: type, parts: Sequence[Any], run: Callable[[Engine, list[int]], list[Any]]) -> list[Any]:
         told = [json.dumps([kind.__name__, self.identity, part], sort_keys=True).encode() for part in parts]

@@ -80,3 +80,23 @@ def test_a_quantised_model_that_is_let_go_leaves_no_weight(tiny_base: Path) -> N
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     weights, alive = map(int, told.splitlines()[-1].split())
     assert weights > 20 and alive == 0
+
+
+# 400 MB in pieces that malloc would keep, and behind them one that stays.
+GIVEN_BACK = """
+from medqa import model
+model.set_up()
+import psutil, torch
+from medqa import store
+engine = store.Stored(lambda: None, None, ("model", "model"), [], 1)
+engine.engine = [torch.ones(5_000_000) for _ in range(20)]
+last = bytearray(1 << 20)
+held = psutil.Process().memory_info().rss
+engine.free()
+print((held - psutil.Process().memory_info().rss) / 1e6)
+"""
+
+
+def test_what_a_model_took_goes_back_to_the_system() -> None:
+    told = subprocess.run([sys.executable, "-c", GIVEN_BACK], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(told.stdout) > 350
