@@ -3,9 +3,14 @@
 import logging
 import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from medqa.params import UserError
+
+PATIENCE = 2.0  # seconds for the launcher to end the others; it looks every 0.1 s which have ended by themselves
 
 
 def rank() -> int:
@@ -47,6 +52,17 @@ def again(processes: int) -> bool:
     except SignalException as error:
         sys.exit(128 + error.sigval)
     return True
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """Where a connection to another process breaks, let that one's end be told of: the launcher then ends this one."""
+    try:
+        yield
+    except RuntimeError:
+        if world() > 1:
+            time.sleep(PATIENCE)
+        raise
 
 
 def shared(value: Any) -> Any:

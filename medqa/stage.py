@@ -39,7 +39,8 @@ def run(main: Callable[..., str], launched: bool = False) -> None:
             return
         if launch.rank() == 0:
             locks.wait(lock, stage)
-        told = main(**options)
+        with launch.patient():
+            told = main(**options)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # of kilobytes
         print(f"{stage}: {told} ({time.monotonic() - started:.0f} s, peak memory {peak:.1f} GB)", flush=True)
         locks.release(lock)
@@ -59,7 +60,7 @@ def fail(stage: str, message: str, code: int) -> None:
     """Print the message and leave without waiting for what other threads still do."""
     sys.stdout.flush()
     if launch.rank():
-        time.sleep(1)  # what is wrong in all processes the main one says, and the launcher ends the others
+        time.sleep(launch.PATIENCE)  # what is wrong in all processes the main one says
     print(f"{stage}: {message}", file=sys.stderr, flush=True)
     os._exit(code)
 

@@ -77,7 +77,10 @@ def test_two_processes_end_with_the_losses_of_one_and_go_on_where_they_were(mode
 
 def test_a_process_that_the_system_ends_is_told_of_in_one_line(models, tmp_path) -> None:
     process = started_to_keep(models, tmp_path / "starved", "sft")
+    process.suspend()  # the launcher looks up only after the other process has lost its peer
     next(child for child in process.children() if child.environ().get("RANK") == "1").kill()
+    time.sleep(0.5)
+    process.resume()
     told, _ = process.communicate()
     assert process.returncode == 1 and "Traceback" not in told
     assert told.strip().splitlines()[-1].startswith("sft: signal 9 ended one of the 2 processes")
