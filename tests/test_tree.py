@@ -35,7 +35,9 @@ def passed(net, rows: list[list[int]]) -> tuple[list[torch.Tensor], torch.Tensor
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_row_of_a_tree_is_the_row_alone(net, seed: int) -> None:
+@pytest.mark.parametrize("block", [tree.BLOCK, 1 << 20])  # the second is how a GPU attends
+def test_a_row_of_a_tree_is_the_row_alone(net, monkeypatch: pytest.MonkeyPatch, seed: int, block: int) -> None:
+    monkeypatch.setattr(tree, "BLOCK", block)
     rows = family(random.Random(seed), 120)
     states, logits, tokens = passed(net, rows)
     assert tokens == len({tuple(row[:end]) for row in rows for end in range(1, len(row) + 1)})
