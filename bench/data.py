@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from bench import runs
-from bench.workloads import ROOT, SEED, SHAPES, written
+from bench.workloads import ROOT, SEED, SHAPES, lexicon, written
 from medqa import records
 from medqa.records import Judged
 
@@ -23,6 +23,7 @@ UNIT = "questions"
 ROWS = {"embedded": 109_353, "random": 109_353, "tiny": 40}
 WITHIN = {"pairs": 30.0}  # seconds for all rows
 FLAT = 1.5  # times the memory for four times the rows
+VOCABULARY = 55_000  # words in so many prompts: MedQuAD's texts, 2 million words, extrapolated by Heaps' law
 
 
 def contenders(load: str) -> dict[str, Callable[[int], runs.Run]]:
@@ -102,30 +103,32 @@ SOUND = {"mass": 0.9, "hidden": 0, "unscored": ""}
 
 def write_preferences(shape: Any, rows: int, folder: Path) -> None:
     """UltraMedical's files: so many preference pairs, a fortieth of them in dev and in test, and as many SFT rows."""
-    asked, candidates = written(shape)
+    rng, candidates = random.Random(SEED), written(shape)[1]
+    words = lexicon(VOCABULARY, rng)
+
+    def asked() -> str:
+        # A word's frequency is the inverse of its rank (Zipf), so that two prompts share what two texts share.
+        return " ".join(words[int(len(words) ** rng.random()) - 1] for _ in range(rng.randint(*shape.question)))
 
     def preference(place: int) -> dict[str, Any]:
-        # A number makes each prompt another one.
-        question = f"{asked[place % len(asked)].question} {_spelt(place)}?"
+        question = asked()
         told = [candidates[(2 * place + side) % len(candidates)].text for side in (0, 1)]
         sides = [[{"role": "user", "content": question}, {"role": "assistant", "content": text}] for text in told]
         given = {"prompt_id": f"Open,{place}", "label_type": "easy", "prompt": question, "metadata": {}}
         return given | dict(zip(("chosen", "rejected"), sides, strict=True))
 
+    def answered(place: int) -> dict[str, Any]:
+        turns = [("human", asked()), ("gpt", "It is so.")]
+        told = [{"from": who, "value": text} for who, text in turns]
+        return {"id": f"Open,{place}", "type": "Open-End", "conversations": told, "answer": None, "score": None}
+
     write_params(folder)
     small = max(2, rows // 40)
-    for split, places in (("train", range(rows)), ("dev", range(rows, rows + small)), ("test", range(-small, 0))):
-        with open(folder / f"preference_{split}.json", "w") as file:
-            file.writelines(json.dumps(preference(place)) + "\n" for place in places)
-    with open(folder / "sft.jsonl", "w") as file:
-        for place in range(rows):
-            turns = [
-                ("human", f"{asked[place % len(asked)].question} {_spelt(2 * rows + place)}?"),
-                ("gpt", "It is so."),
-            ]
-            told = [{"from": who, "value": text} for who, text in turns]
-            row = {"id": f"Open,{place}", "type": "Open-End", "conversations": told, "answer": None, "score": None}
-            file.write(json.dumps(row) + "\n")
+    made = {"preference_train.json": map(preference, range(rows))}
+    made |= {f"preference_{split}.json": map(preference, range(small)) for split in ("dev", "test")}
+    for name, some in (made | {"sft.jsonl": map(answered, range(rows))}).items():
+        with open(folder / name, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in some)
 
 
 def write_params(folder: Path) -> None:
@@ -137,9 +140,3 @@ def write_params(folder: Path) -> None:
     (folder / "sft.jsonl").touch()
     for split in ("train", "dev", "test"):
         (folder / f"preference_{split}.json").touch()
-
-
-def _spelt(number: int) -> str:
-    """Words that no other number has: several, so that two prompts are no near-duplicates."""
-    rng = random.Random(number)
-    return " ".join(f"{rng.getrandbits(40):x}" for _ in range(12))

@@ -104,7 +104,7 @@ def embedded() -> Workload:
 def written(shape: Shape) -> tuple[list[Question], list[Candidate]]:
     """Random questions with their references, and two random answers to each."""
     rng = random.Random(SEED)
-    words = _words(shape.vocabulary, rng)
+    words = lexicon(shape.vocabulary, rng)
 
     def text(length: tuple[int, int]) -> str:
         # Zipf's law, as in any language: a word's frequency falls with its rank.
@@ -156,9 +156,11 @@ def _random(name: str, shape: Shape) -> Workload:
     )
 
 
-def _words(count: int, rng: random.Random) -> list[str]:
+def lexicon(count: int, rng: random.Random) -> list[str]:
+    """Random words, at most so many, the shortest first."""
     syllables = [first + second for first in "bcdfghklmnprstvz" for second in ("a", "e", "i", "o", "u", "an", "er")]
-    return sorted({"".join(rng.choices(syllables, k=rng.randint(2, 4))) for _ in range(count)}, key=len)
+    words = {"".join(rng.choices(syllables, k=rng.randint(2, 4))) for _ in range(count)}
+    return sorted(words, key=lambda word: (len(word), word))
 
 
 def _make(shape: Shape, texts: list[str], folder: Path) -> None:

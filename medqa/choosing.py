@@ -1,9 +1,7 @@
 """Which rows an output keeps, and why not the others."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from medqa.leaks import Leaks
 from medqa.shelf import Row, Shelf, digest
@@ -12,66 +10,67 @@ OUTPUTS = {"held_out": ("dev", "test"), "labelled": ("dev", "test"), "questions"
 
 
 class Chooser:
-    """Chooses the rows of one output after the other; `fates` tells of each row the first reason that left it out."""
+    """Chooses the rows of one output after the other, and tells of each row the first reason that left it out."""
 
     def __init__(self, seed: int, shelf: Shelf, held: dict[bytes, str], leaks: Leaks):
-        self.seed, self.shelf, self.held, self.leaks = seed, shelf, held, leaks
-        self.near: dict[bytes, str] = {}  # of training prompts, where the held-out row stands that they come near to
-        self.fates: list[tuple[str, ...]] = []  # the fields of Fate
+        self.shelf, self.held, self.leaks = shelf, held, leaks
 
-    def __call__(
-        self,
-        output: str,
-        rows: dict[str, list[Row]],
-        kinds: Sequence[str],
-        limit: int | None,
-        answers: bool = False,
-    ) -> list[tuple[str, Row]]:
-        """The rows to keep, with their ids. Of the rows of one prompt one is kept, or one for each of its `answers`."""
-        first: dict[Any, Row] = {}
-        mine = [row for source in OUTPUTS[output] for row in rows[source]]
-        for row in mine:
-            if row.reason:
-                self._tell(output, row, "quarantined", row.reason)
-        # Sorted, so that of the rows of one prompt the same is kept wherever they stand.
-        for row in self.shelf.sorted(row for row in mine if not row.reason):
-            same = (row.key, row.said) if answers else row.key
-            if row.kind not in kinds:
-                self._tell(output, row, "other_kind")
-            elif output in ("questions", "sft") and row.key in self.held:
-                self._tell(output, row, "leaked", self.held[row.key])
-            elif output in ("questions", "sft") and self._near(row):
-                self._tell(output, row, "nearly_leaked", self.near[row.key])
-            elif same in first:
-                self._tell(output, row, "duplicate", first[same].place)
-            else:
-                first[same] = row
-        return sorted(self._limited(output, _named(first.values()), limit), key=lambda item: item[0])
+        def draw(row_id: str) -> bytes:
+            return hashlib.sha256(f"{seed} {row_id}".encode()).digest()
 
-    def _limited(self, output: str, named: list[tuple[str, Row]], limit: int | None) -> list[tuple[str, Row]]:
-        if limit is not None and len(named) > limit:
-            named.sort(key=lambda item: hashlib.sha256(f"{self.seed} {item[0]}".encode()).digest())
-            for _, row in named[limit:]:
-                self._tell(output, row, "over_limit")
-        for row_id, row in named[:limit]:
-            self._tell(output, row, "kept", row_id=row_id)
-        return named[:limit]
+        shelf.db.create_function("draw", 1, draw, deterministic=True)
+
+    def __call__(self, output: str, kinds: Sequence[str], limit: int | None, answers: bool = False) -> None:
+        """Keep an output's rows. Of the rows of one prompt one is kept, or one for each of its `answers`."""
+        for row in self.shelf.bad(OUTPUTS[output]):
+            self._tell(output, row, "quarantined", row.reason)
+        last, times = None, 1
+        # In this order, so that of the rows of one prompt the same is kept wherever they stand.
+        for row in self.shelf.sound(OUTPUTS[output]):
+            if left_out := self._left_out(output, row, kinds, row.key + row.said if answers else row.key):
+                self._tell(output, row, *left_out)
+                continue
+            times = times + 1 if row.id == last else 1
+            last = row.id
+            while not self._named(output, row.id if times == 1 else f"{row.id}~{times}", row):
+                times += 1
+        self._limit(output, limit)
+
+    def _left_out(self, output: str, row: Row, kinds: Sequence[str], same: bytes) -> tuple[str, str] | None:
+        """Why a row is not kept, and because of which other."""
+        if row.kind not in kinds:
+            return "other_kind", ""
+        if output in ("questions", "sft"):
+            if row.key in self.held:
+                return "leaked", self.held[row.key]
+            if near := self._near(row):
+                return "nearly_leaked", near
+        if self.shelf.ask("INSERT OR IGNORE INTO first VALUES (?, ?, ?)", output, same, row.place).rowcount:
+            return None
+        query = "SELECT place FROM first WHERE output = ? AND same = ?"
+        return "duplicate", self.shelf.ask(query, output, same).fetchone()[0]
 
     def _near(self, row: Row) -> str:
-        if row.key not in self.near:
+        near = self.shelf.ask("SELECT near FROM prompt WHERE key = ?", row.key).fetchone()[0]
+        if near is None:
             found = self.leaks.find(self.shelf.get(row).key)
-            self.near[row.key] = self.held[digest(found)] if found else ""
-        return self.near[row.key]
+            near = self.held[digest(found)] if found else ""
+            self.shelf.ask("UPDATE prompt SET near = ? WHERE key = ?", near, row.key)
+        return near
+
+    def _named(self, output: str, row_id: str, row: Row) -> bool:
+        """Keep a row under an id, unless another has it."""
+        return self.shelf.ask("INSERT OR IGNORE INTO kept VALUES (?, ?, ?)", output, row_id, row.at).rowcount == 1
+
+    def _limit(self, output: str, limit: int | None) -> None:
+        """Keep as many as may be, drawn by the seed, and tell of all that were to be kept."""
+        if limit is not None:
+            for row_id, row in self.shelf.kept(output, "ORDER BY draw(kept.id) LIMIT -1 OFFSET ?", limit):
+                self._tell(output, row, "over_limit")
+                self.shelf.ask("DELETE FROM kept WHERE output = ? AND id = ?", output, row_id)
+        for row_id, row in self.shelf.kept(output, "ORDER BY kept.id"):
+            self._tell(output, row, "kept", row_id=row_id)
 
     def _tell(self, output: str, row: Row, fate: str, because: str = "", row_id: str = "") -> None:
-        fate_id = f"{output}:{row.place}"
-        self.fates.append((fate_id, output, row_id or row.id, row.kind, row.label_type, fate, because))
-
-
-def _named(rows: Iterable[Row]) -> list[tuple[str, Row]]:
-    seen: Counter[str] = Counter()
-    named = []
-    for row in rows:
-        seen[row.id] += 1
-        named.append((row.id if seen[row.id] == 1 else f"{row.id}~{seen[row.id]}", row))
-    return named
+        told = (f"{output}:{row.place}", output, row_id or row.id, row.kind, row.label_type, fate, because)
+        self.shelf.ask("INSERT INTO fate VALUES (?, ?, ?, ?, ?, ?, ?)", *told)

@@ -15,7 +15,7 @@ from medqa.choosing import OUTPUTS, Chooser
 from medqa.leaks import Leaks
 from medqa.params import Float, Int, Section, UserError
 from medqa.records import Example, Fate, HeldOut, Labelled, Origin, Quarantined, Question
-from medqa.shelf import Row, Rows, Shelf, digest
+from medqa.shelf import Row, Shelf, digest
 from medqa.sources import Source, read
 from medqa.text import normal
 from medqa.ultramedical import Asked
@@ -104,25 +104,24 @@ def load_medical_data(corpus: Path, params: Params, seed: int) -> MedicalData:
     """
     shelf, leaks = Shelf(), Leaks(params.near_duplicate)
     sources, origins = _sources(corpus, params, seed)
-    data, counted = MedicalData(origins=origins), set()
-    rows = {name: _shelved(name, some, params, shelf, data, leaks, counted) for name, some in sources.items()}
-    held = {}
-    for row in shelf.sorted(row for row in rows["dev"] + rows["test"] if not row.reason):
+    data = MedicalData(origins=origins)
+    for name, some in sources.items():
+        _shelve(name, some, params, shelf, data, leaks)
+    held: dict[bytes, str] = {}
+    for row in shelf.sound(("dev", "test")):
         held.setdefault(row.key, row.place)
         leaks.hold(shelf.get(row).key)
     choose = Chooser(seed, shelf, held, leaks)
-    kept = {
-        "held_out": choose("held_out", rows, params.held_out_kinds, params.max_held_out),
-        # A pair is a row's own: a prompt may recur with other answers.
-        "labelled": choose("labelled", rows, ultramedical.KINDS, params.max_labelled, answers=True),
-        "questions": choose("questions", rows, params.question_kinds, params.max_questions),
-        "sft": choose("sft", rows, params.sft_kinds, params.max_sft, answers=True),
-    }
+    choose("held_out", params.held_out_kinds, params.max_held_out)
+    # A pair is a row's own: a prompt may recur with other answers.
+    choose("labelled", ultramedical.KINDS, params.max_labelled, answers=True)
+    choose("questions", params.question_kinds, params.max_questions)
+    choose("sft", params.sft_kinds, params.max_sft, answers=True)
     for name, make in {"held_out": _held_out, "labelled": _labelled, "questions": _question, "sft": _example}.items():
-        if not kept[name] and name != "labelled":
+        setattr(data, name, shelf.records(name, make))
+        if not getattr(data, name) and name != "labelled":
             raise UserError(f"the data leave no row for {name}; loosen data.*_kinds or give more rows in params.yaml")
-        setattr(data, name, Rows(kept[name], lambda part, make=make: make(part[0], shelf.get(part[1]))))
-    data.fates = Rows(sorted(choose.fates), lambda part: Fate(*part))
+    data.fates = shelf.fates()
     return data
 
 
@@ -175,44 +174,34 @@ def _golden(row: Asked) -> str:
     return row.golden_text
 
 
-def _shelved(
-    name: str,
-    sources: Iterator[Source],
-    params: Params,
-    shelf: Shelf,
-    data: MedicalData,
-    leaks: Leaks,
-    counted: set[bytes],
-) -> list[Row]:
-    """A source's rows, validated, their texts on the shelf. Raises UserError if it has no row or too many bad ones."""
-    rows, reasons = [], Counter()
+def _shelve(
+    name: str, sources: Iterator[Source], params: Params, shelf: Shelf, data: MedicalData, leaks: Leaks
+) -> None:
+    """Put a source's rows on the shelf. Raises UserError if it has no row or too many bad ones."""
+    total, reasons = 0, Counter()
     for source in sources:
+        total += 1
         try:
             asked = _parsed(name, source)
         except ValueError as error:
-            reasons[str(error)] += 1
-            rows.append(Row(name, source.file, source.line, reason=str(error)))
-            data.quarantine.append(
-                Quarantined(rows[-1].place, source.file, source.line, str(error), _shown(source.row))
-            )
+            row = Row(name, source.file, source.line, reason=str(error))
+            shelf.put(row, None)
+            reasons[row.reason] += 1
+            data.quarantine.append(Quarantined(row.place, row.file, row.line, row.reason, _shown(source.row)))
             continue
         said = digest(normal(asked.chosen)) if name == "sft" else digest(asked.chosen, asked.rejected)
         key = digest(asked.key)
-        if key not in counted:
-            counted.add(key)
+        if shelf.new(key):
             leaks.count(asked.key)
-        at = shelf.put(asked)
-        rows.append(Row(name, source.file, source.line, asked.id, asked.kind, asked.label_type, key, said, at))
-    if not rows:
+        shelf.put(Row(name, source.file, source.line, asked.id, asked.kind, asked.label_type, key, said), asked)
+    if not total:
         raise UserError(f"the source of {name} holds no row; see data in params.yaml")
     bad = reasons.total()
-    if bad > params.max_bad_share * len(rows):
+    if bad > params.max_bad_share * total:
         commonest = "; ".join(f"{reason} ({times})" for reason, times in reasons.most_common(3))
         raise UserError(
-            f"{bad} of {len(rows)} rows of {name} are bad, over data.max_bad_share = {params.max_bad_share}: "
-            f"{commonest}"
+            f"{bad} of {total} rows of {name} are bad, over data.max_bad_share = {params.max_bad_share}: {commonest}"
         )
-    return rows
 
 
 def _parsed(name: str, source: Source) -> Asked:

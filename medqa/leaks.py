@@ -47,9 +47,11 @@ class Leaks:
         self.held: set[str] = set()
         self.cores: dict[tuple[str, ...], str] = {}
         self.holed: dict[tuple[str, ...], list[tuple[str, str]]] = {}  # the word that is left out, and the whole
-        self.long: list[tuple[str, dict[str, float], float]] = []  # n-grams with their weights, and the sum of these
+        self.long: list[tuple[str, float]] = []  # with the sum of its n-grams' weights
         self.weights: dict[str, float] = {}  # by word
         self.index = RMinHashLSH(threshold or 1.0, PERMUTATIONS, BANDS)
+        # Kept for the few that are proposed again and again; of all they would be most of this stage's memory.
+        self.held_weights = lru_cache(maxsize=1024)(lambda key: self._weighed(_grams(key)))
 
     def count(self, key: str) -> None:
         """Take the words of a prompt into account."""
@@ -64,8 +66,7 @@ class Leaks:
         if _length(key) >= LONG:
             grams = _grams(key)
             self.index.insert(len(self.long), _sketch(grams))
-            weights = self._weighed(grams)
-            self.long.append((key, weights, sum(weights.values())))
+            self.long.append((key, sum(self._weighed(grams).values())))
         else:
             self.cores.setdefault(_core(key), key)
             for rest, word in _holed(key):
@@ -87,8 +88,9 @@ class Leaks:
     def _proposed(self, grams: set[str]) -> list[int]:
         return self.index.query(_sketch(grams)) if self.long else []
 
-    def _close(self, grams: set[str], key: str, held: dict[str, float], whole: float) -> tuple[float, str] | None:
+    def _close(self, grams: set[str], key: str, whole: float) -> tuple[float, str] | None:
         """The weighted Jaccard index with a held-out prompt, and its key, from the threshold on."""
+        held = self.held_weights(key)
         shared = sum(held[gram] for gram in grams & held.keys())
         # The index is at most the share of the held-out prompt, which costs less to know.
         if shared < self.threshold * whole:

@@ -1,15 +1,33 @@
-"""Rows whose texts lie on disk: half a million of them are read, and what decides about one is small."""
+"""Rows on disk: half a million of them are read, put in order and chosen from, and memory stays flat."""
 
+import errno
 import hashlib
+import os
 import pickle
+import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from medqa.params import scratch_root
+from medqa.records import Fate
 from medqa.ultramedical import Asked
+
+_CACHE = 16_000  # kilobytes of the database in memory
+_TABLES = """
+    -- What was read; `asked` is the parsed row.
+    CREATE TABLE row (source, file, line, id, kind, label_type, key, said, reason, at INTEGER PRIMARY KEY, asked);
+    CREATE INDEX row_by_id ON row (id);
+    -- Where the held-out row stands that a prompt comes near to; '' if there is none, NULL before it was looked for.
+    CREATE TABLE prompt (key PRIMARY KEY, near) WITHOUT ROWID;
+    -- Of each output, rows that are alike only once; those that it keeps, by the ids that they get; all rows' fates.
+    CREATE TABLE first (output, same, place, PRIMARY KEY (output, same)) WITHOUT ROWID;
+    CREATE TABLE kept (output, id, at, PRIMARY KEY (output, id)) WITHOUT ROWID;
+    CREATE TABLE fate (id PRIMARY KEY, output, row_id, kind, label_type, fate, because) WITHOUT ROWID;
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,49 +42,107 @@ class Row:
     label_type: str = ""
     key: bytes = b""  # digest of its prompt's key: equal for the rows of one prompt
     said: bytes = b""  # digest of its answers: equal for rows that would teach the same
-    at: int = -1  # its place on the shelf
     reason: str = ""  # why it was quarantined
+    at: int | None = None  # its number on the shelf
 
     @property
     def place(self) -> str:
         return f"{self.source}:{self.file}:{self.line:09d}"
 
 
+_values = attrgetter(*Row.__slots__)
+_COLUMNS = ", ".join(f"row.{name}" for name in Row.__slots__)
+
+
 class Shelf:
-    """The parsed rows, in a file that vanishes with the process."""
+    """The rows, in a database that vanishes with the process."""
 
     def __init__(self) -> None:
         # Not /tmp: on many machines that is memory.
         scratch_root().mkdir(parents=True, exist_ok=True)
-        self.file = tempfile.TemporaryFile(dir=scratch_root())  # noqa: SIM115
+        handle, file = tempfile.mkstemp(dir=scratch_root())
+        os.close(handle)
+        self.db = sqlite3.connect(file, check_same_thread=False)
+        # Nobody else reads it, and nothing of it outlives a crash.
+        self.db.execute("PRAGMA journal_mode = OFF")
+        self.db.execute("PRAGMA synchronous = OFF")
+        self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self.db.execute(f"PRAGMA cache_size = -{_CACHE}")
+        self.db.executescript(_TABLES)
+        os.unlink(file)
 
-    def put(self, asked: Asked) -> int:
-        at = self.file.tell()
-        pickle.dump(asked, self.file, pickle.HIGHEST_PROTOCOL)
-        return at
+    def ask(self, query: str, *values: Any) -> sqlite3.Cursor:
+        """Execute a query. Raises OSError where the disk is full."""
+        try:
+            return self.db.execute(query, values)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch_root())) from None
+            raise
+
+    def put(self, row: Row, asked: Asked | None) -> None:
+        """Keep a row, and what it holds if it could be parsed."""
+        marks = ", ".join("?" * 11)
+        self.ask(f"INSERT INTO row VALUES ({marks})", *_values(row), pickle.dumps(asked, pickle.HIGHEST_PROTOCOL))
 
     def get(self, row: Row) -> Asked:
-        self.file.seek(row.at)
-        return pickle.load(self.file)  # what this process wrote
+        return pickle.loads(self.ask("SELECT asked FROM row WHERE at = ?", row.at).fetchone()[0])
 
-    def sorted(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Rows by id, those of one id by their texts: an order that does not depend on where they stood."""
-        for _, some in groupby(sorted(rows, key=lambda row: row.id), lambda row: row.id):
+    def new(self, key: bytes) -> bool:
+        """Whether this is the first time that a prompt is asked after, by the digest of its key."""
+        return self.ask("INSERT OR IGNORE INTO prompt VALUES (?, NULL)", key).rowcount == 1
+
+    def bad(self, sources: Sequence[str]) -> Iterator[Row]:
+        """The quarantined rows."""
+        return self._rows(sources, "reason != ''")
+
+    def sound(self, sources: Sequence[str]) -> Iterator[Row]:
+        """The others by id, those of one id by their texts: an order that does not depend on where they stood."""
+        for _, some in groupby(self._rows(sources, "reason = ''"), lambda row: row.id):
             alike = list(some)
             yield from alike if len(alike) == 1 else sorted(alike, key=lambda row: (self.get(row), row.place))
 
+    def kept(self, output: str, order: str, *values: Any) -> Iterator[tuple[str, Row]]:
+        """The rows that an output keeps, with the ids that they get."""
+        query = f"SELECT kept.id, {_COLUMNS} FROM kept JOIN row USING (at) WHERE output = ? {order}"
+        return ((row_id, Row(*found)) for row_id, *found in self.ask(query, output, *values))
+
+    def records(self, output: str, make: Callable[[str, Asked], Any]) -> "Rows":
+        """What an output keeps, made into records of its own from an id and a parsed row."""
+        query = "SELECT kept.id, asked FROM kept JOIN row USING (at) WHERE output = ? ORDER BY kept.id"
+        return Rows(self, lambda row_id, asked: make(row_id, pickle.loads(asked)), query, output)
+
+    def fates(self) -> "Rows":
+        """What became of every row, by id."""
+        return Rows(self, Fate, "SELECT * FROM fate ORDER BY id")
+
+    def _rows(self, sources: Sequence[str], which: str) -> Iterator[Row]:
+        marks = ", ".join("?" * len(sources))
+        query = f"SELECT {_COLUMNS} FROM row INDEXED BY row_by_id WHERE source IN ({marks}) AND {which} ORDER BY id"
+        return (Row(*found) for found in self.ask(query, *sources))
+
 
 class Rows(Sequence):
-    """Records that are made when they are asked for, from what they are made of."""
+    """Records that are made when they are asked for, from what a query finds on a shelf."""
 
-    def __init__(self, parts: list[Any], make: Callable[[Any], Any]):
-        self.parts, self.make = parts, make
+    def __init__(self, shelf: Shelf, make: Callable[..., Any], query: str, *values: Any):
+        self.shelf, self.make, self.query, self.values = shelf, make, query, values
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return self.shelf.ask(f"SELECT count(*) FROM ({self.query})", *self.values).fetchone()[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.make(*found) for found in self.shelf.ask(self.query, *self.values))
 
     def __getitem__(self, at: int | slice) -> Any:
-        return [self.make(part) for part in self.parts[at]] if isinstance(at, slice) else self.make(self.parts[at])
+        places = range(len(self))[at]
+        if isinstance(at, int):
+            return self._some(places, 1)[0]
+        return self._some(places.start, len(places)) if places.step == 1 else list(self)[at]
+
+    def _some(self, start: int, count: int) -> list[Any]:
+        found = self.shelf.ask(f"{self.query} LIMIT ? OFFSET ?", *self.values, count, start)
+        return [self.make(*parts) for parts in found]
 
 
 def digest(*texts: str) -> bytes:

@@ -13,6 +13,7 @@ from fake_rows import EXAM, preference_row, sft_row, write_lines, write_rows
 from medqa import data, embedded, metrics, records, ultramedical
 from medqa.data import MedicalData, Params, load_medical_data
 from medqa.params import UserError
+from medqa.shelf import Row, Shelf
 from stages import data as stage
 
 CORPUS = Path(__file__).parents[1] / "medqa" / "corpus"
@@ -329,6 +330,30 @@ def test_texts_are_not_kept_in_memory(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert size > 30e6 and peak < 0.4 * size
+
+
+def test_rows_are_a_sequence(made: MedicalData) -> None:
+    whole = list(made.questions)
+    assert len(made.questions) == len(whole)
+    assert [made.questions[0], made.questions[-1]] == [whole[0], whole[-1]]
+    for part in (slice(3, 7), slice(None, 2), slice(-2, None), slice(None, None, 50), slice(9, 0, -3), slice(5, 2)):
+        assert made.questions[part] == whole[part]
+    with pytest.raises(IndexError):
+        made.questions[len(whole)]
+
+
+def test_ids_that_recur_are_made_different(tmp_path: Path) -> None:
+    rows = some_rows()
+    rows["train"] = [preference_row(row_id, f"What cures {row_id} {n}?") for n, row_id in enumerate(["a", "a", "a~2"])]
+    assert [row.id for row in load(tmp_path, rows).questions] == ["a", "a~2", "a~2~2"]
+
+
+def test_a_full_disk_is_an_os_error() -> None:
+    filled = Shelf()
+    filled.ask("PRAGMA max_page_count = 20")
+    with pytest.raises(OSError, match="No space left on device"):
+        for line in range(10_000):
+            filled.put(Row("sft", "a.json", line), None)
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
