@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medqa import embedded, scratch
+from medqa.models import scratch
+from medqa.sources import embedded
 
 GROUP = 128  # rows of a weight that share a scale, as GPTQ's default is
 SHARD = 2_000_000_000  # bytes of a file from which the next is begun

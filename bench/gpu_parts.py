@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import checkpoints
-from medqa import dpo, embedded, judge, model, prompts, records, sft, training
+from medqa import dpo, judge, model, prompts, records, sft, training
 from medqa.engines import Sampling, sample_seed
+from medqa.sources import embedded
 
 MOST_MEMORY = 8.0  # GB, of training
 
@@ -103,7 +104,7 @@ def _write(loaded: Any, tok: Any, asked: prompts.Messages, most: int, how: dict[
 
 def _tree_tokens(tok: Any, asked: Sequence[Sequence[prompts.Messages]]) -> int:
     """Tokens that have to be read when a prefix is read once."""
-    from medqa import tree
+    from medqa.engines import tree
 
     flat = [messages for criteria in asked for messages in criteria]
     texts = [tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) for messages in flat]
@@ -192,7 +193,7 @@ def measure_dpo(bench: Bench) -> dict[str, Any]:
 
 def measure_generate(bench: Bench) -> dict[str, Any]:
     """Tokens a second of two answers to each question, and of a loop that writes one answer at a time."""
-    from medqa import local
+    from medqa.engines import local
 
     size, given = bench.size, bench.given["generate"]
     base, adapter = bench.work / "base", bench.work / "adapter"
@@ -221,7 +222,7 @@ def measure_generate(bench: Bench) -> dict[str, Any]:
 
 def measure_judge(bench: Bench) -> dict[str, Any]:
     """Pairs a second, two answers by three criteria each, and of a loop whose judge writes up to 64 tokens."""
-    from medqa import local
+    from medqa.engines import local
 
     size, folder = bench.size, bench.work / "judge"
     params = judge.Params(**bench.given["judge"] | {"min_mass": 0.0})

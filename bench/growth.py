@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from bench import runs
-from medqa.charts import Scale, tag
+from medqa.report.charts import Scale, tag
 
 TIMES = (1, 4, 16)
 ROWS = {  # of the least of the three, for each workload; of random models 16 times as many would take minutes

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from bench import checkpoints
-from medqa import embedded
+from medqa.sources import embedded
 from tests.fake_hub import Repo, running
 
 ROOT = Path(__file__).parent.parent

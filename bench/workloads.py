@@ -168,7 +168,8 @@ def _make(shape: Shape, texts: list[str], folder: Path) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from medqa import model, scratch, training
+    from medqa import model, training
+    from medqa.models import scratch
 
     rubric = (Path(prompts.__file__).parent / "judge.txt").read_text(encoding="utf-8")
     tok = scratch.tokenizer([*texts, *[rubric] * 9], shape.vocabulary)

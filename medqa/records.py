@@ -191,7 +191,7 @@ class Attacked:
     """An attempt to fool the judge beside the honest texts for the same question (data/attacks.jsonl)."""
 
     id: str  # labelled pair#attack
-    attack: str  # its name in medqa/attacks.yaml
+    attack: str  # its name in medqa/attacks/attacks.yaml
     kind: str  # key, verdict or padding
     text: str
     score: float | None

@@ -90,7 +90,8 @@ def rows_of(kind: type, texts: Sequence[str], **others: object) -> list:
 @pytest.fixture(scope="session")
 def models(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, an adapter on it and a judge that has learnt nothing."""
-    from medqa import model, scratch, sft
+    from medqa import model, sft
+    from medqa.models import scratch
 
     folder = tmp_path_factory.mktemp("faults")
     (folder / "base").symlink_to(tiny_base)

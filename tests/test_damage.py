@@ -1,4 +1,4 @@
-"""medqa.damage: the labels that a damaged answer deserves, and lessons that bear them out."""
+"""medqa.sources.damage: the labels that a damaged answer deserves, and lessons that bear them out."""
 
 import random
 from itertools import islice
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from medqa import attacks, damage, embedded
-from medqa.damage import Fact
+from medqa import attacks
+from medqa.sources import damage, embedded
+from medqa.sources.damage import Fact
 from medqa.text import normal
 
 LURES = attacks.taught()

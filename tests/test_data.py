@@ -10,10 +10,11 @@ import pytest
 import yaml
 from fake_rows import EXAM, preference_row, sft_row, write_lines, write_rows
 
-from medqa import data, embedded, metrics, records, ultramedical
-from medqa.data import MedicalData, Params, load_medical_data
+from medqa import data, metrics, records
+from medqa.data import MedicalData, Params, load_medical_data, origins
+from medqa.data.shelf import Row, Shelf
 from medqa.params import UserError
-from medqa.shelf import Row, Shelf
+from medqa.sources import embedded, ultramedical
 from stages import data as stage
 
 CORPUS = Path(__file__).parents[1] / "medqa" / "corpus"
@@ -361,17 +362,17 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     for path in paths:
         path.parent.mkdir()
         write_rows(path, [sft_row("x", "Why?")])
-    assert [row.file for row in data._files(paths)] == ["a/train.json", "b/train.json"]
-    assert [row.file for row in data._files(paths[:1])] == ["train.json"]
+    assert [row.file for row in origins._files(paths)] == ["a/train.json", "b/train.json"]
+    assert [row.file for row in origins._files(paths[:1])] == ["train.json"]
 
 
 def test_metrics_are_counted_from_the_files(tmp_path: Path, made: MedicalData) -> None:
-    fates, origins = tmp_path / "fates.jsonl", tmp_path / "origins.jsonl"
+    fates, told = tmp_path / "fates.jsonl", tmp_path / "origins.jsonl"
     records.write(fates, made.fates, ordered=True)
     records.write(
-        origins, [records.Origin("sft", "hub", "a/b", "c0ffee"), records.Origin("preference", "files", "x", "")]
+        told, [records.Origin("sft", "hub", "a/b", "c0ffee"), records.Origin("preference", "files", "x", "")]
     )
-    assert stage.measured({}, fates, origins) == data.counts(made.fates) | {"sft_commit": "c0ffee"}
+    assert stage.measured({}, fates, told) == data.counts(made.fates) | {"sft_commit": "c0ffee"}
 
 
 def test_a_higher_limit_keeps_what_a_lower_one_kept(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from medqa import decode, engines
-from medqa.engines import Sampling
+from medqa import engines
+from medqa.engines import Sampling, decode
 
 
 def seeds(count: int, seed: int = 0) -> torch.Tensor:

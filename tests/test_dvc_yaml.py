@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medqa import figures, params, report
+from medqa import params, report
+from medqa.report import figures
 
 ROOT = Path(__file__).parent.parent
 # Plumbing that no result depends on: it checks parameters, tells errors and keeps work. Everything else counts.
@@ -51,7 +52,11 @@ def imports(path: str, seen: set[str] | None = None) -> set[str]:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        for name in names:
+        # A module runs its packages first.
+        whole = [
+            ".".join(parts[:end]) for parts in (name.split(".") for name in names) for end in range(1, len(parts) + 1)
+        ]
+        for name in whole:
             found = module_path(name) if name.startswith("medqa") else None
             if found and found not in seen:
                 seen.add(found)
@@ -64,11 +69,12 @@ def imports(path: str, seen: set[str] | None = None) -> set[str]:
 def test_deps_are_the_imports(name: str) -> None:
     script = f"stages/{name.split('@')[0]}.py"
     needed = imports(script) | {script}
-    needed |= {data for path in needed if (ROOT / (data := path.replace(".py", ".yaml"))).is_file()}
-    # A package holds files that its code reads: the stage depends on the folder.
-    needed = {path.removesuffix("/__init__.py") for path in needed}
+    # A stage depends on a package as a whole, with the files that its code reads.
+    packages = {"/".join(path.split("/")[:2]) for path in needed if path.count("/") > 1}
     declared = {dep for dep in stages()[name]["deps"] if dep.startswith(("medqa/", "stages/"))}
-    assert declared == needed
+    assert declared == packages | {path for path in needed if path.count("/") == 1}
+    # So that no edit reruns a stage in vain, it needs every module of the package.
+    assert {str(path.relative_to(ROOT)) for package in packages for path in (ROOT / package).rglob("*.py")} <= needed
 
 
 @pytest.mark.parametrize("name", stages())

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from medqa import decode, engines, local, model, prompts
+from medqa import engines, model, prompts
+from medqa.engines import decode, local
 from medqa.params import UserError
 
 QUESTIONS = [

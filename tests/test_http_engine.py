@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from fake_server import FILLING, Answer, FakeServer
 
-from medqa import engines, http_engine, pool, prompts, servers, store
-from medqa.engines import Completion, Labels, Likelihood, Sampling
+from medqa import engines, prompts, store
+from medqa.engines import Completion, Labels, Likelihood, Sampling, http_engine, pool, servers
 from medqa.params import UserError
 
 WARM = Sampling(temperature=0.7, top_p=0.95, max_new_tokens=8)

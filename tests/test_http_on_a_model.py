@@ -16,8 +16,8 @@ import torch
 from fake_server import FakeServer
 from transformers.utils.import_utils import is_serve_available
 
-from medqa import engines, http_engine, local, model, pool, prompts, servers
-from medqa.engines import Sampling
+from medqa import engines, model, prompts
+from medqa.engines import Sampling, http_engine, local, pool, servers
 from medqa.params import UserError
 
 ASKED = [prompts.ask(f"What are the symptoms of {name}?") for name in ("gout", "asthma", "measles", "scurvy")]

@@ -8,9 +8,11 @@ import pytest
 import torch
 from conftest import CORPUS
 
-from medqa import embedded, judge, prompts, scratch
+from medqa import judge, prompts
+from medqa.engines.local import Transformers
 from medqa.judge import Case, Criteria, Params
-from medqa.local import Transformers
+from medqa.models import scratch
+from medqa.sources import embedded
 from medqa.text import words
 
 EVEN = Criteria(accuracy=1.0, completeness=1.0, key_points=1.0)

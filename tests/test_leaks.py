@@ -1,13 +1,13 @@
-"""medqa.leaks: planted near-duplicates are found, and questions that only look alike are left."""
+"""medqa.data.leaks: planted near-duplicates are found, and questions that only look alike are left."""
 
 import random
 from pathlib import Path
 
 import pytest
 
-from medqa import embedded, ultramedical
-from medqa.leaks import Leaks
-from medqa.ultramedical import prompt_key
+from medqa.data.leaks import Leaks
+from medqa.sources import embedded, ultramedical
+from medqa.sources.ultramedical import prompt_key
 
 CORPUS = Path(__file__).parents[1] / "medqa" / "corpus"
 THRESHOLD = 0.65

@@ -97,7 +97,8 @@ def test_gradients_pass_quantised_layers_after_a_pass_without_them(base: Path) -
 def test_passes_are_filled_up_only_where_that_makes_bits_equal(
     base: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, filled: bool
 ) -> None:
-    from medqa import local, prompts, tree
+    from medqa import prompts
+    from medqa.engines import local, tree
 
     seen, states = [], tree.states
     told = lambda loaded, ids, *rest: seen.append(ids.numel()) or states(loaded, ids, *rest)  # noqa: E731

@@ -8,8 +8,10 @@ import pytest
 import torch
 from conftest import CORPUS
 
-from medqa import attacks, damage, embedded, fit, model, prompts, reading, scratch
+from medqa import attacks, model, prompts
+from medqa.models import fit, reading, scratch
 from medqa.params import UserError
+from medqa.sources import damage, embedded
 
 LURES = attacks.taught()
 

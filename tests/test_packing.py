@@ -7,7 +7,9 @@ import torch
 from conftest import CORPUS
 from trl.trainer.utils import add_fused_lm_head
 
-from medqa import embedded, packing, scratch
+from medqa import packing
+from medqa.models import scratch
+from medqa.sources import embedded
 
 IGNORED = -100
 

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from fake_run import HOSTILE, ROOT, given, pair_ids, write_run
 
-from medqa import browse, charts, lineage, page, pairs, records, report, tables
-from medqa.charts import Series
+from medqa import pairs, records, report
 from medqa.params import UserError
-from medqa.report import Folders
+from medqa.report import Folders, browse, charts, lineage, page, tables
+from medqa.report.charts import Series
 
 
 @pytest.fixture(scope="module")

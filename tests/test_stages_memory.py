@@ -87,8 +87,8 @@ GIVEN_BACK = """
 from medqa import model
 model.set_up()
 import psutil, torch
-from medqa import store
-engine = store.Stored(lambda: None, None, ("model", "model"), [], 1)
+from medqa.engines.stored import Stored
+engine = Stored(lambda: None, None, ("model", "model"), [], 1)
 engine.engine = [torch.ones(5_000_000) for _ in range(20)]
 last = bytearray(1 << 20)
 held = psutil.Process().memory_info().rss

@@ -14,6 +14,7 @@ from fake_engine import FakeEngine, certain
 
 from medqa import engines, generate, judge, prompts, store
 from medqa.engines import Completion, Labels, RowError, Sampling
+from medqa.engines.stored import Stored
 from medqa.params import UserError
 from medqa.records import Question
 
@@ -22,9 +23,9 @@ GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=8)
 QUESTIONS = [f"What is {name}?" for name in ("gout", "asthma", "measles", "scurvy", "mumps")]
 
 
-def stored(file: Path, inner: Any, **changes: Any) -> store.Stored:
+def stored(file: Path, inner: Any, **changes: Any) -> Stored:
     given = {"model": ("base", "base"), "identity": ["float32", "cpu"], "chunk": 2} | changes
-    return store.Stored(lambda: inner, store.Store(file), **given)
+    return Stored(lambda: inner, store.Store(file), **given)
 
 
 def ask(engine: Any, questions: list[str] = QUESTIONS, sampling: Sampling = WARM, seed: int = 1) -> list[Completion]:
@@ -65,7 +66,7 @@ def test_a_freed_engine_is_let_go_and_loaded_again_for_a_missing_row(file: Path)
         loaded.append(weakref.ref(inner))
         return inner
 
-    engine = store.Stored(load, store.Store(file), model=("base", "base"), identity=[], chunk=2)
+    engine = Stored(load, store.Store(file), model=("base", "base"), identity=[], chunk=2)
     first = ask(engine)
     engine.free()
     assert loaded[0]() is None

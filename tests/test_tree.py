@@ -5,7 +5,8 @@ import random
 import pytest
 import torch
 
-from medqa import model, tree
+from medqa import model
+from medqa.engines import tree
 
 
 @pytest.fixture(scope="module")

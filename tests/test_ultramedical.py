@@ -1,11 +1,11 @@
-"""medqa.ultramedical: every damaged row has its reason, and two wordings of one prompt share a key."""
+"""medqa.sources.ultramedical: every damaged row has its reason, and two wordings of one prompt share a key."""
 
 from typing import Any
 
 import pytest
 from fake_rows import EXAM, OPTIONS, preference_row, sft_row
 
-from medqa import ultramedical
+from medqa.sources import ultramedical
 
 
 @pytest.mark.parametrize(

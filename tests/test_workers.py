@@ -14,8 +14,9 @@ import torch
 import yaml
 from fault_place import Place, kill
 
-from medqa import engines, store, workers
-from medqa.engines import RowError, Sampling
+from medqa import engines, store
+from medqa.engines import RowError, Sampling, workers
+from medqa.engines.stored import Stored
 from medqa.params import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -174,7 +175,7 @@ def test_rows_may_be_left_undone_and_the_others_are_not_done_again(engine, tmp_p
         return engine(finished=kept.finished, progress=counted.append)
 
     rows = store.Store(tmp_path / "rows.sqlite")
-    kept = store.Stored(start, rows, ("base", "base"), [], 100, max_failed=1)
+    kept = Stored(start, rows, ("base", "base"), [], 100, max_failed=1)
     given = ask(kept, ["a", "b", "large", "c", "d", "e", "f"])
     assert [text.split()[:1] for text in given] == [["a"], ["b"], [], ["c"], ["d"], ["e"], ["f"]]
     assert sum(counted) == 6

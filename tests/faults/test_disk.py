@@ -11,6 +11,7 @@ import pytest
 from fake_engine import FakeEngine
 
 from medqa import checkpoints, engines, locks, prompts, records, store
+from medqa.engines.stored import Stored
 
 WARM = engines.Sampling(temperature=0.7, top_p=0.95, max_new_tokens=8)
 ROWS = 60
@@ -20,7 +21,7 @@ def ask(folder: Path) -> tuple[list[engines.Completion], int, store.Store]:
     """Some answers of about a kilobyte through a store in the folder, how many of them were made, and the store."""
     inner = FakeEngine(says=lambda asked, seed: f"{asked} " * 50)
     kept = store.Store(folder / "store" / "rows.sqlite")
-    engine = store.Stored(lambda: inner, kept, ("base", "base"), ["cpu"], 4)
+    engine = Stored(lambda: inner, kept, ("base", "base"), ["cpu"], 4)
     asked = [prompts.ask(f"What is disease {number}?") for number in range(ROWS)]
     return engine.generate(asked, WARM, [1] * ROWS), len(inner.asked), kept
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from medqa.damage import Fact, worded
 from medqa.params import UserError
 from medqa.prompts import Messages
+from medqa.sources.damage import Fact, worded
 from medqa.text import LETTERS
 
 CHAT = ("Tell me about {name}.", "What do you know about {name}?")

@@ -14,7 +14,7 @@ from typing import Any
 
 from medqa.params import scratch_root
 from medqa.records import Fate
-from medqa.ultramedical import Asked
+from medqa.sources.ultramedical import Asked
 
 _CACHE = 16_000  # kilobytes of the database in memory
 _TABLES = """

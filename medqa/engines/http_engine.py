@@ -11,13 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from medqa import http_answers, store
-from medqa.engines import EVERYTHING, Completion, Engine, Labels, Likelihood, Params, RowError, Sampling
-from medqa.http_answers import INSTEAD
+from medqa import store
+from medqa.engines import EVERYTHING, Completion, Engine, Labels, Likelihood, Params, RowError, Sampling, http_answers
+from medqa.engines.http_answers import INSTEAD
+from medqa.engines.pool import Pool
+from medqa.engines.servers import Client, Refused, Unreached
+from medqa.engines.stored import Stored
 from medqa.params import UserError
-from medqa.pool import Pool
 from medqa.prompts import Messages, plain, reply
-from medqa.servers import Client, Refused, Unreached
 
 ARITHMETIC = 1  # raise it with every change below that can change a result
 TOP = 20  # tokens listed for a label: what vLLM and OpenAI give at most, unless told otherwise
@@ -187,7 +188,7 @@ class Http:
 
 def load(
     model_dir: Path, adapter: Path | None, content: Sequence[str], compute: Params, progress: Callable[[int], Any]
-) -> Engine:
+) -> Stored:
     """The engine of the server that `compute.servers` names for a model directory, with the row store before it.
 
     `content`: the hashes of the directory and the adapter. An adapter is served under its folder's name and hash.
@@ -213,7 +214,7 @@ def load(
 
     opened = store.Store(store.path()) if compute.store else None
     # In one chunk: an address never waits for the last row of one.
-    kept = store.Stored(
+    kept = Stored(
         start, opened, ("+".join(content), f"{name} over http"), identity, EVERYTHING, progress, compute.max_failed_rows
     )
     return kept

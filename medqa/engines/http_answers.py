@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from medqa.engines import Likelihood
-from medqa.servers import Client, Unreached
+from medqa.engines.servers import Client, Unreached
 
 SLACK = 0.01  # by which the probabilities that a server sends may exceed 1
 INSTEAD = "serve the model with vLLM or SGLang, or set compute.engine to transformers for this stage"

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medqa import tree
-from medqa.engines import Sampling
+from medqa.engines import Sampling, tree
 
 LIKELIEST = 64  # tokens that are looked at first; only if they hold less than top_p, more
 SPARE = 4  # a batch is made smaller, or new rows join it, when one in so many of its rows is free

@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from medqa import browse, charts, figures, hub, lineage, page, records, tables
+from medqa import hub, records
 from medqa.params import Int, Section
 from medqa.records import Attacked
+from medqa.report import browse, charts, figures, lineage, page, tables
 
 # What it reads below the folders it is given; dvc.yaml must name the same.
 MODELS = ("base", "judge", "sft", "dpo")

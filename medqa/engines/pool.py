@@ -8,8 +8,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from medqa.engines import RowError
+from medqa.engines.servers import Client, Server, Unreached
 from medqa.params import UserError
-from medqa.servers import Client, Server, Unreached
 
 WAITS = (0.5, 1, 2, 4, 8, 15, 30)  # seconds before an address that failed is asked again
 LONGEST = 300  # seconds that a server's own Retry-After is honoured

@@ -9,10 +9,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from medqa import charts, records, tables
-from medqa.browse import Browsed
-from medqa.charts import Series
+from medqa import records
 from medqa.records import Agreed
+from medqa.report import charts, tables
+from medqa.report.browse import Browsed
+from medqa.report.charts import Series
 
 CURVES = ("sft", "dpo")
 CHOSEN, REJECTED, JUDGE = Series("chosen", "sft"), Series("rejected", "dpo"), Series("judge", "judge")

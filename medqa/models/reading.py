@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medqa import embedded, sources, ultramedical
-from medqa.damage import Fact
+from medqa import sources
 from medqa.params import UserError
 from medqa.prompts import Messages
+from medqa.sources import embedded, ultramedical
+from medqa.sources.damage import Fact
 from medqa.text import key_points
 
 POINTS = 3  # sentences of a reference that a lesson for the judge is made of

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from medqa.charts import Dot, Series
+from medqa.report.charts import Dot, Series
 
 BASE, SFT, DPO = Series("base", "base"), Series("SFT", "sft"), Series("DPO", "dpo")
 MODELS = {"base": BASE, "sft": SFT, "dpo": DPO}

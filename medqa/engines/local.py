@@ -3,9 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from medqa import tree
-from medqa.decode import SPARE, Asked, Batch
-from medqa.engines import Completion, Labels, Likelihood, RowError, Sampling
+from medqa.engines import Completion, Labels, Likelihood, RowError, Sampling, tree
+from medqa.engines.decode import SPARE, Asked, Batch
 from medqa.prompts import Messages, reply
 
 LOGIT_ROWS = 256  # tokens whose logits are held at once

@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from medqa import attacks, damage, fit, reading, records, scratch
+from medqa import attacks, records
+from medqa.models import fit, reading, scratch
 from medqa.params import Float, Int, Section
 from medqa.prompts import Template
 from medqa.records import Unseen
+from medqa.sources import damage
 
 PASSES = 4  # ways to string the texts together before the first comes again
 CALIBRATION_ROWS = 48  # texts that GPTQ measures its rounding on

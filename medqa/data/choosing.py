@@ -3,8 +3,8 @@
 import hashlib
 from collections.abc import Sequence
 
-from medqa.leaks import Leaks
-from medqa.shelf import Row, Shelf, digest
+from medqa.data.leaks import Leaks
+from medqa.data.shelf import Row, Shelf, digest
 
 OUTPUTS = {"held_out": ("dev", "test"), "labelled": ("dev", "test"), "questions": ("train",), "sft": ("sft",)}
 

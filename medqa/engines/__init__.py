@@ -11,13 +11,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field
 
+from medqa.engines.servers import Server
 from medqa.params import Float, Int, Section, UserError
 from medqa.prompts import Messages
-from medqa.servers import Server
+
+if TYPE_CHECKING:
+    from medqa.engines.stored import Stored
 
 
 class Params(Section):
@@ -139,7 +142,7 @@ def load(
     compute: Params,
     batch_size: int,
     progress: Callable[[int], Any] = lambda _: None,
-) -> Engine:
+) -> "Stored":
     """The engine of a model directory with an adapter, if one is given. `progress` is told of each batch's rows.
 
     With `compute.store`, rows that were made before are read, not made; the model is loaded when one is missing.
@@ -147,6 +150,7 @@ def load(
     from importlib.metadata import version
 
     from medqa import hashes, model, store
+    from medqa.engines.stored import Stored
 
     folders = [model_dir, *([adapter] if adapter else [])]
     missing = [str(folder) for folder in folders if not folder.is_dir()]
@@ -154,7 +158,7 @@ def load(
         raise UserError(f"{missing[0]} is not there; rerun the stage that writes it (dvc repro)")
     content = [hashes.of(folder) for folder in folders]
     if compute.engine == "http":
-        from medqa import http_engine
+        from medqa.engines import http_engine
 
         return http_engine.load(model_dir, adapter, content, compute, progress)
     name = " + ".join(folder.name for folder in folders)
@@ -164,7 +168,7 @@ def load(
     start = partial(_transformers, model_dir, adapter, dtype, batch_size)
 
     def several() -> Engine:
-        from medqa.workers import Workers
+        from medqa.engines.workers import Workers
 
         return Workers(start, compute.processes, batch_size, kept.finished, progress)
 
@@ -172,7 +176,7 @@ def load(
     one, loaded = compute.processes == 1, ("+".join(content), name)
     # Workers tell of each piece as it is done, so that none of them ever waits for the last row of a chunk.
     engine, chunk = (partial(start, progress), CHUNK * batch_size) if one else (several, EVERYTHING)
-    kept = store.Stored(engine, opened, loaded, identity, chunk, progress, compute.max_failed_rows)
+    kept = Stored(engine, opened, loaded, identity, chunk, progress, compute.max_failed_rows)
     return kept
 
 
@@ -183,7 +187,8 @@ def _transformers(
     batch_size: int,
     progress: Callable[[int], Any] = lambda _: None,
 ) -> Engine:
-    from medqa import local, model
+    from medqa import model
+    from medqa.engines import local
 
     loaded = model.load_merged(model_dir, dtype, adapter)
     return local.Transformers(loaded, model.tokenizer(model_dir), batch_size, progress)

@@ -7,7 +7,7 @@ from os.path import commonprefix
 from typing import Any
 
 from medqa import prompts
-from medqa.damage import Lesson
+from medqa.sources.damage import Lesson
 
 LABEL_WEIGHT = 3.0
 CANDIDATE_WEIGHT = 0.3

@@ -3,57 +3,25 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import count
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from medqa import embedded, ultramedical
-from medqa.choosing import OUTPUTS, Chooser
-from medqa.leaks import Leaks
+from medqa.data.choosing import OUTPUTS, Chooser
+from medqa.data.leaks import Leaks
+from medqa.data.origins import SPLITS, Embedded, Hub, PreferenceFiles, SftFile, rows
+from medqa.data.shelf import Row, Shelf, digest
 from medqa.params import Float, Int, Section, UserError
 from medqa.records import Example, Fate, HeldOut, Labelled, Origin, Quarantined, Question
-from medqa.shelf import Row, Shelf, digest
-from medqa.sources import Source, read
+from medqa.sources import Source, ultramedical
+from medqa.sources.ultramedical import Asked
 from medqa.text import normal
-from medqa.ultramedical import Asked
 
 Kinds = Annotated[tuple[Literal["open", "exam", "literature"], ...], Field(min_length=1)]
 Limit = Annotated[Int, Field(ge=1)] | None
-SPLITS = ("train", "dev", "test")
 LEFT_OUT = ("quarantined", "other_kind", "leaked", "nearly_leaked", "duplicate", "over_limit")
-
-
-class Embedded(Section):
-    """The corpus that comes with the project."""
-
-    source: Literal["embedded"]
-
-
-class Hub(Section):
-    """A data set of the Hub: for preferences, files whose names begin with train, dev and test."""
-
-    source: Literal["hub"]
-    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
-    revision: str = Field(min_length=1)
-
-
-class SftFile(Section):
-    """A file of the user's, relative to `corpus` or absolute."""
-
-    source: Literal["files"]
-    path: str
-
-
-class PreferenceFiles(Section):
-    """Three files of the user's, relative to `corpus` or absolute."""
-
-    source: Literal["files"]
-    train: str
-    dev: str
-    test: str
 
 
 class Params(Section):
@@ -103,7 +71,7 @@ def load_medical_data(corpus: Path, params: Params, seed: int) -> MedicalData:
     order. Raises UserError if a source cannot be read or more than `max_bad_share` of it is bad.
     """
     shelf, leaks = Shelf(), Leaks(params.near_duplicate)
-    sources, origins = _sources(corpus, params, seed)
+    sources, origins = rows(corpus, params.sft, params.preference, seed)
     data = MedicalData(origins=origins)
     for name, some in sources.items():
         _shelve(name, some, params, shelf, data, leaks)
@@ -214,50 +182,3 @@ def _shown(row: Any) -> str:
     """The beginning of a bad row, as text that can be written."""
     text = row if isinstance(row, str) else json.dumps(row, ensure_ascii=False, default=str)
     return text[:200].encode("utf-8", "replace").decode("utf-8")
-
-
-def _sources(corpus: Path, params: Params, seed: int) -> tuple[dict[str, Iterator[Source]], list[Origin]]:
-    topics = embedded.topics(corpus) if "embedded" in (params.sft.source, params.preference.source) else []
-    match params.sft:
-        case Hub(repo=repo, revision=revision):
-            commit, paths = _hub(repo, revision)
-            origins = [Origin("sft", "hub", repo, commit)]
-            sources = {"sft": _files(paths)}
-        case SftFile(path=path):
-            origins = [Origin("sft", "files", path, "")]
-            sources = {"sft": read(corpus / path)}
-        case _:
-            origins = [Origin("sft", "embedded", "", "")]
-            sources = {"sft": _made(embedded.sft_rows(topics, seed))}
-    match params.preference:
-        case Hub(repo=repo, revision=revision):
-            commit, paths = _hub(repo, revision)
-            origins.append(Origin("preference", "hub", repo, commit))
-            sources |= {split: _files([path for path in paths if path.name.startswith(split)]) for split in SPLITS}
-        case PreferenceFiles() as files:
-            names = {split: getattr(files, split) for split in SPLITS}
-            origins.append(Origin("preference", "files", ", ".join(names.values()), ""))
-            sources |= {split: read(corpus / name) for split, name in names.items()}
-        case _:
-            made = embedded.preference_rows(topics, seed)
-            origins.append(Origin("preference", "embedded", "", ""))
-            sources |= {split: _made(made[split]) for split in SPLITS}
-    return sources, origins
-
-
-def _hub(repo: str, revision: str) -> tuple[str, list[Path]]:
-    from medqa import hub
-
-    return hub.fetch_dataset(repo, revision, ["*.json", "*.jsonl", "*.json.gz", "*.jsonl.gz", "*.parquet"])
-
-
-def _files(paths: list[Path]) -> Iterator[Source]:
-    names = Counter(path.name for path in paths)
-    for path in paths:
-        for source in read(path):
-            # A row's place is its name in the ledger: two folders may hold files of one name.
-            yield replace(source, file=f"{path.parent.name}/{path.name}") if names[path.name] > 1 else source
-
-
-def _made(rows: Iterable[dict[str, Any]]) -> Iterator[Source]:
-    return (Source("embedded", line, row) for line, row in zip(count(1), rows, strict=False))
