@@ -369,9 +369,7 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
 def test_metrics_are_counted_from_the_files(tmp_path: Path, made: MedicalData) -> None:
     fates, told = tmp_path / "fates.jsonl", tmp_path / "origins.jsonl"
     records.write(fates, made.fates, ordered=True)
-    records.write(
-        told, [records.Origin("sft", "hub", "a/b", "c0ffee"), records.Origin("preference", "files", "x", "")]
-    )
+    records.write(told, [records.Origin("sft", "hub", "a/b", "c0ffee"), records.Origin("preference", "files", "x", "")])
     assert stage.measured({}, fates, told) == data.counts(made.fates) | {"sft_commit": "c0ffee"}
 
 
