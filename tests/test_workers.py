@@ -186,7 +186,7 @@ def test_rows_may_be_left_undone_and_the_others_are_not_done_again(engine, tmp_p
 def test_ctrl_c_ends_within_seconds_what_takes_a_minute(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys\nimport fake_worker, test_workers\nfrom medqa import workers\n\n"
+        "import sys\nimport fake_worker, test_workers\nfrom medqa.engines import workers\n\n"
         "if __name__ == '__main__':\n"
         "    test_workers.ask(workers.Workers(fake_worker.load, 2, 1), [f'wait {name}' for name in sys.argv[1:]])\n"
     )
@@ -195,6 +195,7 @@ def test_ctrl_c_ends_within_seconds_what_takes_a_minute(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, script, *files], env=env, start_new_session=True, stderr=-1, text=True)
     while process.poll() is None and not all(file.exists() and file.read_text() for file in files):
         time.sleep(0.05)
+    assert process.poll() is None, process.communicate()[1]
     asked = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     told = process.communicate()[1]

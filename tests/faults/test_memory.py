@@ -13,7 +13,8 @@ import json, resource, sys
 from pathlib import Path
 from medqa.model import set_up
 set_up()
-from medqa import engines, local, model, prompts
+from medqa import engines, model, prompts
+from medqa.engines import local
 net, tok = model.load(Path(sys.argv[1]), "float32"), model.tokenizer(Path(sys.argv[1]))
 engine = local.Transformers(net, tok, batch_size=256)
 asked = [prompts.ask(f"What is gout {number}? " * 40) for number in range(256)]
