@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.repo import Repo
 
 from medqa import params, report
 from medqa.report import figures
@@ -75,6 +76,13 @@ def test_deps_are_the_imports(name: str) -> None:
     assert declared == packages | {path for path in needed if path.count("/") == 1}
     # So that no edit reruns a stage in vain, it needs every module of the package.
     assert {str(path.relative_to(ROOT)) for package in packages for path in (ROOT / package).rglob("*.py")} <= needed
+
+
+@pytest.mark.parametrize("left", ["tree.py~", ".tree.py.swp", ".#tree.py", ".DS_Store", "__pycache__/tree.pyc"])
+def test_what_an_editor_leaves_in_a_package_is_no_dependency(left: str) -> None:
+    with Repo(str(ROOT)) as repo:
+        assert repo.dvcignore.is_ignored_file(str(ROOT / "medqa" / "engines" / left))
+        assert not repo.dvcignore.is_ignored_file(str(ROOT / "medqa" / "engines" / "tree.py"))
 
 
 @pytest.mark.parametrize("name", stages())

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from medqa.data.choosing import OUTPUTS, Chooser
 from medqa.data.leaks import Leaks
-from medqa.data.origins import SPLITS, Embedded, Hub, PreferenceFiles, SftFile, rows
+from medqa.data.origins import SPLITS, Embedded, Hub, PreferenceFiles, SftFile, raw_rows
 from medqa.data.shelf import Row, Shelf, digest
 from medqa.params import Float, Int, Section, UserError
 from medqa.records import Example, Fate, HeldOut, Labelled, Origin, Quarantined, Question
@@ -71,7 +71,7 @@ def load_medical_data(corpus: Path, params: Params, seed: int) -> MedicalData:
     order. Raises UserError if a source cannot be read or more than `max_bad_share` of it is bad.
     """
     shelf, leaks = Shelf(), Leaks(params.near_duplicate)
-    sources, origins = rows(corpus, params.sft, params.preference, seed)
+    sources, origins = raw_rows(corpus, params.sft, params.preference, seed)
     data = MedicalData(origins=origins)
     for name, some in sources.items():
         _shelve(name, some, params, shelf, data, leaks)

@@ -46,7 +46,7 @@ class PreferenceFiles(Section):
     test: str
 
 
-def rows(
+def raw_rows(
     corpus: Path, sft: Embedded | Hub | SftFile, preference: Embedded | Hub | PreferenceFiles, seed: int
 ) -> tuple[dict[str, Iterator[Source]], list[Origin]]:
     """The raw rows of `sft` and of each split of the preferences, streamed, and where each of the two sets comes from.
