@@ -2,23 +2,28 @@
 
 Random-weight models of the real preset's shapes, in its dtype and with its settings, beside the loop that a notebook
 would have and beside TRL's defaults. Shares are of the arithmetic floor: the time that the operations a token needs
-take at the rate of a large matrix product, measured here. `--small` tries the script on a CPU and measures nothing.
+take at the rate of a large matrix product, measured here. A smoke test comes first. `--small` tries the script on a
+CPU and measures nothing.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bench import checkpoints
-from bench.gpu_parts import MOST_MEMORY, PARTS, Bench, Size, timed
-from medqa import model
+from bench import checkpoints, gpu_smoke
+from bench.gpu_parts import MOST_MEMORY, PARTS, timed
+from bench.gpu_sizes import REAL, SMALL, Bench, Size
+from medqa import model, records
 
 ROOT = Path(__file__).parent.parent
 QUESTIONS = 109_353  # of UltraMedical-Preference
@@ -26,45 +31,17 @@ QUESTIONS = 109_353  # of UltraMedical-Preference
 # DPO has the reference's forward pass besides.
 OPERATIONS = {"sft": 8, "dpo": 10, "generate": 2, "judge": 2}
 TARGETS = {"sft": 0.35, "dpo": 0.30, "generate": 0.25, "judge": 0.40}  # shares of the floor's rate
+SMOKE = {"cpu": gpu_smoke.cpu_losses, "smoke": gpu_smoke.smoke}
 UNITS = {"sft": "tokens/s", "dpo": "tokens/s", "generate": "tokens/s", "judge": "pairs/s"}
 
-# No end token comes by chance: every answer has all its tokens.
-REAL = Size(
-    base=replace(checkpoints.BASE, ending=1.0),
-    judge=replace(checkpoints.JUDGE, ending=1.0),
-    product=8192,
-    length=1024,
-    few=8,
-    many=136,
-    questions=256,
-    new_tokens=512,
-    batch=512,
-    plain_tokens=128,
-    pairs=128,
-    words=250,
-)
-_TINY = checkpoints.Shape(layers=2, width=128, heads=2, kv_heads=2, mlp=384, vocabulary=1024, ending=1.0)
-SMALL = Size(
-    base=_TINY,
-    judge=_TINY,
-    product=256,
-    length=64,
-    few=0,
-    many=8,
-    questions=4,
-    new_tokens=8,
-    batch=8,
-    plain_tokens=4,
-    pairs=2,
-    words=10,
-)
 
-
-def prepare(size: Size, work: Path) -> None:
-    """Write both models to the folder."""
+def write_models(size: Size, work: Path, pool: Executor) -> list[Future]:
+    """Begin to write the models `base` and `judge` to the folder, both at once."""
+    tasks = []
     for name, shape in (("base", size.base), ("judge", size.judge)):
-        tok = checkpoints.tokenizer(shape.vocabulary)
-        checkpoints.write(shape, tok, quantised=name == "base", seed=0, out=work / name)
+        tok = checkpoints.tokenizer(shape.vocabulary)  # not in the pool: threads cannot import transformers together
+        tasks.append(pool.submit(checkpoints.write, shape, tok, name == "base", 0, work / name))
+    return tasks
 
 
 def measured(part: str, bench: Bench) -> dict[str, Any]:
@@ -89,27 +66,72 @@ def product_rate(width: int) -> float:
     return max(2 * width**3 / timed(lambda: one @ other)[0] for _ in range(5))
 
 
-def table(results: dict[str, dict[str, Any]], where: str) -> str:
-    """The parts as a table, and what it was measured on."""
+def run_part(part: str, folder: Path, small: bool, seconds: float) -> dict[str, Any] | str:
+    """The part's result from a process of its own, or why there is none: skipped, failed or out of time."""
+    if seconds <= 0:
+        return "skipped"
+    out = folder / f"{part}.json"
+    command = [sys.executable, "-m", "bench.gpu", "--part", part, "--work", str(folder), "--out", str(out)]
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if part == "cpu" else {}
+    try:
+        # A part that does not fit into memory takes down none of the others.
+        done = subprocess.run(command + ["--small"] * small, cwd=ROOT, env=os.environ | hidden, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return "out of time"
+    return json.loads(out.read_text(encoding="utf-8")) if done.returncode == 0 else "failed"
+
+
+def run(parts: Sequence[str], small: bool, minutes: float, out: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The results, and why others are missing; what is done stands in the JSON `out` after each part."""
+    deadline = time.monotonic() + 60 * minutes
+    results: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    size = SMALL if small else REAL
+    with tempfile.TemporaryDirectory(prefix="gpu-") as folder, ThreadPoolExecutor() as pool:
+        models = write_models(size, Path(folder), pool)
+        for part in parts:
+            if part != "cpu":  # that writes its own model, in the minute that the large ones take
+                for task in models:
+                    task.result()
+            left = deadline - time.monotonic()
+            print(f"gpu: {part}: {left:.0f} s left", flush=True)
+            result = run_part(part, Path(folder), small, left)
+            print(f"gpu: {part}: {result if isinstance(result, str) else json.dumps(result)}", flush=True)
+            if isinstance(result, str):
+                missing[part] = result
+            else:
+                results[part] = result
+            with records.whole(out) as file:
+                json.dump({"where": where(small), "parts": results, "missing": missing}, file, indent=2)
+    return results, missing
+
+
+def table(results: dict[str, dict[str, Any]], missing: dict[str, str], where: str) -> str:
+    """The measured parts as a table, what is missed, and what it was measured on."""
     columns = ("part", "measured", "floor", "target", "peak GB", "x plain", "x TRL", "hours")
     lines = ["".join(f"{name:>18}" if name == "measured" else f"{name:>10}" for name in columns)]
-    for part, row in results.items():
+    for part in (part for part in PARTS if part in results):
+        row = results[part]
         ratios = [f"{row[name]:.2f}" if name in row else "-" for name in ("over_plain", "over_trl")]
         cells = [f"{row['share_of_floor']:.1%}", f"{row['target']:.0%}", f"{row['peak_gb']:.1f}", *ratios]
         cells.append(f"{row['hours_for_all']:.1f}")
         lines.append(f"{part:>10}{row['per_second']:>9.1f} {UNITS[part]:<8}" + "".join(f"{cell:>10}" for cell in cells))
-    lines.append(f"missed: {', '.join(missed(results)) or 'nothing'}")
+    if "smoke" in results:
+        lines += [f"smoke: {fault}" for fault in results["smoke"]["faults"] or ["passed"]]
+    lines.append(f"missed: {', '.join(missed(results, missing)) or 'nothing'}")
     return "\n".join([*lines, f"hours: for {QUESTIONS:,} questions, every row at full length; {where}"])
 
 
-def missed(results: dict[str, dict[str, Any]]) -> list[str]:
-    """The targets that are not reached: a part's share of the floor, or training's memory."""
-    told = [f"{part} {row['target']:.0%}" for part, row in results.items() if row["share_of_floor"] < row["target"]]
-    over = [part for part, row in results.items() if row["peak_gb"] > row.get("most_memory_gb", row["peak_gb"])]
+def missed(results: dict[str, dict[str, Any]], missing: dict[str, str]) -> list[str]:
+    """What is not reached: a part's share of the floor, training's memory, the smoke test, or the part at all."""
+    rows = {part: results[part] for part in PARTS if part in results}
+    slow = [f"{part} {row['target']:.0%}" for part, row in rows.items() if row["share_of_floor"] < row["target"]]
+    over = [part for part, row in rows.items() if row["peak_gb"] > row.get("most_memory_gb", row["peak_gb"])]
     return (
-        told
+        slow
         + [f"{part} {MOST_MEMORY:.0f} GB" for part in over]
-        + [f"{part} (failed)" for part in PARTS if part not in results]
+        + ["smoke"] * bool("smoke" in results and results["smoke"]["faults"])
+        + [f"{part} ({reason})" for part, reason in missing.items()]
     )
 
 
@@ -122,37 +144,31 @@ def where(small: bool) -> str:
 
 
 def main() -> int:
-    """Measure each part in a process of its own, write the JSON, print the table last."""
+    """Test and measure each part in a process of its own, write the JSON as results come, print the table last."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--small", action="store_true", help="tiny models, to try the script on a CPU")
+    parser.add_argument("--smoke", action="store_true", help="the smoke test alone")
+    parser.add_argument(
+        "--minutes", type=float, default=9, help="for all; parts left after that are skipped (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "gpu.json", help="the JSON to write")
-    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=(*SMOKE, *PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     model.set_up()
+    if options.part:
+        preset = yaml.safe_load((ROOT / "presets" / "qwen2.5-1.5b.yaml").read_text(encoding="utf-8"))
+        bench = Bench(SMALL if options.small else REAL, preset, options.work)
+        result = SMOKE[options.part](bench) if options.part in SMOKE else measured(options.part, bench)
+        options.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
+        return 0
     if not options.small and model.device() == "cpu":
         print("gpu: no GPU is at hand; run this where one is, or try the script with --small", file=sys.stderr)
         return 1
-    size = SMALL if options.small else REAL
-    if options.part:
-        given = yaml.safe_load((ROOT / "presets" / "qwen2.5-1.5b.yaml").read_text(encoding="utf-8"))
-        result = measured(options.part, Bench(size, given, options.work))
-        options.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
-        return 0
-    results = {}
-    with tempfile.TemporaryDirectory(prefix="gpu-") as folder:
-        prepare(size, Path(folder))
-        for part in PARTS:
-            out = Path(folder, f"{part}.json")
-            command = [sys.executable, "-m", "bench.gpu", "--part", part, "--work", folder, "--out", str(out)]
-            # A part that does not fit into memory takes down none of the others.
-            done = subprocess.run(command + ["--small"] * options.small, cwd=ROOT)
-            if done.returncode == 0:
-                results[part] = json.loads(out.read_text(encoding="utf-8"))
-    told = where(options.small)
-    options.out.write_text(json.dumps({"where": told, "parts": results}, indent=2) + "\n", encoding="utf-8")
-    print(table(results, told))
-    return 0 if results.keys() == PARTS.keys() else 1
+    parts = tuple(SMOKE) if options.smoke else (*SMOKE, *PARTS)
+    results, missing = run(parts, options.small, options.minutes, options.out)
+    print(table(results, missing, where(options.small)))
+    return 1 if missing or results["smoke"]["faults"] else 0
 
 
 if __name__ == "__main__":

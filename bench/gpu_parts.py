@@ -4,57 +4,13 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import cycle, islice
-from pathlib import Path
 from typing import Any
 
-from bench import checkpoints
-from medqa import dpo, judge, model, prompts, records, sft, training
+from bench.gpu_sizes import Bench, Size
+from medqa import dpo, judge, model, prompts, sft, training
 from medqa.engines import Sampling, sample_seed
-from medqa.sources import embedded
 
-MOST_MEMORY = 8.0  # GB, of training
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much is measured: model shapes, and rows, tokens and batches of each part."""
-
-    base: checkpoints.Shape
-    judge: checkpoints.Shape
-    product: int  # width of the matrices whose product is timed
-    length: int  # tokens of a training row
-    few: int  # training rows of the run that is taken off, so that loading does not count; 0 takes nothing off
-    many: int
-    questions: int
-    new_tokens: int
-    batch: int  # answers written at once
-    plain_tokens: int  # of an answer in the plain loop
-    pairs: int
-    words: int  # of a judged answer
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What every part works with: sizes, the preset's parameters, and the folder of the models."""
-
-    size: Size
-    given: dict[str, Any]
-    work: Path
-
-    @property
-    def dtype(self) -> str:
-        return self.given["dtype"]
-
-    def text(self, number: int, words: int) -> str:
-        """The embedded textbook from its sentence `number` on, so many words of it."""
-        told = embedded.textbook(embedded.topics(checkpoints.CORPUS))
-        return " ".join(" ".join(islice(cycle(told[number:] + told[:number]), words)).split()[:words])
-
-    def questions(self, count: int) -> list[str]:
-        """So many different questions of the embedded corpus."""
-        return [topic.question(0) for topic in islice(embedded.topics(checkpoints.CORPUS), count)]
+MOST_MEMORY = 8.0  # GB, of training, and with the preset's batches of all else
 
 
 def _training(ours: Callable[[int], None], peer: Callable[[int], None], size: Size, tokens: int) -> dict[str, Any]:
@@ -62,16 +18,18 @@ def _training(ours: Callable[[int], None], peer: Callable[[int], None], size: Si
     if size.few:
         ours(size.few)  # whatever is compiled once
     row_seconds = _marginal(ours, size)
-    peak = _peak()
-    peer_seconds = _marginal(peer, size)
-    return {
+    peak = peak_memory()
+    row = {
         "per_second": tokens / row_seconds,
         "tokens_per_second": tokens / row_seconds,
         "questions_per_second": 1 / row_seconds,
-        "over_trl": peer_seconds / row_seconds,
         "peak_gb": peak,
         "most_memory_gb": MOST_MEMORY,
     }
+    try:
+        return row | {"over_trl": _marginal(peer, size) / row_seconds}
+    except Exception as error:  # what another's loop cannot do is no reason to lose our own figures
+        return row | {"peer_error": repr(error)}
 
 
 def _marginal(train: Callable[[int], None], size: Size) -> float:
@@ -125,7 +83,7 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - started, result
 
 
-def _peak() -> float:
+def peak_memory() -> float:
     """GB of the GPU that tensors have taken at most, or of memory where there is none."""
     import torch
 
@@ -137,10 +95,7 @@ def _peak() -> float:
 def measure_sft(bench: Bench) -> dict[str, Any]:
     """Tokens a second of SFT on rows of full length, with its peak memory, and of TRL's defaults on the same rows."""
     size = bench.size
-    asked = bench.questions(size.many)
-    rows = [
-        records.Example(f"{n:03}", "open", question, bench.text(n, size.length)) for n, question in enumerate(asked)
-    ]
+    rows = bench.examples(size.many)
     params = sft.Params(**bench.given["sft"] | {"max_length": size.length, "batch_size": 4, "micro_batch_size": 4})
     base, out = bench.work / "base", bench.work / "adapter"
 
@@ -163,11 +118,7 @@ def measure_sft(bench: Bench) -> dict[str, Any]:
 def measure_dpo(bench: Bench) -> dict[str, Any]:
     """Tokens a second of DPO on pairs of two answers of full length; else as `measure_sft`."""
     size = bench.size
-    asked = bench.questions(size.many)
-    pairs = [
-        records.Pair(f"{n:03}", question, bench.text(n, size.length), bench.text(n + 7, size.length), 1.0, 0.0)
-        for n, question in enumerate(asked)
-    ]
+    pairs = bench.pairs(size.many)
     params = dpo.Params(**bench.given["dpo"] | {"max_length": size.length, "batch_size": 4, "micro_batch_size": 4})
     base, adapter = bench.work / "base", bench.work / "adapter"
 
@@ -205,7 +156,7 @@ def measure_generate(bench: Bench) -> dict[str, Any]:
     engine.generate(asked[:2], Sampling(**told, max_new_tokens=2), seeds[:2])
     sampling = Sampling(**told, max_new_tokens=size.new_tokens)
     seconds, answers = timed(lambda: engine.generate(asked, sampling, seeds))
-    peak = _peak()
+    peak = peak_memory()
     loaded = model.load(base, bench.dtype, adapter)
     plain = {"do_sample": True, "top_k": 0, **told}
     _write(loaded, tok, asked[0], 2, plain)
@@ -226,11 +177,7 @@ def measure_judge(bench: Bench) -> dict[str, Any]:
 
     size, folder = bench.size, bench.work / "judge"
     params = judge.Params(**bench.given["judge"] | {"min_mass": 0.0})
-    cases = [
-        (question, bench.text(n, size.words), bench.text(n + other, size.words))
-        for n, question in enumerate(bench.questions(size.pairs))
-        for other in (1, 2)
-    ]
+    cases = bench.cases(size.pairs)
     loaded, tok = model.load_merged(folder, bench.dtype), model.tokenizer(folder)
     asked = [list(prompts.judge(params.template, *case).values()) for case in cases]
     plain = {"do_sample": False}
@@ -247,7 +194,7 @@ def measure_judge(bench: Bench) -> dict[str, Any]:
         "tokens_per_second": _tree_tokens(tok, asked) / seconds,
         "questions_per_second": size.pairs / seconds,
         "over_plain": size.pairs / seconds * plainly,
-        "peak_gb": _peak(),
+        "peak_gb": peak_memory(),
     }
 
 

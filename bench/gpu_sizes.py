@@ -1,0 +1,106 @@
+"""What bench.gpu works on: model shapes, rows, tokens and batches at real size and at a small one."""
+
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from bench import checkpoints
+from medqa import records
+from medqa.sources import embedded
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured: model shapes, and rows, tokens and batches of each part."""
+
+    base: checkpoints.Shape
+    judge: checkpoints.Shape
+    product: int  # width of the matrices whose product is timed
+    length: int  # tokens of a training row
+    few: int  # training rows of the run that is taken off, so that loading does not count; 0 takes nothing off
+    many: int
+    questions: int
+    new_tokens: int
+    batch: int  # answers written at once
+    plain_tokens: int  # of an answer in the plain loop
+    pairs: int
+    words: int  # of a judged answer
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every part works with: sizes, the preset's parameters, and the folder of the models."""
+
+    size: Size
+    given: dict[str, Any]
+    work: Path
+
+    @property
+    def dtype(self) -> str:
+        return self.given["dtype"]
+
+    def text(self, number: int, words: int) -> str:
+        """The embedded textbook from its sentence `number` on, so many words of it."""
+        told = embedded.textbook(embedded.topics(checkpoints.CORPUS))
+        return " ".join(" ".join(islice(cycle(told[number:] + told[:number]), words)).split()[:words])
+
+    def questions(self, count: int) -> list[str]:
+        """So many different questions of the embedded corpus."""
+        return [topic.question(0) for topic in islice(embedded.topics(checkpoints.CORPUS), count)]
+
+    def examples(self, count: int) -> list[records.Example]:
+        """So many SFT rows of full length."""
+        return [
+            records.Example(f"{n:03}", "open", question, self.text(n, self.size.length))
+            for n, question in enumerate(self.questions(count))
+        ]
+
+    def pairs(self, count: int) -> list[records.Pair]:
+        """So many preference pairs of two answers of full length."""
+        length = self.size.length
+        return [
+            records.Pair(f"{n:03}", question, self.text(n, length), self.text(n + 7, length), 1.0, 0.0)
+            for n, question in enumerate(self.questions(count))
+        ]
+
+    def cases(self, count: int) -> list[tuple[str, str, str]]:
+        """So many questions for the judge, each twice: with a reference and with one of two candidates."""
+        words = self.size.words
+        return [
+            (question, self.text(n, words), self.text(n + other, words))
+            for n, question in enumerate(self.questions(count))
+            for other in (1, 2)
+        ]
+
+
+# No end token comes by chance: every answer has all its tokens.
+REAL = Size(
+    base=replace(checkpoints.BASE, ending=1.0),
+    judge=replace(checkpoints.JUDGE, ending=1.0),
+    product=8192,
+    length=1024,
+    few=8,
+    many=136,
+    questions=256,
+    new_tokens=512,
+    batch=512,
+    plain_tokens=128,
+    pairs=128,
+    words=250,
+)
+_TINY = checkpoints.Shape(layers=2, width=128, heads=2, kv_heads=2, mlp=384, vocabulary=1024, ending=1.0)
+SMALL = Size(
+    base=_TINY,
+    judge=_TINY,
+    product=256,
+    length=64,
+    few=0,
+    many=8,
+    questions=4,
+    new_tokens=8,
+    batch=8,
+    plain_tokens=4,
+    pairs=2,
+    words=10,
+)
