@@ -1,6 +1,7 @@
 """What bench.gpu works on: model shapes, rows, tokens and batches at real size and at a small one."""
 
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,12 @@ class Bench:
 
     def text(self, number: int, words: int) -> str:
         """The embedded textbook from its sentence `number` on, so many words of it."""
-        told = embedded.textbook(embedded.topics(checkpoints.CORPUS))
-        return " ".join(" ".join(islice(cycle(told[number:] + told[:number]), words)).split()[:words])
+        sentences = _textbook()
+        return " ".join(" ".join(islice(cycle(sentences[number:] + sentences[:number]), words)).split()[:words])
 
     def questions(self, count: int) -> list[str]:
         """So many different questions of the embedded corpus."""
-        return [topic.question(0) for topic in islice(embedded.topics(checkpoints.CORPUS), count)]
+        return [topic.question(0) for topic in islice(_topics(), count)]
 
     def examples(self, count: int) -> list[records.Example]:
         """So many SFT rows of full length."""
@@ -72,6 +73,16 @@ class Bench:
             for n, question in enumerate(self.questions(count))
             for other in (1, 2)
         ]
+
+
+@cache  # the corpus takes a fifth of a second to parse, and hundreds of texts are cut from it
+def _topics() -> list[Any]:
+    return embedded.topics(checkpoints.CORPUS)
+
+
+@cache
+def _textbook() -> list[str]:
+    return embedded.textbook(_topics())
 
 
 # No end token comes by chance: every answer has all its tokens.
