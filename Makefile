@@ -28,6 +28,11 @@ soak: $(INSTALLED)
 rehearsal: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.rehearsal
 
+# Wheels for a machine with a GPU and no network, which has Python 3.12 and torch; gpu-bundle/run measures there.
+.PHONY: gpu-bundle
+gpu-bundle: $(INSTALLED)
+	$(BIN)/python -m bench.bundle --python $${PYTHON312:-python3.12}
+
 install: $(INSTALLED)
 
 # Versions are exact; gptqmodel builds from source against the torch that is there.

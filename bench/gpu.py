@@ -140,6 +140,7 @@ def where(small: bool) -> str:
     import torch
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "a CPU"
+    name += f", torch {torch.__version__}"
     return f"tried small on {name}: says nothing about real sizes or a GPU" if small else f"on one {name}"
 
 

@@ -1,52 +1,79 @@
 """bench.gpu at a small size on a CPU: every part runs and is counted right; what it measures there means nothing."""
 
+import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from packaging.utils import canonicalize_name
 
-from bench import gpu
+from bench import bundle, gpu, gpu_parts, gpu_sizes, gpu_smoke
 from medqa import model
 
 ROOT = Path(__file__).parent.parent
+# Hides modules from a process and from those that it starts, as if they were not installed.
+HIDE = """
+import os, sys
+from importlib.machinery import PathFinder
+class Hiding(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        spec = PathFinder.find_spec(name, path, target)
+        hidden = name.partition(".")[0] in os.environ["HIDDEN"].split()
+        return None if hidden and "_vendor" not in str(spec) else spec  # setuptools brings its own copies
+sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
+"""
+
+
+def small_bench(work: Path) -> gpu_sizes.Bench:
+    return gpu_sizes.Bench(gpu_sizes.SMALL, yaml.safe_load((ROOT / "presets" / "qwen2.5-1.5b.yaml").read_text()), work)
+
+
+def write_models(work: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        for task in gpu.write_models(gpu_sizes.SMALL, work, pool):
+            task.result()
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
     work = tmp_path_factory.mktemp("gpu")
-    gpu.prepare(gpu.SMALL, work)
-    given = yaml.safe_load((ROOT / "presets" / "qwen2.5-1.5b.yaml").read_text())
-    return {part: gpu.measured(part, gpu.Bench(gpu.SMALL, given, work)) for part in gpu.PARTS}
+    write_models(work)
+    return {part: gpu.measured(part, small_bench(work)) for part in gpu.PARTS}
 
 
 def test_every_part_is_measured(results: dict) -> None:
     assert list(results) == ["sft", "dpo", "generate", "judge"]
     for part, row in results.items():
-        parameters = gpu.SMALL.base.parameters()
+        parameters = gpu_sizes.SMALL.base.parameters()
         needed = {"sft": 8, "dpo": 10, "generate": 2, "judge": 2}[part] * parameters * row["tokens_per_second"]
         assert row["share_of_floor"] == pytest.approx(needed / row["product_rate"])
         assert row["peak_gb"] > 0
         assert row["hours_for_all"] == pytest.approx(109_353 / row["questions_per_second"] / 3600)
         assert row["over_trl" if part in ("sft", "dpo") else "over_plain"] > 0
     rows = results["generate"]
-    assert rows["tokens_per_second"] == pytest.approx(rows["questions_per_second"] * 2 * gpu.SMALL.new_tokens)
+    assert rows["tokens_per_second"] == pytest.approx(rows["questions_per_second"] * 2 * gpu_sizes.SMALL.new_tokens)
 
 
 def test_the_table_says_that_a_small_trial_is_none(results: dict) -> None:
-    told = gpu.table(results, gpu.where(small=True)).splitlines()
-    assert [line.split()[0] for line in told[1:-2]] == list(gpu.PARTS)
-    assert "says nothing about real sizes or a GPU" in told[-1]
+    lines = gpu.table(results, {}, gpu.where(small=True)).splitlines()
+    assert [line.split()[0] for line in lines[1:-2]] == list(gpu.PARTS)
+    assert "says nothing about real sizes or a GPU" in lines[-1]
 
 
 def test_training_rows_have_full_length(tmp_path: Path) -> None:
-    bench = gpu.Bench(gpu.SMALL, {}, tmp_path)
-    gpu.prepare(gpu.SMALL, tmp_path)
+    write_models(tmp_path)
+    bench, length = small_bench(tmp_path), gpu_sizes.SMALL.length
     tok = model.tokenizer(tmp_path / "base")
-    texts = [bench.text(number, gpu.SMALL.length) for number in range(3)]
+    texts = [bench.text(number, length) for number in range(3)]
     assert len(set(texts)) == 3
-    assert all(len(tok(text).input_ids) >= gpu.SMALL.length for text in texts)
+    assert all(len(tok(text).input_ids) >= length for text in texts)
 
 
 def test_without_a_gpu_it_measures_nothing(tmp_path: Path) -> None:
@@ -60,12 +87,118 @@ def test_without_a_gpu_it_measures_nothing(tmp_path: Path) -> None:
 
 def test_what_is_missed_is_named() -> None:
     reached = {"share_of_floor": 0.5, "peak_gb": 5.0, "most_memory_gb": 8.0}
-    rows = {part: reached | {"target": target} for part, target in gpu.TARGETS.items()}
-    assert gpu.missed(rows) == []
+    rows: dict[str, dict] = {part: reached | {"target": target} for part, target in gpu.TARGETS.items()}
+    rows["smoke"] = {"checks": {}, "faults": []}
+    assert gpu.missed(rows, {}) == []
     rows["sft"] |= {"share_of_floor": 0.3}
     rows["dpo"] |= {"peak_gb": 9.0}
-    assert gpu.missed({part: row for part, row in rows.items() if part != "judge"}) == [
-        "sft 35%",
-        "dpo 8 GB",
-        "judge (failed)",
+    rows["smoke"]["faults"] = ["layers: 196 quantised layers, 196 left"]
+    del rows["generate"], rows["judge"]
+    missing = {"generate": "out of time", "judge": "skipped"}
+    assert gpu.missed(rows, missing) == ["sft 35%", "dpo 8 GB", "smoke", "generate (out of time)", "judge (skipped)"]
+    lines = gpu.table({"smoke": rows["smoke"]}, {"sft": "failed"}, "").splitlines()
+    assert lines[1:3] == ["smoke: layers: 196 quantised layers, 196 left", "missed: smoke, sft (failed)"]
+
+
+def test_a_peer_that_fails_costs_none_of_our_figures() -> None:
+    def peer(count: int) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    row = gpu_parts._training(lambda count: None, peer, gpu_sizes.SMALL, tokens=64)
+    assert row["tokens_per_second"] > 0
+    assert "over_trl" not in row and "CUDA out of memory" in row["peer_error"]
+
+
+@pytest.fixture(scope="module")
+def as_there(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which only what the bundle holds, and what the machine has, can be imported."""
+    folder = tmp_path_factory.mktemp("hiding")
+    (folder / "sitecustomize.py").write_text(HIDE)
+    there = bundle.packages().keys() | bundle.closure(bundle.MACHINE).keys() | {"medqa"}
+    owners = packages_distributions().items()
+    hidden = [name for name, packages in owners if not {canonicalize_name(package) for package in packages} & there]
+    return os.environ | {"PYTHONPATH": str(folder), "HIDDEN": " ".join(hidden)}
+
+
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory: pytest.TempPathFactory, as_there: dict[str, str]) -> tuple[str, dict]:
+    """The smoke test run as a user would on a machine with the bundle: its output and its JSON."""
+    out = tmp_path_factory.mktemp("smoke") / "gpu.json"
+    command = [sys.executable, "-m", "bench.gpu", "--small", "--smoke", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, env=as_there, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout, json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("name", ["dvc", "rensa", "pytest"])
+def test_what_the_machine_lacks_is_hidden(as_there: dict[str, str], name: str) -> None:
+    code = [sys.executable, "-c", f"import yaml, {name}"]
+    done = subprocess.run(code, cwd=ROOT, env=as_there, capture_output=True, text=True)
+    assert f"No module named '{name}'" in done.stderr
+
+
+def test_the_smoke_test_passes_on_what_the_bundle_holds(smoke_run: tuple) -> None:
+    output, written = smoke_run
+    assert "smoke: passed" in output and "missed: nothing" in output
+    assert list(written["parts"]) == ["cpu", "smoke"] and written["missing"] == {}
+    checks = written["parts"]["smoke"]["checks"]
+    assert list(checks) == ["losses", "layers", "sft", "dpo", "generate", "judge"]
+    assert all(share <= gpu_smoke.TOLERANCE for share in checks["losses"]["loss_differences"].values())
+    assert checks["layers"]["replaced"] == 7 * gpu_sizes.SMALL.base.layers
+    assert all(0 < check["peak_gb"] < 8 for check in checks.values())
+
+
+def test_an_adapter_that_does_not_learn_would_show(smoke_run: tuple) -> None:
+    losses = smoke_run[1]["parts"]["cpu"]
+    assert list(losses) == ["sft", "sft on quantised layers", "dpo"]
+    assert all(len(steps) == gpu_smoke.STEPS for steps in losses.values())
+    frozen = {run: [steps[0]] * len(steps) for run, steps in losses.items()}
+    assert min(gpu_smoke.differences(frozen, losses).values()) > 5 * gpu_smoke.TOLERANCE
+
+
+def test_a_check_that_fails_ends_none_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(bench: gpu_sizes.Bench) -> dict[str, Any]:
+        raise RuntimeError("no kernel image")
+
+    checks = {"first": fails, "second": lambda bench: {"tokens": 3, "faults": ["too few"]}}
+    monkeypatch.setattr(gpu_smoke, "CHECKS", checks)
+    monkeypatch.setattr(gpu_smoke, "peak_memory", lambda: 9.0)
+    result = gpu_smoke.smoke(small_bench(tmp_path))
+    assert result["checks"] == {"second": {"tokens": 3, "peak_gb": 9.0}}
+    assert result["faults"] == [
+        "first: RuntimeError('no kernel image')",
+        "second: too few",
+        "second: 9.0 GB, more than 8",
     ]
+
+
+def test_layers_that_stay_quantised_are_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_models(tmp_path)
+    bench, load = small_bench(tmp_path), model.load
+    monkeypatch.setattr(model, "load", lambda base, dtype, dequantised=False: load(base, dtype))
+    assert gpu_smoke.CHECKS["layers"](bench)["faults"] == [
+        "14 quantised layers, 14 left when dequantised; expected 14 and 0"
+    ]
+
+
+def test_what_is_done_is_written_before_the_next_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, stages = tmp_path / "gpu.json", []
+
+    def run_part(part: str, folder: Path, small: bool, seconds: float) -> dict[str, Any] | str:
+        stages.append(json.loads(out.read_text()) if out.exists() else {})
+        return "failed" if part == "sft" else {"name": part}
+
+    monkeypatch.setattr(gpu, "run_part", run_part)
+    results, missing = gpu.run(("cpu", "sft", "judge"), True, 1, out)
+    assert [list(stage.get("parts", {})) for stage in stages] == [[], ["cpu"], ["cpu"]]
+    assert stages[2]["missing"] == {"sft": "failed"} == missing
+    assert json.loads(out.read_text())["parts"] == results == {"cpu": {"name": "cpu"}, "judge": {"name": "judge"}}
+
+
+def test_parts_end_at_the_deadline(tmp_path: Path) -> None:
+    assert gpu.run_part("judge", tmp_path, True, 0) == "skipped"
+    assert gpu.run_part("judge", tmp_path, True, 0.5) == "out of time"
+    assert gpu.run_part("judge", tmp_path, True, 120) == "failed"  # there is no model
+    out = tmp_path / "gpu.json"
+    assert gpu.run(tuple(gpu.PARTS), True, 0, out) == ({}, dict.fromkeys(gpu.PARTS, "skipped"))
+    assert json.loads(out.read_text())["missing"] == dict.fromkeys(gpu.PARTS, "skipped")
