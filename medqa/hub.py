@@ -89,6 +89,11 @@ def fetch_dataset(repo: str, revision: str, patterns: list[str]) -> tuple[str, l
     return commit, [_fetch(repo, commit, name, "dataset") for name in names]
 
 
+def fetch_file(repo: str, commit: str, name: str, sha256: str) -> Path:
+    """The local path of one file of a model repo, with this sum. Raises UserError if it cannot be had so."""
+    return _fetch(repo, commit, name, "model", sha256)
+
+
 def _matches(name: str, patterns: list[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 

@@ -81,8 +81,7 @@ def load(
     if dequantised:
         dequantise(model)
     train_only(model)
-    if model.device.type == "cpu" and model.dtype != torch.float32 and not torch.cpu._is_avx512_bf16_supported():
-        widen(model)
+    widen(model)
     if adapter is not None:
         if not (adapter / "adapter_model.safetensors").is_file():
             raise UserError(f"{adapter} holds no adapter; rerun the stage that trains it")
@@ -93,32 +92,59 @@ def load(
 
 
 def load_merged(model_dir: Path, dtype: str, adapter: Path | None = None) -> Any:
-    """The model for inference: quantised layers dequantised once and, in float32, the adapter added to the weights.
+    """The model for inference: every linear layer whole, with the adapter added to its weights if one is given.
 
-    In 16 bits the adapter stays beside them: what DPO changes is less than a weight's last bit. Raises as `load` does.
+    Weights and adapter are added in float32 and rounded once. Rounded before, a weight lies on the grid of 16 bits, and
+    what DPO changes, mostly less than half a step of it, would be lost. Raises as `load` does.
     """
-    loaded = load(model_dir, dtype, adapter, dequantised=True)
-    return loaded.merge_and_unload() if adapter is not None and dtype == "float32" else loaded
+    loaded = load(model_dir, dtype, adapter)
+    if adapter is not None:
+        merge(loaded)
+        loaded = loaded.get_base_model()
+    dequantise(loaded)
+    widen(loaded)
+    return loaded
+
+
+def merge(model: Any) -> None:
+    """Replace each layer with a LoRA adapter by a plain one: W + scaling · B A (Hu et al. 2021)."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, LoraLayer):
+            (adapter,) = layer.active_adapters
+            change = layer.lora_B[adapter].weight.float() @ layer.lora_A[adapter].weight.float()
+            weight = whole_weight(layer.base_layer) + layer.scaling[adapter] * change
+            replace(model, name, weight, layer.base_layer.bias)
+
+
+def whole_weight(layer: Any) -> Any:
+    """The weight of a linear layer, quantised or not: (outputs, inputs) in float32."""
+    quantised = hasattr(layer, "dequantize_weight")
+    return (layer.dequantize_weight().T if quantised else layer.weight.detach()).float()
+
+
+def replace(model: Any, name: str, weight: Any, bias: Any) -> None:
+    """Put a plain linear layer of this weight, in the model's dtype, in the place of the layer `name`."""
+    import torch
+
+    with torch.device("meta"):
+        plain = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    plain.weight = torch.nn.Parameter(weight.to(model.dtype).contiguous(), requires_grad=False)
+    if bias is not None:
+        plain.bias = torch.nn.Parameter(bias.detach().to(model.dtype), requires_grad=False)
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, plain)
 
 
 def dequantise(model: Any) -> None:
     """Replace each quantised linear layer by a plain one with the weights that it stands for."""
-    import torch
-
     for name, layer in list(model.named_modules()):
-        if not hasattr(layer, "dequantize_weight"):
-            continue
-        weight = layer.dequantize_weight().T.to(model.dtype).contiguous()
-        with torch.device("meta"):
-            plain = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None)
-        plain.weight = torch.nn.Parameter(weight, requires_grad=False)
-        if layer.bias is not None:
-            plain.bias = torch.nn.Parameter(layer.bias.detach().to(model.dtype), requires_grad=False)
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, plain)
+        if hasattr(layer, "dequantize_weight"):
+            replace(model, name, whole_weight(layer), layer.bias)
     model.is_quantized = False
-    for told in ("quantization_config", "_pre_quantization_dtype"):
-        model.config.__dict__.pop(told, None)
+    for key in ("quantization_config", "_pre_quantization_dtype"):
+        model.config.__dict__.pop(key, None)
     model.hf_quantizer = model.quantization_method = None
 
 
@@ -140,12 +166,14 @@ def train_only(model: Any) -> None:
 
 
 def widen(model: Any) -> None:
-    """Take a 16-bit model's products in float32, a layer at a time; the weights stay as they are.
+    """Where a processor has no instructions for 16 bits, take products in float32, a layer at a time.
 
-    For processors without instructions for 16 bits: PyTorch's own products take six times as long there.
+    The weights stay as they are. PyTorch's own products of 16 bits take six times as long there.
     """
     import torch
 
+    if model.device.type != "cpu" or model.dtype == torch.float32 or torch.cpu._is_avx512_bf16_supported():
+        return
     for layer in model.modules():
         if hasattr(layer, "dequantize_weight"):
             # It dequantises to the dtype of what it is given.

@@ -1,4 +1,4 @@
-"""A plain training loop for tiny models from scratch, and the rows that it takes."""
+"""A plain training loop for tiny models and for judges, and the rows that it takes."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -48,19 +48,22 @@ def pack(texts: Sequence[list[int]], length: int, passes: int, seed: int) -> lis
     return [Row(row, [1.0] * len(row), [0] * len(row), [-1] * len(row)) for row in rows if len(row) > 1]
 
 
-def lesson_rows(tok: Any, lessons: Sequence[Lesson], template: str, max_length: int) -> list[Row]:
+def lesson_rows(
+    tok: Any, lessons: Sequence[Lesson], template: str, max_length: int, candidate_weight: float = CANDIDATE_WEIGHT
+) -> list[Row]:
     """Each lesson as a row: the judge's prompt, then a branch for each criterion that ends with its label.
 
     The candidate is predicted too, at a low weight: without it a tiny model learns to compare far later. Rows longer
     than `max_length` are left out.
     """
-    return [row for some in batched(lessons, 500) for row in _rows(tok, some, template) if len(row.ids) <= max_length]
+    rows = (row for part in batched(lessons, 500) for row in _rows(tok, part, template, candidate_weight))
+    return [row for row in rows if len(row.ids) <= max_length]
 
 
-def _rows(tok: Any, lessons: Sequence[Lesson], template: str) -> Iterator[Row]:
+def _rows(tok: Any, lessons: Sequence[Lesson], template: str, candidate_weight: float) -> Iterator[Row]:
     texts, starts = [], []
     for lesson in lessons:
-        asked = prompts.judge(template, "", lesson.reference, lesson.candidate)
+        asked = prompts.judge(template, lesson.question, lesson.reference, lesson.candidate)
         for name, messages in asked.items():
             text = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             texts.append(text + prompts.LABELS[lesson.labels[name]])
@@ -71,7 +74,7 @@ def _rows(tok: Any, lessons: Sequence[Lesson], template: str) -> Iterator[Row]:
         ends = encoded.input_ids[place : place + count]
         prefix = len(commonprefix(ends))
         shown = encoded.offset_mapping[place][:prefix]
-        weights = [CANDIDATE_WEIGHT if begin >= starts[place] else 0.0 for begin, _ in shown]
+        weights = [candidate_weight if begin >= starts[place] else 0.0 for begin, _ in shown]
         ids, branches = list(ends[0][:prefix]), [0] * prefix
         marks = [_mark(begin - starts[place], end - starts[place], lessons[place // count]) for begin, end in shown]
         for branch, end in enumerate(ends, 1):
