@@ -50,10 +50,9 @@ def compare(answers: dict[str, Sequence[Answer]], params: Params, seed: int) -> 
     """A verdict on DPO over SFT, and for each of STEPS mean paired differences with 95% intervals and win shares.
 
     `answers` maps base, sft and dpo to answers to the same questions. Of each step, `paired` counts the open questions
-    that both models answered: all measures but the score are compared on these. `compared` counts those of them that
-    the judge scored twice. A gain in `reference_logprob` is in nats per token. A tie is a score difference of at most
-    `tie`.
-    Raises UserError if the questions or the judges differ.
+    that both models answered: all measures but the score are compared on these. `compared` counts those of them for
+    which both answers have a score. A gain in `reference_logprob` is in nats per token. A tie is a score difference of
+    at most `tie`. Raises UserError if the questions or the judges differ.
     """
     ids = {name: [row.id for row in rows] for name, rows in answers.items()}
     if len({tuple(some) for some in ids.values()}) != 1:

@@ -65,8 +65,8 @@ def _answer(
     likely: tuple[Likelihood, Likelihood, Likelihood],
     judge_name: str,
 ) -> Answer:
-    # What an engine was allowed to leave undone is none, never zero.
     chosen, rejected, reference = likely
+    # What an engine was allowed to leave undone is none, never zero.
     if answer.finish == "failed":
         judged = Score(None, None, None, None, 0.0, 0, "the model could not answer")
     told = bool(chosen.tokens and rejected.tokens)

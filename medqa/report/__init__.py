@@ -79,7 +79,7 @@ def build(run: Folders, given: dict[str, Any]) -> str:
             "kinds": _kinds,
             "bar": charts.bar,
             "contents": CONTENTS,
-            "gained": tables.STEPS.values(),
+            "step_labels": tables.STEPS.values(),
             "reasons": reasons,
             "words": tables.GAINS | reasons,
             **_tables(measured, shown["compare"].get("guards", {})),
