@@ -72,7 +72,7 @@ def summary(out: Path, losses: Sequence[float]) -> dict[str, Any]:
 
 
 def provenance(out: Path) -> dict[str, Any]:
-    """The file that a model was converted from with its sum and licence, and the system prompt that its template adds."""
+    """The file that a model was converted from, with sum and licence, and the system prompt that its template adds."""
     path = out / PROVENANCE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
@@ -82,8 +82,8 @@ def refuse_control_tokens(tok: Any, out: Path) -> None:
     control = [token.content for token in tok.added_tokens_decoder.values() if token.special]
     if whole := [token for token in control if prompts.plain(token) == token]:
         raise UserError(
-            f"{out}: the tokenizer's control token {whole[0]!r} is not of the form <name> or <|name|>, and a text could "
-            "bring it into a prompt; choose another model"
+            f"{out}: the tokenizer's control token {whole[0]!r} is not of the form <name> or <|name|>, so that a text "
+            "could bring it into a prompt; choose another model"
         )
 
 

@@ -10,8 +10,8 @@ from pydantic import AfterValidator
 LABELS = ("1", "2", "3", "4", "5")  # what the judge may answer, worst first
 CRITERIA = ("accuracy", "completeness", "key_points")
 NO_REFERENCE = "(none is given; use your own knowledge)"
-# Control tokens are <|name|> or <name>; a space after the bracket keeps the text and breaks the token. Names differ from
-# model to model, so all are broken but the tags that texts carry; `models` refuses a model with tokens of other forms.
+# Control tokens are <|name|> or <name>; a space after the bracket keeps the text and breaks the token. Names differ in
+# each model, so all are broken but the tags that texts carry; `models` refuses a model with tokens of other forms.
 _TAGS = "b|br|em|i|li|p|strong|sub|sup|table|td|th|tr|ul"
 _CONTROL = re.compile(rf"<(?=\|[^<>|]*\|>|/?(?!(?:{_TAGS})>)[A-Za-z][\w.:-]*>)")
 _FIELD = re.compile(r"\{(question|reference|candidate|criterion)\}")
