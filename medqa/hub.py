@@ -27,9 +27,10 @@ FAILURES = (errors.HTTPError, OSError, ValueError, RuntimeError, errors.CachedRe
 def pin(repo: str, revision: str, out: Path) -> dict:
     """Download the commit that revision names into the Hub's cache, write out/pin.json and return what it holds.
 
-    Raises UserError if the Hub does not give the files, if there are no safetensors files or if the repo brings code.
+    `out` has the name of the model in params.yaml. Raises UserError if the Hub does not give the files, if there are no
+    safetensors files or if the repo brings code.
     """
-    commit = _resolve(repo, revision, "model")
+    commit = _resolve(repo, revision, "model", f"models.{out.name}.revision")
     held = _download(repo, commit, "model", CONFIGS)
     names = [name for name in held if "/" not in name and _matches(name, MODEL_FILES)]
     if not any(name.endswith(".safetensors") for name in names):
@@ -77,12 +78,12 @@ def described(model_dir: Path) -> str:
     return f"{model_dir.name} ({identity(model_dir)})"
 
 
-def fetch_dataset(repo: str, revision: str, patterns: list[str]) -> tuple[str, list[Path]]:
+def fetch_dataset(repo: str, revision: str, patterns: list[str], key: str) -> tuple[str, list[Path]]:
     """Commit and local paths, sorted by name, of the files of a data set repo that match one of the patterns.
 
-    Raises UserError if the Hub does not give the files or if none matches.
+    `key` is where params.yaml names the revision. Raises UserError if the Hub does not give the files or none matches.
     """
-    commit = _resolve(repo, revision, "dataset")
+    commit = _resolve(repo, revision, "dataset", key)
     names = sorted(name for name in _download(repo, commit, "dataset", patterns) if _matches(name, patterns))
     if not names:
         raise UserError(f"No file of the data set {repo} at {commit} matches {', '.join(patterns)}.")
@@ -93,11 +94,14 @@ def _matches(name: str, patterns: list[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
-def _resolve(repo: str, revision: str, kind: str) -> str:
+def _resolve(repo: str, revision: str, kind: str, key: str) -> str:
     def call() -> str:
         info = hf.HfApi().model_info if kind == "model" else hf.HfApi().dataset_info
         try:
             return info(repo, revision=revision, timeout=30).sha
+        except errors.RevisionNotFoundError as error:
+            message = f"{repo} has no revision {revision}: set {key} in params.yaml to a commit that"
+            raise UserError(f"{message} the repo's page on the Hub lists.") from error
         except (errors.HTTPError, errors.OfflineModeIsEnabled) as error:
             # A commit is known without the Hub, so with none in reach go on: every file may be in the cache.
             if COMMIT.fullmatch(revision) and (_passing(error) or isinstance(error, errors.OfflineModeIsEnabled)):
@@ -204,7 +208,6 @@ def _told(error: BaseException, repo: str, revision: str) -> str:
     texts = {
         errors.GatedRepoError: f"{repo} is gated: accept its terms on its page of the Hub, then {login}.",
         errors.RepositoryNotFoundError: f"The Hub shows no {repo}: check the spelling and, if it is private, {login}.",
-        errors.RevisionNotFoundError: f"{repo} has no revision {revision}: check the branch, tag or commit.",
         errors.HFValidationError: f"{repo!r} is not the name of a repo: write it as owner/name.",
         errors.OfflineModeIsEnabled: f"HF_HUB_OFFLINE is set but {repo} at {revision} is not in the cache: unset it.",
     }

@@ -10,6 +10,7 @@ import pytest
 from fake_hub import Repo, running, sha256
 
 import medqa.hub
+from medqa.data import origins
 from medqa.params import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -104,20 +105,24 @@ def test_names_what_is_wrong_without_a_token(tmp_path, hub):
     hub.repos["models/me/private"] = Repo(dict(MODEL), token="hf_secret")
     hub.repos["models/me/gated"] = Repo(dict(MODEL), gated=True)
     out = tmp_path / "out"
-    calls = [("me/private", "main"), ("me/none", "main"), ("me/good", "typo"), ("me/good", "d" * 40)]
-    calls += [("me/gated", "main"), ("not a name", "main")]
+    calls = [("me/private", "main"), ("me/none", "main"), ("me/gated", "main"), ("not a name", "main")]
     answers = ask(hub, tmp_path, *(["pin", *call, out] for call in calls))
-    words = [
-        "hf auth login",
-        "check the spelling",
-        "no revision typo",
-        "no revision ddd",
-        "accept its terms",
-        "owner/name",
-    ]
+    words = ["hf auth login", "check the spelling", "accept its terms", "owner/name"]
     for (name, _), answer, word in zip(calls, answers, words, strict=True):
         assert name in answer["error"] and word in answer["error"]
     assert not out.exists()
+
+
+@pytest.mark.parametrize("revision", ["d" * 40, "typo"])
+def test_a_revision_that_the_repo_does_not_have_is_named_with_its_place(tmp_path, hub, revision: str) -> None:
+    hub.repos["datasets/me/qa"] = Repo({"train.json": b"[]"})
+    out = tmp_path / "models" / "base"
+    calls = (["pin", "me/good", revision, out], ["fetch_dataset", "me/qa", revision, ["*.json"], "data.sft.revision"])
+    answers = ask(hub, tmp_path, *calls)
+    for answer, repo, key in zip(answers, ("me/good", "me/qa"), ("models.base", "data.sft"), strict=True):
+        remedy = f"set {key}.revision in params.yaml to a commit that the repo's page on the Hub lists."
+        assert answer["error"] == f"{repo} has no revision {revision}: {remedy}"
+    assert len(hub.log) == 2 and not out.exists()
 
 
 def test_uses_the_token(tmp_path, hub):
@@ -204,13 +209,25 @@ def test_fetch_dataset(tmp_path, hub):
     hub.repos["datasets/me/qa"] = Repo(files, commit="e" * 40, branches=("main", "refs/convert/parquet"))
     given = [("me/qa", "main", ["data/*.parquet"]), ("me/qa", "refs/convert/parquet", ["README.md"])]
     given += [("me/qa", "main", ["*.csv"]), ("me/good", "main", ["*"])]
-    data, readme, none, model = ask(hub, tmp_path, *(["fetch_dataset", *call] for call in given))
+    data, readme, none, model = ask(hub, tmp_path, *(["fetch_dataset", *call, "data.sft.revision"] for call in given))
     assert data[0] == "e" * 40
     assert [Path(path).read_bytes() for path in data[1]] == [b"PAR1 a", b"PAR1 b"]
     assert [Path(path).name for path in readme[1]] == ["README.md"]
     assert "*.csv" in none["error"] and "me/qa" in none["error"]
     assert "me/good" in model["error"]
     assert not hub.asked("GET", ".py")
+
+
+def test_each_data_set_is_fetched_with_the_key_of_its_own_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(repo: str, revision: str, patterns: list[str], key: str) -> tuple[str, list[Path]]:
+        keys[repo] = key
+        return revision, []
+
+    keys: dict[str, str] = {}
+    monkeypatch.setattr(medqa.hub, "fetch_dataset", fetch)
+    sft, preference = (origins.Hub(source="hub", repo=f"me/{name}", revision=COMMIT) for name in ("sft", "pairs"))
+    origins.raw_rows(ROOT, sft, preference, seed=0)
+    assert keys == {"me/sft": "data.sft.revision", "me/pairs": "data.preference.revision"}
 
 
 def test_a_model_is_told_by_what_it_holds(tmp_path: Path) -> None:
