@@ -10,11 +10,13 @@ import pytest
 from fake_hub import Repo, running, sha256
 
 import medqa.hub
+from medqa import models
 from medqa.data import origins
 from medqa.params import UserError
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = bytes(range(256)) * 800
+CARD = b"---\nlanguage: [en]\nlicense: apache-2.0\n---\n# Words"
 MODEL = {
     "config.json": b'{"model_type": "tiny"}',
     "tokenizer.json": b"{}",
@@ -23,7 +25,7 @@ MODEL = {
     "pytorch_model.bin": b"a pickle",
     "modeling_tiny.py": b"raise SystemExit",
     "original/model.safetensors": b"the same again",
-    "README.md": b"words",
+    "README.md": CARD,
 }
 WANTED = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 COMMIT = "c" * 40
@@ -72,8 +74,9 @@ def test_pins_a_branch_then_works_without_the_hub(tmp_path):
     with running({"models/me/good": Repo(dict(MODEL))}) as hub:
         (pinned,) = ask(hub, tmp_path, ["pin", "me/good", "main", out])
         fetched = {path.rpartition("/resolve/")[2].split("/", 1)[1] for _, path, _ in hub.log if "/resolve/" in path}
-    assert pinned == {"repo": "me/good", "commit": COMMIT, "files": {name: sha256(MODEL[name]) for name in WANTED}}
-    assert fetched == set(WANTED)
+    sums = {name: sha256(MODEL[name]) for name in WANTED}
+    assert pinned == {"repo": "me/good", "commit": COMMIT, "licence": "apache-2.0", "files": sums}
+    assert fetched == {*WANTED, "README.md"}
     text = (out / "pin.json").read_text()
     assert text == json.dumps(pinned, indent=2, sort_keys=True) + "\n"
     assert [path.name for path in out.iterdir()] == ["pin.json"]
@@ -123,6 +126,42 @@ def test_a_revision_that_the_repo_does_not_have_is_named_with_its_place(tmp_path
         remedy = f"set {key}.revision in params.yaml to a commit that the repo's page on the Hub lists."
         assert answer["error"] == f"{repo} has no revision {revision}: {remedy}"
     assert len(hub.log) == 2 and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        (b"---\nlicense: other\nlicense_name: qwen-research\nlicense_link: LICENSE\n---\nwords", "qwen-research"),
+        (b"\xef\xbb\xbf---\r\nlicense: other\r\n---\r\n", "other"),
+        (b"---\nlicense: [mit, cc-by-4.0]\n---\n", "mit, cc-by-4.0"),
+        (b"---\nlanguage: en\n---\n", "not stated"),
+        (b"---\n---\n", "not stated"),
+        (b"words\n---\nlicense: mit\n---\n", "not stated"),
+        (b"---\nlicense: {mit\n---\n", "not stated"),
+        (b"---\n- license\n---\n", "not stated"),
+        (b'---\nlicense: "mit\\e[2J"\n---\n', "not stated"),
+        (b"\xff\xfe", "not stated"),
+        (None, "not stated"),
+    ],
+)
+def test_the_licence_is_the_one_that_the_repo_states(monkeypatch, tmp_path, card: bytes | None, licence: str) -> None:
+    path = tmp_path / "README.md"
+    path.write_bytes(card or b"")
+    monkeypatch.setattr(medqa.hub, "_fetch", lambda *_: path)
+    assert medqa.hub._stated_licence("me/good", COMMIT, ["README.md"] if card else []) == licence
+
+
+def test_weights_in_the_cache_are_pinned_without_the_hub_even_if_the_licence_is_not_there(tmp_path, hub) -> None:
+    out = tmp_path / "out"
+    ask(hub, tmp_path, ["pin", "me/good", "main", out])
+    call = ["pin", "me/good", COMMIT, out]
+    (again,) = ask(hub, tmp_path, call, HF_HUB_OFFLINE="1")
+    assert again["licence"] == "apache-2.0"
+    card = cached(tmp_path, "README.md")
+    card.resolve().unlink()
+    card.unlink()
+    pinned, licence = ask(hub, tmp_path, call, ["licence", out], HF_HUB_OFFLINE="1")
+    assert pinned == again | {"licence": "not recorded"} and licence == "not recorded"
 
 
 def test_uses_the_token(tmp_path, hub):
@@ -237,6 +276,11 @@ def test_a_model_is_told_by_what_it_holds(tmp_path: Path) -> None:
     alone = medqa.hub.identity(tmp_path)
     (tmp_path / "model-2.safetensors").write_bytes(b"b")
     assert len(alone) == 12 and medqa.hub.identity(tmp_path) != alone
+    assert medqa.hub.licence(tmp_path) == "made here"
     pin = {"repo": "a/b", "commit": "0" * 40, "files": {"model.safetensors": "1" * 64}}
     (tmp_path / "pin.json").write_text(json.dumps(pin))
     assert medqa.hub.described(tmp_path) == f"{tmp_path.name} (a/b@{'0' * 40})"
+    assert medqa.hub.licence(tmp_path) == "not recorded"
+    (tmp_path / "pin.json").write_text(json.dumps(pin | {"licence": "mit"}))
+    assert medqa.hub.licence(tmp_path) == "mit"
+    assert models.summary(tmp_path, []) == {"repo": "a/b", "commit": "0" * 40, "licence": "mit", "files": 1}

@@ -90,6 +90,7 @@ def test_the_preset_runs_on_it_as_far_as_its_pairs(tmp_path: Path) -> None:
     pins = {name: json.loads((measured / f"{name}.json").read_text()) for name in ("base", "judge")}
     assert pins["base"]["commit"] == "4f5a0e31008e2966e8f787964bcc4e1105e03dc3"
     assert pins["judge"]["commit"] == "aa8e72537993ba99e69dfaafa59ed015b17504d1"
+    assert pins["judge"]["licence"] == "not stated"  # random weights have no README.md
     assert json.loads((tmp_path / "project" / "metrics" / "pairs.json").read_text())["pairs"] > 0
     assert told.splitlines()[-1].endswith("every stage ran; bfloat16 on a CPU")
 

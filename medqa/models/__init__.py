@@ -108,8 +108,11 @@ def make(source: Hub | Scratch, corpus: Path, seed: int, out: Path) -> list[floa
 def summary(out: Path, losses: Sequence[float]) -> dict[str, Any]:
     """The metrics of a model directory: its pin, or the last mean loss and how well a judge does on unseen lessons."""
     if (out / "pin.json").is_file():
+        from medqa import hub
+
         pinned = json.loads((out / "pin.json").read_text(encoding="utf-8"))
-        return {"repo": pinned["repo"], "commit": pinned["commit"], "files": len(pinned["files"])}
+        licence, files = hub.licence(out), len(pinned["files"])
+        return {"repo": pinned["repo"], "commit": pinned["commit"], "licence": licence, "files": files}
     result: dict[str, Any] = {"steps": len(losses), "final_loss": fit.tail_mean(losses)}
     if (out / UNSEEN_FILE).is_file():
         unseen = list(records.read(out / UNSEEN_FILE, Unseen))
