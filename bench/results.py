@@ -105,8 +105,8 @@ HEAD = """# Real weights: what came out
 
 SmolLM2-135M-Instruct, quantised to four bits, on MedQuAD's short answers (NIH, at most 80 words):
 `presets/smollm2-files.yaml` with {seeds} seeds, each a whole run of the pipeline. Differences are paired over the same
-held-out questions, with 95% bootstrap intervals. Made by `python -m bench.results` from [results.json](results.json), on
-{machine}.
+held-out questions, with 95% bootstrap intervals. Made by `python -m bench.results` from [results.json](results.json),
+on {machine}.
 """
 ANSWERS = """Of the first seed: the question on which DPO's token F1 is highest, the one in the middle, and the one on
 which it is lowest.

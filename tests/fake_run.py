@@ -191,6 +191,7 @@ def _models(folder: Path) -> None:
     pin = {
         "repo": "Qwen/Qwen2.5-3B-Instruct",
         "commit": "aa8e72537993ba99e69dfaafa59ed015b17504d1",
+        "licence": "qwen-research",
         "files": {"model.safetensors": "0" * 64},
     }
     (folder / "judge" / "pin.json").write_text(json.dumps(pin))

@@ -262,6 +262,11 @@ def test_lineage_is_in_order_and_counts_the_files(run: Folders, html: str, tmp_p
     assert "Qwen/Qwen2.5-3B-Instruct@aa8e72537993ba99e69dfaafa59ed015b17504d1" in html
 
 
+def test_the_licence_of_each_model_is_shown(html: str) -> None:
+    shown = re.findall(r'<th scope="row">(\w+)</th><td data-of="identity">.*?<td data-of="licence">(.*?)</td>', html)
+    assert dict(shown) == {"base": "made here", "judge": "qwen-research", "sft": "made here", "dpo": "made here"}
+
+
 def test_lineage_goes_over_sections_and_into_them(tmp_path: Path) -> None:
     each = {"deps": ["models/${key}", "models/${evaluate.judge}"], "outs": [{"out/${key}": {"cache": False}}]}
     written = {"stages": {"each": {"foreach": "${models}", "do": each}}}

@@ -101,9 +101,9 @@ def flat(raw: Any, prefix: str = "") -> dict[str, str]:
 
 
 def pins() -> list[str]:
-    """The pinned models: repo@commit."""
+    """The pinned models: repo@commit (licence)."""
     told = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path("models").glob("*/pin.json"))]
-    return [f"{pin['repo']}@{pin['commit'][:12]}" for pin in told]
+    return [f"{pin['repo']}@{pin['commit'][:12]} ({pin.get('licence', 'licence not recorded')})" for pin in told]
 
 
 def links() -> str:

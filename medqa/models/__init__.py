@@ -24,7 +24,6 @@ CALIBRATION_ROWS = 48  # texts that GPTQ measures its rounding on
 UNSEEN_FILE = "unseen.jsonl"
 UNSEEN = 1000  # lessons kept back to measure the judge on
 UNSEEN_TUNED = 200  # the same for a tuned judge, a hundred times as large
-PROVENANCE = "provenance.json"
 
 
 def make(source: Hub | Gguf | Scratch | Tuned, corpus: Path, seed: int, out: Path) -> list[float]:
@@ -51,7 +50,7 @@ def make(source: Hub | Gguf | Scratch | Tuned, corpus: Path, seed: int, out: Pat
     if prompt := prompts.default_system(tok):
         origin["system_prompt"] = prompt
     if origin:
-        (out / PROVENANCE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+        (out / hub.PROVENANCE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
     return losses
 
 
@@ -60,8 +59,9 @@ def summary(out: Path, losses: Sequence[float]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     if (out / "pin.json").is_file():
         pinned = json.loads((out / "pin.json").read_text(encoding="utf-8"))
-        result |= {"repo": pinned["repo"], "commit": pinned["commit"], "files": len(pinned["files"])}
-    result |= provenance(out)
+        licence, files = hub.licence(out), len(pinned["files"])
+        result |= {"repo": pinned["repo"], "commit": pinned["commit"], "licence": licence, "files": files}
+    result |= hub.provenance(out)
     if losses:
         result |= {"steps": len(losses), "final_loss": fit.tail_mean(losses)}
     if (out / UNSEEN_FILE).is_file():
@@ -69,12 +69,6 @@ def summary(out: Path, losses: Sequence[float]) -> dict[str, Any]:
         right = [wanted == told for row in unseen for wanted, told in zip(row.wanted, row.told, strict=True)]
         result |= {"unseen_lessons": len(unseen), "unseen_lessons_exact": fmean(right)}
     return result
-
-
-def provenance(out: Path) -> dict[str, Any]:
-    """The file that a model was converted from, with sum and licence, and the system prompt that its template adds."""
-    path = out / PROVENANCE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def refuse_control_tokens(tok: Any, out: Path) -> None:
@@ -146,7 +140,7 @@ def tuned_judge(source: Tuned, corpus: Path, seed: int, out: Path) -> tuple[list
     read = reading.gather(source.text, corpus, seed)
     with started(source.start, corpus, seed) as folder:
         whole, tok = model.load(folder, "float32", dequantised=True), model.tokenizer(folder)
-        origin = provenance(folder)
+        origin = hub.provenance(folder)
     tok.padding_side = "right"
     drawn = draw_lessons(read, source.lessons + UNSEEN_TUNED, seed)
     # It writes as it should already: the candidate is only read.

@@ -70,6 +70,7 @@ def build(run: Folders, given: dict[str, Any]) -> str:
             "agreement": measured["agreement"],
             "judge_name": measured["evaluate/dpo"].get("judge", ""),
             "models": {name: hub.identity(run.models / name) for name in MODELS},
+            "licences": {name: hub.licence(run.models / name) for name in MODELS},
             "made": {name: _made(measured, name) for name in MODELS},
             "stages": lineage.stages(run.pipeline, shown),
             "files": lineage.files(run.data, DATA),
