@@ -133,7 +133,12 @@ def test_doctor_names_the_licence_of_each_pin(project: Path) -> None:
     for name, stated in (("base", {}), ("judge", {"licence": "mit"})):
         (project / "models" / name).mkdir(parents=True)
         (project / "models" / name / "pin.json").write_text(json.dumps(pin | stated))
-    assert doctor.pins() == ["a/b@cccccccccccc (licence not recorded)", "a/b@cccccccccccc (mit)"]
+    origin = {"file": "own.gguf", "sha256": "d" * 64, "licence": "apache-2.0"}
+    for name, stated in (("second", origin), ("third", {"system_prompt": "Be brief."})):
+        (project / "models" / name).mkdir()
+        (project / "models" / name / "provenance.json").write_text(json.dumps(stated))
+    told = ["a/b@cccccccccccc (licence not recorded)", "a/b@cccccccccccc (mit)", "own.gguf@dddddddddddd (apache-2.0)"]
+    assert doctor.pins() == told
 
 
 def test_store_shows_prunes_verifies_and_empties(project: Path, capsys: pytest.CaptureFixture) -> None:

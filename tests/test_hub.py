@@ -284,3 +284,12 @@ def test_a_model_is_told_by_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "pin.json").write_text(json.dumps(pin | {"licence": "mit"}))
     assert medqa.hub.licence(tmp_path) == "mit"
     assert models.summary(tmp_path, []) == {"repo": "a/b", "commit": "0" * 40, "licence": "mit", "files": 1}
+
+
+def test_one_file_is_fetched_by_its_sum(tmp_path):
+    data = b"GGUF" * 1000
+    with running({"models/me/good": Repo(dict(MODEL) | {"tiny.gguf": data})}) as hub:
+        call = ["fetch_file", "me/good", COMMIT, "tiny.gguf"]
+        right, wrong = ask(hub, tmp_path, [*call, sha256(data)], [*call, "0" * 64])
+    assert Path(right).read_bytes() == data
+    assert "came twice with a wrong checksum" in wrong["error"]

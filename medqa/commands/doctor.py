@@ -101,9 +101,14 @@ def flat(raw: Any, prefix: str = "") -> dict[str, str]:
 
 
 def pins() -> list[str]:
-    """The pinned models: repo@commit (licence)."""
-    told = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path("models").glob("*/pin.json"))]
-    return [f"{pin['repo']}@{pin['commit'][:12]} ({pin.get('licence', 'licence not recorded')})" for pin in told]
+    """The pinned and the converted models: repo@commit or file@sha256, with the licence."""
+    named = [(pin["repo"], pin["commit"], pin) for pin in _models("pin.json")]
+    named += [(origin["file"], origin["sha256"], origin) for origin in _models("provenance.json") if "file" in origin]
+    return [f"{name}@{digest[:12]} ({entry.get('licence', 'licence not recorded')})" for name, digest, entry in named]
+
+
+def _models(name: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path("models").glob(f"*/{name}"))]
 
 
 def links() -> str:

@@ -138,7 +138,7 @@ def tuned_judge(source: Tuned, corpus: Path, seed: int, out: Path) -> tuple[list
     from peft import LoraConfig, get_peft_model
 
     read = reading.gather(source.text, corpus, seed)
-    with started(source.start, corpus, seed) as folder:
+    with started(source.start, corpus, seed, f"{out.name}.start") as folder:
         whole, tok = model.load(folder, "float32", dequantised=True), model.tokenizer(folder)
         origin = hub.provenance(folder)
     tok.padding_side = "right"
@@ -161,11 +161,11 @@ def tuned_judge(source: Tuned, corpus: Path, seed: int, out: Path) -> tuple[list
 
 
 @contextmanager
-def started(source: Hub | Gguf, corpus: Path, seed: int) -> Iterator[Path]:
-    """The directory of the model that a tuned one begins as; it is gone afterwards."""
+def started(source: Hub | Gguf, corpus: Path, seed: int, name: str) -> Iterator[Path]:
+    """The directory, of this name, of the model that a tuned one begins as; it is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
-        make(source, corpus, seed, Path(folder, "start"))
-        yield Path(folder, "start")
+        make(source, corpus, seed, Path(folder, name))
+        yield Path(folder, name)
 
 
 def draw_lessons(read: reading.Reading, count: int, seed: int) -> list[damage.Lesson]:
