@@ -290,6 +290,6 @@ def test_one_file_is_fetched_by_its_sum(tmp_path):
     data = b"GGUF" * 1000
     with running({"models/me/good": Repo(dict(MODEL) | {"tiny.gguf": data})}) as hub:
         call = ["fetch_file", "me/good", COMMIT, "tiny.gguf"]
-        right, wrong = ask(hub, tmp_path, [*call, sha256(data)], [*call, "0" * 64])
+        wrong, right = ask(hub, tmp_path, [*call, "0" * 64], [*call, sha256(data)])
     assert Path(right).read_bytes() == data
     assert "came twice with a wrong checksum" in wrong["error"]
