@@ -138,13 +138,13 @@ def tuned_judge(source: Tuned, corpus: Path, seed: int, out: Path) -> tuple[list
     from peft import LoraConfig, get_peft_model
 
     read = reading.gather(source.text, corpus, seed)
+    dtype = "bfloat16" if fit.bfloat16(torch.device(model.device())) else "float32"
     with started(source.start, corpus, seed, f"{out.name}.start") as folder:
-        whole, tok = model.load(folder, "float32", dequantised=True), model.tokenizer(folder)
+        whole, tok = model.load(folder, dtype, dequantised=True), model.tokenizer(folder)
         origin = hub.provenance(folder)
     tok.padding_side = "right"
     drawn = draw_lessons(read, source.lessons + UNSEEN_TUNED, seed)
-    # It writes as it should already: the candidate is only read.
-    rows = fit.lesson_rows(tok, drawn, source.template, source.max_length, candidate_weight=0.0)
+    rows = fit.lesson_rows(tok, drawn, source.template, source.max_length, labels_only=True)
     if len(rows) <= UNSEEN_TUNED:
         raise UserError(f"all lessons but {len(rows)} are longer than max_length = {source.max_length}; raise it")
     torch.manual_seed(seed)
@@ -152,7 +152,8 @@ def tuned_judge(source: Tuned, corpus: Path, seed: int, out: Path) -> tuple[list
     adapted = get_peft_model(whole, lora)
     taught, unseen = rows[UNSEEN_TUNED:], rows[:UNSEEN_TUNED]
     losses = fit.fit(whole, taught, source.steps, source.batch_size, source.learning_rate, seed, "judge")
-    merged = adapted.merge_and_unload().bfloat16()
+    model.merge(adapted)
+    merged = adapted.get_base_model().bfloat16()
     with scratch.staged(out) as folder:
         merged.save_pretrained(folder)
         tok.save_pretrained(folder)
