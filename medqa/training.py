@@ -77,6 +77,23 @@ def arguments(params: Schedule, rows: int, seed: int, folder: Path) -> dict[str,
     }
 
 
+def on_one_gpu(args: Any) -> Any:
+    """The same trainer arguments, for a process that trains on its own GPU alone.
+
+    A trainer that sees several shares each batch among them (`torch.nn.DataParallel`), which TRL's DPO refuses.
+    """
+    args._n_gpu = min(args.n_gpu, 1)
+    return args
+
+
+def load(label: str, base: Path, dtype: str, params: Schedule, adapter: Path | None = None) -> Any:
+    """The model to train, with the adapter to train on, if one is given; says once how its quantised layers train."""
+    loaded = model.load(base, dtype, adapter, trainable=adapter is not None, dequantised=params.dequantised)
+    if launch.rank() == 0 and (layers := model.quantisation(loaded)):
+        print(f"{label}: base: {layers}", file=sys.stderr, flush=True)
+    return loaded
+
+
 def curve(label: str) -> Any:
     """A trainer callback that shows a bar, keeps each step's numbers in `.rows`, and ends the run at a broken one.
 
