@@ -175,6 +175,8 @@ def dequantise(model: Any) -> int:
             plain.bias = torch.nn.Parameter(layer.bias.detach().to(model.dtype), requires_grad=False)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, plain)
+        # Some of these layers hold themselves: until Python looks for cycles, their weights would take memory.
+        layer.to("meta")
     model.is_quantized = False
     for told in ("quantization_config", "_pre_quantization_dtype"):
         model.config.__dict__.pop(told, None)

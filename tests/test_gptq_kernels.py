@@ -1,5 +1,8 @@
 """Which of gptqmodel's kernels a quantised model runs on: one that trains and can be dequantised, on any device."""
 
+import gc
+import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,6 +94,44 @@ def test_the_kernel_that_cuda_gets_stands_for_the_same_weights(
     assert loaded.dequantised_layers == LAYERS and not model.quantised_layers(loaded)
     assert model.quantisation(loaded) == f"{LAYERS} quantised layers dequantised"
     assert not loaded.is_quantized and not hasattr(loaded.config, "quantization_config")
+
+
+def test_what_was_quantised_takes_no_memory_any_more(base: Path, on_cuda: Any, running_on: Any) -> None:
+    running_on(on_cuda(model.KERNELS, 128, True))
+    loaded = model.load(base, "bfloat16")
+    weights = [weakref.ref(layer.qweight) for layer in model.quantised_layers(loaded).values()]
+    gc.disable()  # what refers to itself would stay
+    try:
+        assert model.dequantise(loaded) == LAYERS == len(weights)
+        assert not any(weight() is not None for weight in weights)
+    finally:
+        gc.enable()
+
+
+def test_the_kernel_that_cuda_gets_trains_as_the_one_of_the_cpu(
+    base: Path, on_cuda: Any, running_on: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    # It imports Triton in training, too, and does not use it there.
+    triton = SimpleNamespace(QuantLinearFunction=None)
+    monkeypatch.setitem(sys.modules, "gptqmodel.nn_modules.triton_utils.dequant", triton)
+
+    def gradients() -> tuple[str, torch.Tensor]:
+        adapted = get_peft_model(model.load(base, "float32"), LoraConfig(**LORA)).train()
+        weights = [weight for weight in adapted.parameters() if weight.requires_grad]
+        torch.manual_seed(0)
+        for weight in weights:  # peft draws them in the dtype of the kernel's scales
+            torch.nn.init.normal_(weight, std=0.01)
+        with torch.compiler.set_stance("force_eager"):
+            adapted(torch.arange(100, 150)[None]).logits.logsumexp(-1).sum().backward()
+        return model.quantisation(adapted), torch.cat([weight.grad.flatten() for weight in weights])
+
+    _, expected = gradients()
+    running_on(on_cuda(model.KERNELS, 128, True))
+    named, found = gradients()
+    assert named == f"{LAYERS} quantised layers train on TritonV2Linear"
+    assert expected.all() and torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
