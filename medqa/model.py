@@ -1,6 +1,7 @@
 """Loading models: a model directory or a pin, in one dtype, on the device there is, with or without a LoRA adapter."""
 
 import ctypes
+import json
 import logging
 import os
 import sys
@@ -25,7 +26,26 @@ ENVIRONMENT = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "LOGBAR_LEVEL": "ERROR",
     "TORCH_LOGS": "-all",
+    # Batches of many shapes leave a GPU's memory in pieces; segments that grow hold it together. On CUDA a user's own
+    # PYTORCH_CUDA_ALLOC_CONF comes before it.
+    "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+    # On H100 and newer PyTorch takes cuDNN's attention first, which plans anew, for up to half a second, for each shape
+    # it has not seen: while answers are written, at every token.
+    "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
+    # A layer is dequantised once: Triton would compile for it, and need a C compiler.
+    "GPTQ_TORCH_TRITON_DEQUANT": "0",
 }
+
+KERNELS = "auto_trainable"  # of gptqmodel: what `auto` takes on CUDA can neither train nor dequantise
+NO_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "bad allocation",
+    "could not create a memory",
+    "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, and the like of cuDNN and cuSOLVER
+    "allocation_failed",
+)
 
 MALLOPT = {-1: 512 << 20, -3: 32 << 20}  # bytes, M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h, its largest
 WIDE_TOKENS = 32  # from which a product in float32 is the faster one
@@ -48,10 +68,16 @@ def set_up() -> None:
 
 
 def device() -> str:
-    """The first GPU where there is one, else the CPU."""
+    """The GPU of this process, or the CPU where there is none: of processes that train together, each has its own."""
     import torch
 
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says, as Python, PyTorch or CUDA's libraries say it, that memory ran out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY)
 
 
 def tokenizer(model_dir: Path) -> Any:
@@ -68,18 +94,21 @@ def load(
 ) -> Any:
     """The model in evaluation mode (training mode left to trainers), with the adapter on it if one is given.
 
-    Raises UserError for a directory without weights or an adapter that is not there.
+    `.dequantised_layers` counts its quantised layers that plain ones replaced. Raises UserError for a directory without
+    weights, an adapter that is not there, or a quantised layer that can neither train nor be dequantised.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GPTQConfig
     from transformers.utils import logging as bars
 
     bars.disable_progress_bar()
     path = hub.local_path(model_dir)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), device_map=device())
+    # Only the backend is taken from here; bits, groups and all else are the checkpoint's own.
+    kernels = {"quantization_config": GPTQConfig(bits=4, backend=KERNELS)} if is_gptq(path) else {}
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), device_map=device(), **kernels)
     _forget_frames()
-    if dequantised:
-        dequantise(model)
+    _check_kernels(model, model_dir)
+    model.dequantised_layers = dequantise(model) if dequantised else 0
     train_only(model)
     widen(model)
     if adapter is not None:
@@ -87,7 +116,7 @@ def load(
             raise UserError(f"{adapter} holds no adapter; rerun the stage that trains it")
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+        model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable, torch_device=str(model.device))
     return model.eval()
 
 
@@ -120,8 +149,9 @@ def merge(model: Any) -> None:
 
 def whole_weight(layer: Any) -> Any:
     """The weight of a linear layer, quantised or not: (outputs, inputs) in float32."""
-    quantised = hasattr(layer, "dequantize_weight")
-    return (layer.dequantize_weight().T if quantised else layer.weight.detach()).float()
+    # Of the class: on the layer itself gptqmodel may have put a compiled one, for a single call.
+    read = getattr(type(layer), "dequantize_weight", None)
+    return (read(layer).T if read else layer.weight.detach()).float()
 
 
 def replace(model: Any, name: str, weight: Any, bias: Any) -> None:
@@ -134,18 +164,51 @@ def replace(model: Any, name: str, weight: Any, bias: Any) -> None:
     if bias is not None:
         plain.bias = torch.nn.Parameter(bias.detach().to(model.dtype), requires_grad=False)
     parent, _, child = name.rpartition(".")
+    # Some quantised layers hold themselves: until Python looks for cycles, their weights would take memory.
+    model.get_submodule(name).to("meta")
     setattr(model.get_submodule(parent), child, plain)
 
 
-def dequantise(model: Any) -> None:
-    """Replace each quantised linear layer by a plain one with the weights that it stands for."""
-    for name, layer in list(model.named_modules()):
-        if hasattr(layer, "dequantize_weight"):
-            replace(model, name, whole_weight(layer), layer.bias)
+def is_gptq(path: Path) -> bool:
+    """Whether the checkpoint in a folder is quantised by GPTQ."""
+    config = path / "config.json"
+    raw = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    return (raw.get("quantization_config") or {}).get("quant_method") == "gptq"
+
+
+def quantised_layers(model: Any) -> dict[str, Any]:
+    """The quantised layers of a model by name, whatever kernel they run on."""
+    if not (library := sys.modules.get("gptqmodel.nn_modules.qlinear")):
+        return {}  # its import takes seconds, and without it there is none
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, library.BaseQuantLinear)}
+
+
+def _check_kernels(model: Any, model_dir: Path) -> None:
+    for name, layer in quantised_layers(model).items():
+        if not (layer.SUPPORTS_TRAINING and hasattr(layer, "dequantize_weight")):
+            raise UserError(
+                f"{model_dir}: layer {name} runs on the kernel {type(layer).__name__}, which can neither train nor be "
+                "dequantised; install gptqmodel as constraints.txt has it, or take a checkpoint that is not quantised"
+            )
+
+
+def quantisation(model: Any) -> str:
+    """What became of a model's quantised layers, in words; empty if it never had one."""
+    if left := quantised_layers(model):
+        return f"{len(left)} quantised layers train on {type(next(iter(left.values()))).__name__}"
+    return f"{model.dequantised_layers} quantised layers dequantised" if model.dequantised_layers else ""
+
+
+def dequantise(model: Any) -> int:
+    """Replace each quantised linear layer by a plain one with the weights that it stands for; how many there were."""
+    layers = quantised_layers(model)
+    for name, layer in layers.items():
+        replace(model, name, whole_weight(layer), layer.bias)
     model.is_quantized = False
     for key in ("quantization_config", "_pre_quantization_dtype"):
         model.config.__dict__.pop(key, None)
     model.hf_quantizer = model.quantization_method = None
+    return len(layers)
 
 
 def _forget_frames() -> None:
