@@ -5,6 +5,7 @@ memory ran out, and the dtype of an adapter beside 16-bit weights.
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,11 +25,15 @@ ROWS = [[*range(9), 50], [*range(9), 60, 61], [1, 2, 3]]
 
 
 @pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two GPUs, as far as anyone asks."""
+    from accelerate.state import AcceleratorState
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
