@@ -129,9 +129,9 @@ def test_the_kernel_that_cuda_gets_trains_as_the_one_of_the_cpu(
 
     _, expected = gradients()
     running_on(on_cuda(model.KERNELS, 128, True))
-    named, found = gradients()
+    named, same = gradients()
     assert named == f"{LAYERS} quantised layers train on TritonV2Linear"
-    assert expected.all() and torch.equal(found, expected)
+    assert expected.all() and torch.equal(same, expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -166,9 +166,9 @@ def test_the_setting_reaches_the_loader_of_every_quantised_model_and_no_other(
     seen: list[str | None] = []
     load = AutoModelForCausalLM.from_pretrained
 
-    def recorded(path: Path, **given: Any) -> Any:
-        seen.append(given["quantization_config"].backend if "quantization_config" in given else None)
-        return load(path, **given)
+    def recorded(path: Path, quantization_config: Any = None, **others: Any) -> Any:
+        seen.append(quantization_config and quantization_config.backend)
+        return load(path, quantization_config=quantization_config, **others)
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", recorded)
     model.load(base, "float32", adapter, trainable=True)
@@ -196,8 +196,8 @@ def test_training_says_once_what_became_of_the_base(
     if adapted:
         get_peft_model(model.load(base, "float32"), LoraConfig(**LORA)).save_pretrained(tmp_path)
     params = SimpleNamespace(dequantised=dequantised)
-    told = "dequantised" if dequantised else "train on TorchAtenLinear"
+    became = "dequantised" if dequantised else "train on TorchAtenLinear"
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
         training.load("sft", base, "float32", params, tmp_path if adapted else None)
-    assert capfd.readouterr().err == f"sft: base: {LAYERS} quantised layers {told}\n"
+    assert capfd.readouterr().err == f"sft: base: {LAYERS} quantised layers {became}\n"

@@ -5,6 +5,7 @@ memory ran out, and the dtype of an adapter beside 16-bit weights.
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,11 +25,15 @@ ROWS = [[*range(9), 50], [*range(9), 60, 61], [1, 2, 3]]
 
 
 @pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two GPUs, as far as anyone asks."""
+    from accelerate.state import AcceleratorState
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
@@ -153,19 +158,19 @@ def test_doctor_misses_the_compiler_that_training_on_a_gpu_needs(
     monkeypatch.delenv("CC", raising=False)
     if tools:
         (tmp_path / tools).touch(mode=0o755)
-    found, memory = doctor.accelerator()
-    assert found.startswith("cuda:0 Some card, 8.0 GB") and memory == 8
-    assert ("needs a C compiler" in found) == lacks
+    device, memory = doctor.accelerator()
+    assert device.startswith("cuda:0 Some card, 8.0 GB") and memory == 8
+    assert ("needs a C compiler" in device) == lacks
 
 
-@pytest.mark.parametrize("given", [None, "backend:native"])
-def test_segments_of_a_gpus_memory_grow_unless_the_user_says_otherwise(given: str | None) -> None:
+@pytest.mark.parametrize("own", [None, "backend:native"])
+def test_segments_of_a_gpus_memory_grow_unless_the_user_says_otherwise(own: str | None) -> None:
     env = {name: value for name, value in os.environ.items() if "ALLOC_CONF" not in name}
-    env |= {"PYTORCH_ALLOC_CONF": given} if given else {}
-    told = "import torch; print(torch._C._accelerator_getAllocatorSettings())"
-    script = f"from medqa.model import set_up; set_up(); {told}"
+    env |= {"PYTORCH_ALLOC_CONF": own} if own else {}
+    settings = "import torch; print(torch._C._accelerator_getAllocatorSettings())"
+    script = f"from medqa.model import set_up; set_up(); {settings}"
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == (given or "expandable_segments:True")
+    assert done.stdout.strip() == (own or "expandable_segments:True")
 
 
 def test_an_adapter_beside_16_bit_weights_is_in_float32_and_a_small_step_moves_it(

@@ -65,10 +65,10 @@ def accelerator() -> tuple[str, float]:
     if not torch.cuda.is_available():
         return f"cpu, {torch.get_num_threads()} threads", 0.0
     card = torch.cuda.get_device_properties(0)
-    found = f"cuda:0 {card.name}, {card.total_memory / GB:.1f} GB"
+    words = f"cuda:0 {card.name}, {card.total_memory / GB:.1f} GB"
     if not any(map(shutil.which, (os.environ.get("CC", ""), "gcc", "clang"))):
-        found += "; training needs a C compiler (gcc or clang), with which Triton makes TRL's kernels"
-    return found, card.total_memory / GB
+        words += "; training needs a C compiler (gcc or clang), with which Triton makes TRL's kernels"
+    return words, card.total_memory / GB
 
 
 def ram() -> tuple[float, float]:
