@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: repro test bench soak install clean
+.PHONY: repro test real bench soak install clean
 
 repro: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
@@ -13,6 +13,14 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+# Real weights: SmolLM2-135M on the files of data/raw, or on the embedded corpus where there are none. Under an hour.
+REAL := presets/smollm2$(if $(wildcard data/raw/sft.jsonl),-files).yaml
+real: $(INSTALLED)
+	@cmp -s $(REAL) params.yaml || git diff --quiet -- params.yaml || \
+		{ echo "params.yaml has changes that $(REAL) would replace: commit or stash them" >&2; exit 1; }
+	cp $(REAL) params.yaml
+	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 
 # Each stage against its peers, some forty minutes on two cores. RUNS is how often each.
 bench: $(INSTALLED)

@@ -27,7 +27,7 @@ from tests.fake_hub import Repo, running
 
 ROOT = Path(__file__).parent.parent
 PRESET = Path("presets") / "qwen2.5-1.5b.yaml"
-# All that differs from the preset. Its pins stay as they are: the small Hub serves its commits under the same names.
+# All that differs from the preset. Its pins stay as they are: the small Hub serves the commits that they name.
 OVERRIDES = {
     "data.max_sft": 4,
     "data.max_questions": 4,
@@ -42,7 +42,6 @@ OVERRIDES = {
     "pairs.min_margin": 0.0,  # and scores by chance are close
     "agreement.attacked_pairs": 1,
 }
-SOME = "main"  # a branch; where the preset names it, any commit will do
 STARTED = re.compile(r"Running stage '([^']+)'")
 ENDED = re.compile(r"^\w+: (.*) \((\d+) s, peak memory ([\d.]+) GB\)$")
 
@@ -54,20 +53,17 @@ def repos(given: Mapping[str, Any], shapes: Mapping[str, checkpoints.Shape], fol
         source = given["models"][name]
         tok = checkpoints.tokenizer(shape.vocabulary)
         checkpoints.write(shape, tok, quantised="GPTQ" in source["repo"], seed=number, out=folder / name)
-        served[f"models/{source['repo']}"] = _repo(source, {path.name: path for path in (folder / name).iterdir()})
+        files = {path.name: path for path in (folder / name).iterdir()}
+        served[f"models/{source['repo']}"] = Repo(files, commit=source["revision"])
     topics = embedded.topics(checkpoints.CORPUS)
     data = folder / "sft.parquet"
     _parquet(data, list(embedded.sft_rows(topics, given["seed"])))
     preference = embedded.preference_rows(topics, given["seed"])
     arrays = {f"{split}.json": json.dumps(rows).encode() for split, rows in preference.items()}
     for name, files in (("sft", {"data/train.parquet": data}), ("preference", arrays)):
-        served[f"datasets/{given['data'][name]['repo']}"] = _repo(given["data"][name], files)
+        source = given["data"][name]
+        served[f"datasets/{source['repo']}"] = Repo(files, commit=source["revision"])
     return served
-
-
-def _repo(source: Mapping[str, Any], files: dict[str, Any]) -> Repo:
-    pinned = source["revision"]
-    return Repo(files) if pinned == SOME else Repo(files, commit=pinned)
 
 
 def _parquet(path: Path, rows: list[dict[str, Any]]) -> None:

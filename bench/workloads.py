@@ -169,7 +169,7 @@ def _make(shape: Shape, texts: list[str], folder: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     from medqa import model, training
-    from medqa.models import scratch
+    from medqa.models import quantise, scratch
 
     rubric = (Path(prompts.__file__).parent / "judge.txt").read_text(encoding="utf-8")
     tok = scratch.tokenizer([*texts, *[rubric] * 9], shape.vocabulary)
@@ -180,7 +180,7 @@ def _make(shape: Shape, texts: list[str], folder: Path) -> None:
             # As they come, random weights say nearly the same everywhere, and a comparison would show nothing.
             for weight in whole.model.layers.parameters():
                 weight.mul_(LOUD)
-        scratch.quantise(whole, tok, texts[:32], made / "base")
+        quantise.quantise(whole, tok, texts[:32], made / "base")
         torch.manual_seed(SEED)
         get_peft_model(model.load(made / "base", "float32"), lora).save_pretrained(made / "adapter")
         grader = scratch.model(tok, shape.width, shape.layers, 64, SEED + 1)

@@ -39,7 +39,8 @@ def fingerprint(params: Section, dtype: str, seed: int, rows: Sequence[Any], inp
     told = [
         type(params).__module__,
         params.model_dump(),
-        [dtype, seed, model.device(), launch.world()],
+        # Of the device the kind alone: each process has its own, and all have to come to the same name.
+        [dtype, seed, model.device().split(":")[0], launch.world()],
         [version(name) for name in LIBRARIES],
         [hashes.of(here / name) for name in CODE],
         [hashes.of(path) for path in inputs],

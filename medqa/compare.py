@@ -1,7 +1,7 @@
 """What each training step changed: paired differences between models on the same held-out questions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +14,17 @@ from medqa.records import Answer
 
 STEPS = (("sft", "base"), ("dpo", "sft"), ("dpo", "base"))
 STEP_NAMES = tuple(f"{after}_over_{before}" for after, before in STEPS)
-MEASURES = ("score", "key_point_recall", "token_f1")
+# What is compared of each answer: none where it has none. Of repetition and cut off, less is better.
+MEASURES: dict[str, Callable[[Answer], float | None]] = {
+    "score": lambda row: row.score,
+    "key_point_recall": lambda row: row.key_point_recall,
+    "token_f1": lambda row: row.token_f1,
+    "rouge_l": lambda row: row.rouge_l,
+    "reference_logprob": lambda row: row.reference_logprob / row.reference_tokens if row.reference_tokens else None,
+    "repetition": lambda row: row.repetition,
+    "cut_off": lambda row: float(row.finish == "length"),
+}
+UNIT_MEASURES = tuple(name for name in MEASURES if name != "reference_logprob")  # from 0 to 1
 
 
 class Guards(Section):
@@ -39,8 +49,10 @@ class Params(Section):
 def compare(answers: dict[str, Sequence[Answer]], params: Params, seed: int) -> dict[str, Any]:
     """A verdict on DPO over SFT, and for each of STEPS mean paired differences with 95% intervals and win shares.
 
-    `answers` maps base, sft and dpo to answers to the same questions. A tie is a score difference of at most `tie`.
-    Raises UserError if the questions or the judges differ.
+    `answers` maps base, sft and dpo to answers to the same questions. Of each step, `paired` counts the open questions
+    that both models answered: all measures but the score are compared on these. `compared` counts those of them for
+    which both answers have a score. A gain in `reference_logprob` is in nats per token. A tie is a score difference of
+    at most `tie`. Raises UserError if the questions or the judges differ.
     """
     ids = {name: [row.id for row in rows] for name, rows in answers.items()}
     if len({tuple(some) for some in ids.values()}) != 1:
@@ -106,26 +118,37 @@ def verdict(step: dict[str, Any], failed: Sequence[str]) -> str:
 
 
 def write_table(path: Path, answers: dict[str, Sequence[Answer]]) -> None:
-    """Write a TSV with a row for each model and measure, for `dvc plots` to draw."""
+    """Write a TSV with a row for each model and measure from 0 to 1, for `dvc plots` to draw."""
     with records.whole(path) as file:
         file.write("measure\tmean\n")
-        for measure in MEASURES:
+        for measure in UNIT_MEASURES:
             for name, rows in answers.items():
-                told = [getattr(row, measure) for row in rows if row.correct is None and row.score is not None]
-                file.write(f"{measure} of {name}\t{fmean(told) if told else 0:.4f}\n")
+                values = [MEASURES[measure](row) for row in rows if _answers_openly(row)]
+                values = [value for value in values if value is not None]
+                file.write(f"{measure} of {name}\t{fmean(values) if values else 0:.4f}\n")
 
 
-def _step(rows: list[tuple[Answer, Answer]], params: Params, seed: int) -> dict[str, Any]:
-    told = [row for row in rows if row[0].correct is None and row[0].score is not None and row[1].score is not None]
-    result: dict[str, Any] = {"compared": len(told)}
-    if not told:
-        return result
-    for name in MEASURES:
-        gains = [getattr(after, name) - getattr(before, name) for after, before in told]
-        result |= metrics.named_interval(f"{name}_gain", gains, seed, params.bootstrap_samples)
+def _answers_openly(row: Answer) -> bool:
+    """Whether it is an answer to an open question: an engine may leave a row undone."""
+    return row.correct is None and row.finish != "failed"
+
+
+def _step(rows: Sequence[tuple[Answer, Answer]], params: Params, seed: int) -> dict[str, Any]:
+    pairs = [pair for pair in rows if all(map(_answers_openly, pair))]
+    gains = {}
+    for name, of in MEASURES.items():
+        sides = [(of(after), of(before)) for after, before in pairs]
+        gains[name] = [after - before for after, before in sides if after is not None and before is not None]
+    result: dict[str, Any] = {"paired": len(pairs), "compared": len(gains["score"])}
+    for name, values in gains.items():
+        result |= metrics.named_interval(f"{name}_gain", values, seed, params.bootstrap_samples)
+    return result | _shares(gains["score"], params.tie)
+
+
+def _shares(gains: Sequence[float], tie: float) -> dict[str, float]:
+    """The shares of wins, losses and ties; none for no gain."""
     # Scores have six decimals; the rest of a difference is binary noise.
-    gains = [round(after.score - before.score, 6) for after, before in told]
-    wins = sum(gain > params.tie for gain in gains)
-    losses = sum(gain < -params.tie for gain in gains)
-    shares = {"wins": wins, "losses": losses, "ties": len(gains) - wins - losses}
-    return result | {name: count / len(gains) for name, count in shares.items()}
+    gains = [round(gain, 6) for gain in gains]
+    wins, losses = sum(gain > tie for gain in gains), sum(gain < -tie for gain in gains)
+    counts = {"wins": wins, "losses": losses, "ties": len(gains) - wins - losses}
+    return {name: count / len(gains) for name, count in counts.items()} if gains else {}

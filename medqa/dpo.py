@@ -94,10 +94,10 @@ def train(
     name = checkpoints.fingerprint(params, dtype, seed, pairs, [base, adapter])
     with checkpoints.folder(name) as (kept, folder):
         trainer = DPOTrainer(
-            args=DPOConfig(
-                **training.arguments(params, len(rows), seed, folder), beta=params.beta, **loss_terms(params)
+            args=training.on_one_gpu(
+                DPOConfig(**training.arguments(params, len(rows), seed, folder), beta=params.beta, **loss_terms(params))
             ),
-            model=model.load(base, dtype, adapter, trainable=True, dequantised=params.dequantised),
+            model=training.load("dpo", base, dtype, params, adapter),
             train_dataset=Dataset.from_list(rows),
             processing_class=tok,
             callbacks=[steps],

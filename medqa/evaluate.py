@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from medqa import metrics, prompts, text
-from medqa.engines import Completion, Engine, Likelihood, Sampling, naming
+from medqa.engines import Completion, Engine, Likelihood, Sampling, naming, placing
 from medqa.params import Int, Section
 from medqa.records import Answer, HeldOut, Score
 
@@ -36,28 +36,49 @@ def evaluate_model(
     sampling = Sampling(temperature=0, top_p=1, max_new_tokens=params.max_new_tokens)
     with naming([row.id for row in held_out]):
         given = policy.generate(asked, sampling, [0] * len(asked))
-        sides = [
-            policy.answer_logprobs(asked, [getattr(row, side) for row in held_out]) for side in ("chosen", "rejected")
-        ]
+        likely = _likelihoods(policy, asked, held_out)
         scores = score(
             [(row.question, row.reference, answer.text) for row, answer in zip(held_out, given, strict=True)]
         )
-    return [_answer(*parts, judge_name) for parts in zip(held_out, given, scores, *sides, strict=True)]
+    return [_answer(*parts, judge_name) for parts in zip(held_out, given, scores, likely, strict=True)]
+
+
+def _likelihoods(
+    policy: Engine, prompted: Sequence[prompts.Messages], held_out: Sequence[HeldOut]
+) -> list[tuple[Likelihood, Likelihood, Likelihood]]:
+    """Of the chosen answer, the rejected one and the reference, multiple choice or not.
+
+    They are asked for in one call: they share a prompt, and what `engines.load` gives computes equal rows once.
+    """
+    # There is no answer in an empty reference; the chosen answer takes its place, and `_answer` leaves it out.
+    texts = [text for row in held_out for text in (row.chosen, row.rejected, row.reference or row.chosen)]
+    owners = [place for place in range(len(held_out)) for _ in range(3)]
+    with placing(owners):
+        likely = policy.answer_logprobs([prompted[place] for place in owners], texts)
+    return list(zip(likely[::3], likely[1::3], likely[2::3], strict=True))
 
 
 def _answer(
-    row: HeldOut, answer: Completion, judged: Score, chosen: Likelihood, rejected: Likelihood, judge_name: str
+    row: HeldOut,
+    answer: Completion,
+    judged: Score,
+    likely: tuple[Likelihood, Likelihood, Likelihood],
+    judge_name: str,
 ) -> Answer:
+    chosen, rejected, reference = likely
     # What an engine was allowed to leave undone is none, never zero.
     if answer.finish == "failed":
         judged = Score(None, None, None, None, 0.0, 0, "the model could not answer")
     told = bool(chosen.tokens and rejected.tokens)
+    referred = bool(row.reference and reference.tokens)
     return Answer(
         **asdict(judged),
         **measured(row, answer),
         chosen_logprob=chosen.nats if told else None,
         rejected_logprob=rejected.nats if told else None,
         chosen_tokens=chosen.tokens if told else None,
+        reference_logprob=reference.nats if referred else None,
+        reference_tokens=reference.tokens if referred else None,
         judge=judge_name,
     )
 
@@ -73,6 +94,7 @@ def measured(row: HeldOut, answer: Completion) -> dict[str, Any]:
         "tokens": answer.tokens,
         "key_point_recall": metrics.key_point_recall(answer.text, row.key_points or text.key_points(row.reference)),
         "token_f1": metrics.token_f1(answer.text, row.reference),
+        "rouge_l": metrics.rouge_l(answer.text, row.reference),
         "repetition": metrics.repetition(answer.text),
         "choice": choice,
         "correct": choice == row.gold if row.gold else None,
@@ -82,12 +104,14 @@ def measured(row: HeldOut, answer: Completion) -> dict[str, Any]:
 def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any]:
     """The metrics of one model: open and literature questions by judge and reference, multiple choice by its letter.
 
-    Means of nothing are left out. `score` and `key_point_recall` come with a 95% bootstrap interval.
-    `chosen_logprob` is in nats a token of the answer that people chose.
+    Means of nothing are left out. Answers that the model could not write count for none of the means of texts.
+    `score`, `key_point_recall`, `token_f1`, `rouge_l` and `reference_logprob` come with a 95% bootstrap interval.
+    `chosen_logprob` and `reference_logprob` are in nats per token, of the answer that people chose and the reference.
     """
     told = [row for row in answers if row.correct is None]
     exam = [row for row in answers if row.correct is not None]
     scored = [row for row in told if row.score is not None]
+    answered = [row for row in told if row.finish != "failed"]
     result: dict[str, Any] = {
         "judge": ", ".join(sorted({row.judge for row in answers})),
         "questions": len(answers),
@@ -96,13 +120,16 @@ def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any
     }
     for name in JUDGED:
         result |= _mean(f"judged_{name}" if name != "score" else name, [getattr(row, name) for row in scored])
-    for name in ("key_point_recall", "token_f1", "repetition", "tokens"):
-        result |= _mean(name, [float(getattr(row, name)) for row in told])
-    for name, rows in (("score", scored), ("key_point_recall", told)):
-        result |= metrics.named_interval(name, [getattr(row, name) for row in rows], seed, samples)
+    for name in ("repetition", "tokens"):
+        result |= _mean(name, [float(getattr(row, name)) for row in answered])
+    values = {"score": [row.score for row in scored]}
+    values |= {name: [getattr(row, name) for row in answered] for name in ("key_point_recall", "token_f1", "rouge_l")}
+    values["reference_logprob"] = [row.reference_logprob / row.reference_tokens for row in told if row.reference_tokens]
+    for name, each in values.items():
+        result |= metrics.named_interval(name, each, seed, samples)
     sure = [row.chosen_logprob / row.chosen_tokens for row in told if row.chosen_logprob is not None]
     result |= _mean("chosen_logprob", sure)
-    result |= _mean("cut_off", [row.finish == "length" for row in told])
+    result |= _mean("cut_off", [row.finish == "length" for row in answered])
     result |= _mean("exam_accuracy", [bool(row.correct) for row in exam])
     result |= _mean("exam_unreadable", [not row.choice for row in exam])
     pairs = [(row.chosen_logprob, row.rejected_logprob) for row in answers]

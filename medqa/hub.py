@@ -4,12 +4,13 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub as hf
+import yaml
 from huggingface_hub import errors
 
 from medqa.params import UserError
@@ -18,7 +19,9 @@ CONFIGS = ["config.json", "tokenizer_config.json"]
 WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
 TOKENIZER_FILES = ["tokenizer*.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"]
 MODEL_FILES = [*WEIGHT_FILES, *TOKENIZER_FILES, "chat_template.jinja", "quantize_config.json"]
+CARD = "README.md"
 PICKLES = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt"]
+PROVENANCE = "provenance.json"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 WAITS = (0.5, 1, 2, 4)
 FAILURES = (errors.HTTPError, OSError, ValueError, RuntimeError, errors.CachedRepoTreeNotFoundError)
@@ -27,9 +30,10 @@ FAILURES = (errors.HTTPError, OSError, ValueError, RuntimeError, errors.CachedRe
 def pin(repo: str, revision: str, out: Path) -> dict:
     """Download the commit that revision names into the Hub's cache, write out/pin.json and return what it holds.
 
-    Raises UserError if the Hub does not give the files, if there are no safetensors files or if the repo brings code.
+    `out` has the name of the model in params.yaml. Raises UserError if the Hub does not give the files, if there are no
+    safetensors files or if the repo brings code.
     """
-    commit = _resolve(repo, revision, "model")
+    commit = _resolve(repo, revision, "model", f"models.{out.name}.revision")
     held = _download(repo, commit, "model", CONFIGS)
     names = [name for name in held if "/" not in name and _matches(name, MODEL_FILES)]
     if not any(name.endswith(".safetensors") for name in names):
@@ -39,7 +43,8 @@ def pin(repo: str, revision: str, out: Path) -> dict:
         _refuse_code(repo, _fetch(repo, commit, name, "model"))
     _download(repo, commit, "model", MODEL_FILES)
     paths = {name: _fetch(repo, commit, name, "model") for name in names}
-    pinned = {"repo": repo, "commit": commit, "files": {name: _digest(path) for name, path in paths.items()}}
+    pinned = {"repo": repo, "commit": commit, "licence": _stated_licence(repo, commit, held)}
+    pinned["files"] = {name: _digest(path) for name, path in paths.items()}
     out.mkdir(parents=True, exist_ok=True)
     new = out / ".pin.json.new"
     new.write_text(json.dumps(pinned, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -56,16 +61,17 @@ def local_path(model_dir: Path) -> Path:
         return model_dir
     if not (model_dir / "pin.json").is_file():
         raise UserError(f"{model_dir} holds neither *.safetensors nor pin.json: rerun the stage `models`.")
-    repo, commit, files = _read_pin(model_dir / "pin.json")
-    paths = [_fetch(repo, commit, name, "model", sha256) for name, sha256 in sorted(files.items())]
+    pinned = _read_pin(model_dir / "pin.json")
+    repo, commit = pinned["repo"], pinned["commit"]
+    paths = [_fetch(repo, commit, name, "model", sha256) for name, sha256 in sorted(pinned["files"].items())]
     return paths[0].parent
 
 
 def identity(model_dir: Path) -> str:
     """What a model directory holds, in one word: repo@commit of a pin, or the beginning of the weights' sha256."""
     if (model_dir / "pin.json").is_file():
-        repo, commit, _ = _read_pin(model_dir / "pin.json")
-        return f"{repo}@{commit}"
+        pinned = _read_pin(model_dir / "pin.json")
+        return f"{pinned['repo']}@{pinned['commit']}"
     weights = sorted(model_dir.glob("*.safetensors"))
     if not weights:
         raise UserError(f"{model_dir} holds neither *.safetensors nor pin.json: rerun the stage `models`.")
@@ -77,27 +83,51 @@ def described(model_dir: Path) -> str:
     return f"{model_dir.name} ({identity(model_dir)})"
 
 
-def fetch_dataset(repo: str, revision: str, patterns: list[str]) -> tuple[str, list[Path]]:
+def licence(model_dir: Path) -> str:
+    """The licence of a model's weights: as the pinned repo or the converted file states it, else "made here".
+
+    "not stated" if the repo states none, "not recorded" if its README.md could not be had or the pin is an old one.
+    """
+    if (model_dir / "pin.json").is_file():
+        return _read_pin(model_dir / "pin.json").get("licence", "not recorded")
+    return provenance(model_dir).get("licence", "made here")
+
+
+def provenance(model_dir: Path) -> dict[str, str]:
+    """The file that a model was converted from, with sum and licence, and the system prompt that its template adds."""
+    path = model_dir / PROVENANCE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def fetch_dataset(repo: str, revision: str, patterns: list[str], key: str) -> tuple[str, list[Path]]:
     """Commit and local paths, sorted by name, of the files of a data set repo that match one of the patterns.
 
-    Raises UserError if the Hub does not give the files or if none matches.
+    `key` is where params.yaml names the revision. Raises UserError if the Hub does not give the files or none matches.
     """
-    commit = _resolve(repo, revision, "dataset")
+    commit = _resolve(repo, revision, "dataset", key)
     names = sorted(name for name in _download(repo, commit, "dataset", patterns) if _matches(name, patterns))
     if not names:
         raise UserError(f"No file of the data set {repo} at {commit} matches {', '.join(patterns)}.")
     return commit, [_fetch(repo, commit, name, "dataset") for name in names]
 
 
+def fetch_file(repo: str, commit: str, name: str, sha256: str) -> Path:
+    """The local path of one file of a model repo, with this sum. Raises UserError if it cannot be had so."""
+    return _fetch(repo, commit, name, "model", sha256)
+
+
 def _matches(name: str, patterns: list[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
-def _resolve(repo: str, revision: str, kind: str) -> str:
+def _resolve(repo: str, revision: str, kind: str, key: str) -> str:
     def call() -> str:
         info = hf.HfApi().model_info if kind == "model" else hf.HfApi().dataset_info
         try:
             return info(repo, revision=revision, timeout=30).sha
+        except errors.RevisionNotFoundError as error:
+            message = f"{repo} has no revision {revision}: set {key} in params.yaml to a commit that"
+            raise UserError(f"{message} the repo's page on the Hub lists.") from error
         except (errors.HTTPError, errors.OfflineModeIsEnabled) as error:
             # A commit is known without the Hub, so with none in reach go on: every file may be in the cache.
             if COMMIT.fullmatch(revision) and (_passing(error) or isinstance(error, errors.OfflineModeIsEnabled)):
@@ -148,6 +178,23 @@ def _drop(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+def _stated_licence(repo: str, commit: str, names: Sequence[str]) -> str:
+    """What the head of README.md says. It is a file of the commit: the same later, and without the Hub."""
+    if CARD not in names:
+        return "not stated"
+    try:
+        card = hf.metadata_load(_fetch(repo, commit, CARD, "model")) or {}
+    except UserError:
+        return "not recorded"  # The Hub is out of reach and the cache has no README.md; its weights will do.
+    except (ValueError, yaml.YAMLError):
+        return "not stated"
+    stated = card.get("license")
+    if stated == "other":
+        stated = card.get("license_name", stated)
+    text = ", ".join(map(str, stated)) if isinstance(stated, list) else str(stated or "")
+    return text if text and text.isprintable() else "not stated"
+
+
 def _refuse_code(repo: str, config: Path) -> None:
     try:
         brings_code = "auto_map" in json.loads(config.read_text(encoding="utf-8"))
@@ -157,17 +204,18 @@ def _refuse_code(repo: str, config: Path) -> None:
         raise UserError(f"{repo} wants to run code of its own (auto_map in {config.name}): choose another model.")
 
 
-def _read_pin(path: Path) -> tuple[str, str, dict[str, str]]:
+def _read_pin(path: Path) -> dict[str, Any]:
     try:
-        repo, commit, files = map(json.loads(path.read_text(encoding="utf-8")).get, ("repo", "commit", "files"))
+        pinned = json.loads(path.read_text(encoding="utf-8"))
+        files = pinned["files"]
         # A name that leads out of the snapshot's folder would be read, and on a wrong sum deleted, there.
         plain = all("/" not in name and len(files[name]) == 64 for name in files)
-        sound = files and plain and isinstance(repo, str) and COMMIT.fullmatch(commit)
-    except (ValueError, TypeError, AttributeError):
+        sound = files and plain and isinstance(pinned["repo"], str) and COMMIT.fullmatch(pinned["commit"])
+    except (ValueError, TypeError, KeyError):
         sound = False
     if not sound:
         raise UserError(f"{path} is not a pin of this program: rerun the stage `models`.")
-    return repo, commit, files
+    return pinned
 
 
 def _ask(call: Callable, repo: str, revision: str) -> Any:
@@ -204,7 +252,6 @@ def _told(error: BaseException, repo: str, revision: str) -> str:
     texts = {
         errors.GatedRepoError: f"{repo} is gated: accept its terms on its page of the Hub, then {login}.",
         errors.RepositoryNotFoundError: f"The Hub shows no {repo}: check the spelling and, if it is private, {login}.",
-        errors.RevisionNotFoundError: f"{repo} has no revision {revision}: check the branch, tag or commit.",
         errors.HFValidationError: f"{repo!r} is not the name of a repo: write it as owner/name.",
         errors.OfflineModeIsEnabled: f"HF_HUB_OFFLINE is set but {repo} at {revision} is not in the cache: unset it.",
     }

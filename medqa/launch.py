@@ -27,10 +27,17 @@ def again(processes: int) -> bool:
     """Run this very command in so many processes to their end, unless one is enough or this is one of them.
 
     Returns whether it did. Where one of them fails, this process leaves with its exit code; it has said why. Raises
-    UserError where a signal ended one.
+    UserError where a signal ended one, and where there are GPUs, but too few.
     """
     if processes == 1 or "RANK" in os.environ:
         return False
+    import torch
+
+    if 0 < (gpus := torch.cuda.device_count()) < processes:
+        raise UserError(
+            f"compute.processes = {processes}: to train together each needs a GPU of its own, and there are {gpus}; "
+            f"set it to {gpus} for this stage"
+        )
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

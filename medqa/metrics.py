@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,6 +61,28 @@ def token_f1(answer: str, reference: str) -> float:
     first, second = Counter(words(answer)), Counter(words(reference))
     shared = sum((first & second).values())
     return 2 * shared / (first.total() + second.total()) if shared else 0.0
+
+
+def rouge_l(answer: str, reference: str) -> float:
+    """ROUGE-L (Lin 2004) with beta 1: F1 of the words in the longest common subsequence, stop words included."""
+    first, second = words(answer), words(reference)
+    shared = longest_common_subsequence(first, second)
+    return 2 * shared / (len(first) + len(second)) if shared else 0.0
+
+
+def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
+    """Its length, with the bits of an integer for a row of the table (Crochemore et al. 2001, as in Hyyrö 2004).
+
+    A bit is 0 where the length over `first` up to there is one more than before it.
+    """
+    places: dict[str, int] = defaultdict(int)
+    for place, word in enumerate(first):
+        places[word] |= 1 << place
+    whole = row = (1 << len(first)) - 1
+    for word in second:
+        matches = row & places.get(word, 0)
+        row = ((row + matches) | (row - matches)) & whole
+    return len(first) - row.bit_count()
 
 
 def repetition(answer: str) -> float:

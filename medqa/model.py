@@ -1,6 +1,7 @@
 """Loading models: a model directory or a pin, in one dtype, on the device there is, with or without a LoRA adapter."""
 
 import ctypes
+import json
 import logging
 import os
 import sys
@@ -25,7 +26,26 @@ ENVIRONMENT = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "LOGBAR_LEVEL": "ERROR",
     "TORCH_LOGS": "-all",
+    # Batches of many shapes leave a GPU's memory in pieces; segments that grow hold it together. On CUDA a user's own
+    # PYTORCH_CUDA_ALLOC_CONF comes before it.
+    "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+    # On H100 and newer PyTorch takes cuDNN's attention first, which plans anew, for up to half a second, for each shape
+    # it has not seen: while answers are written, at every token.
+    "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
+    # A layer is dequantised once: Triton would compile for it, and need a C compiler.
+    "GPTQ_TORCH_TRITON_DEQUANT": "0",
 }
+
+KERNELS = "auto_trainable"  # of gptqmodel: what `auto` takes on CUDA can neither train nor dequantise
+NO_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "bad allocation",
+    "could not create a memory",
+    "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, and the like of cuDNN and cuSOLVER
+    "allocation_failed",
+)
 
 MALLOPT = {-1: 512 << 20, -3: 32 << 20}  # bytes, M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h, its largest
 WIDE_TOKENS = 32  # from which a product in float32 is the faster one
@@ -48,10 +68,16 @@ def set_up() -> None:
 
 
 def device() -> str:
-    """The first GPU where there is one, else the CPU."""
+    """The GPU of this process, or the CPU where there is none: of processes that train together, each has its own."""
     import torch
 
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says, as Python, PyTorch or CUDA's libraries say it, that memory ran out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY)
 
 
 def tokenizer(model_dir: Path) -> Any:
@@ -68,58 +94,121 @@ def load(
 ) -> Any:
     """The model in evaluation mode (training mode left to trainers), with the adapter on it if one is given.
 
-    Raises UserError for a directory without weights or an adapter that is not there.
+    `.dequantised_layers` counts its quantised layers that plain ones replaced. Raises UserError for a directory without
+    weights, an adapter that is not there, or a quantised layer that can neither train nor be dequantised.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GPTQConfig
     from transformers.utils import logging as bars
 
     bars.disable_progress_bar()
     path = hub.local_path(model_dir)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), device_map=device())
+    # Only the backend is taken from here; bits, groups and all else are the checkpoint's own.
+    kernels = {"quantization_config": GPTQConfig(bits=4, backend=KERNELS)} if is_gptq(path) else {}
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), device_map=device(), **kernels)
     _forget_frames()
-    if dequantised:
-        dequantise(model)
+    _check_kernels(model, model_dir)
+    model.dequantised_layers = dequantise(model) if dequantised else 0
     train_only(model)
-    if model.device.type == "cpu" and model.dtype != torch.float32 and not torch.cpu._is_avx512_bf16_supported():
-        widen(model)
+    widen(model)
     if adapter is not None:
         if not (adapter / "adapter_model.safetensors").is_file():
             raise UserError(f"{adapter} holds no adapter; rerun the stage that trains it")
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+        model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable, torch_device=str(model.device))
     return model.eval()
 
 
 def load_merged(model_dir: Path, dtype: str, adapter: Path | None = None) -> Any:
-    """The model for inference: quantised layers dequantised once and, in float32, the adapter added to the weights.
+    """The model for inference: every linear layer whole, with the adapter added to its weights if one is given.
 
-    In 16 bits the adapter stays beside them: what DPO changes is less than a weight's last bit. Raises as `load` does.
+    Weights and adapter are added in float32 and rounded once. Rounded before, a weight lies on the grid of 16 bits, and
+    what DPO changes, mostly less than half a step of it, would be lost. Raises as `load` does.
     """
-    loaded = load(model_dir, dtype, adapter, dequantised=True)
-    return loaded.merge_and_unload() if adapter is not None and dtype == "float32" else loaded
+    loaded = load(model_dir, dtype, adapter)
+    if adapter is not None:
+        merge(loaded)
+        loaded = loaded.get_base_model()
+    dequantise(loaded)
+    widen(loaded)
+    return loaded
 
 
-def dequantise(model: Any) -> None:
-    """Replace each quantised linear layer by a plain one with the weights that it stands for."""
-    import torch
+def merge(model: Any) -> None:
+    """Replace each layer with a LoRA adapter by a plain one: W + scaling · B A (Hu et al. 2021)."""
+    from peft.tuners.lora import LoraLayer
 
     for name, layer in list(model.named_modules()):
-        if not hasattr(layer, "dequantize_weight"):
-            continue
-        weight = layer.dequantize_weight().T.to(model.dtype).contiguous()
-        with torch.device("meta"):
-            plain = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None)
-        plain.weight = torch.nn.Parameter(weight, requires_grad=False)
-        if layer.bias is not None:
-            plain.bias = torch.nn.Parameter(layer.bias.detach().to(model.dtype), requires_grad=False)
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, plain)
+        if isinstance(layer, LoraLayer):
+            (adapter,) = layer.active_adapters
+            change = layer.lora_B[adapter].weight.float() @ layer.lora_A[adapter].weight.float()
+            weight = whole_weight(layer.base_layer) + layer.scaling[adapter] * change
+            replace(model, name, weight, layer.base_layer.bias)
+
+
+def whole_weight(layer: Any) -> Any:
+    """The weight of a linear layer, quantised or not: (outputs, inputs) in float32."""
+    # Of the class: on the layer itself gptqmodel may have put a compiled one, for a single call.
+    read = getattr(type(layer), "dequantize_weight", None)
+    return (read(layer).T if read else layer.weight.detach()).float()
+
+
+def replace(model: Any, name: str, weight: Any, bias: Any) -> None:
+    """Put a plain linear layer of this weight, in the model's dtype, in the place of the layer `name`."""
+    import torch
+
+    with torch.device("meta"):
+        plain = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    plain.weight = torch.nn.Parameter(weight.to(model.dtype).contiguous(), requires_grad=False)
+    if bias is not None:
+        plain.bias = torch.nn.Parameter(bias.detach().to(model.dtype), requires_grad=False)
+    parent, _, child = name.rpartition(".")
+    # Some quantised layers hold themselves: until Python looks for cycles, their weights would take memory.
+    model.get_submodule(name).to("meta")
+    setattr(model.get_submodule(parent), child, plain)
+
+
+def is_gptq(path: Path) -> bool:
+    """Whether the checkpoint in a folder is quantised by GPTQ."""
+    config = path / "config.json"
+    raw = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    return (raw.get("quantization_config") or {}).get("quant_method") == "gptq"
+
+
+def quantised_layers(model: Any) -> dict[str, Any]:
+    """The quantised layers of a model by name, whatever kernel they run on."""
+    if not (library := sys.modules.get("gptqmodel.nn_modules.qlinear")):
+        return {}  # its import takes seconds, and without it there is none
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, library.BaseQuantLinear)}
+
+
+def _check_kernels(model: Any, model_dir: Path) -> None:
+    for name, layer in quantised_layers(model).items():
+        if not (layer.SUPPORTS_TRAINING and hasattr(layer, "dequantize_weight")):
+            raise UserError(
+                f"{model_dir}: layer {name} runs on the kernel {type(layer).__name__}, which can neither train nor be "
+                "dequantised; install gptqmodel as constraints.txt has it, or take a checkpoint that is not quantised"
+            )
+
+
+def quantisation(model: Any) -> str:
+    """What became of a model's quantised layers, in words; empty if it never had one."""
+    if left := quantised_layers(model):
+        return f"{len(left)} quantised layers train on {type(next(iter(left.values()))).__name__}"
+    return f"{model.dequantised_layers} quantised layers dequantised" if model.dequantised_layers else ""
+
+
+def dequantise(model: Any) -> int:
+    """Replace each quantised linear layer by a plain one with the weights that it stands for; how many there were."""
+    layers = quantised_layers(model)
+    for name, layer in layers.items():
+        replace(model, name, whole_weight(layer), layer.bias)
     model.is_quantized = False
-    for told in ("quantization_config", "_pre_quantization_dtype"):
-        model.config.__dict__.pop(told, None)
+    for key in ("quantization_config", "_pre_quantization_dtype"):
+        model.config.__dict__.pop(key, None)
     model.hf_quantizer = model.quantization_method = None
+    return len(layers)
 
 
 def _forget_frames() -> None:
@@ -140,12 +229,14 @@ def train_only(model: Any) -> None:
 
 
 def widen(model: Any) -> None:
-    """Take a 16-bit model's products in float32, a layer at a time; the weights stay as they are.
+    """Where a processor has no instructions for 16 bits, take products in float32, a layer at a time.
 
-    For processors without instructions for 16 bits: PyTorch's own products take six times as long there.
+    The weights stay as they are. PyTorch's own products of 16 bits take six times as long there.
     """
     import torch
 
+    if model.device.type != "cpu" or model.dtype == torch.float32 or torch.cpu._is_avx512_bf16_supported():
+        return
     for layer in model.modules():
         if hasattr(layer, "dequantize_weight"):
             # It dequantises to the dtype of what it is given.

@@ -160,12 +160,15 @@ class Answer(Score):
     tokens: int
     key_point_recall: float
     token_f1: float
+    rouge_l: float
     repetition: float  # share of its word trigrams that occur in it before
     choice: str  # the option read out of the answer; empty where the question has none or it could not be read
     correct: bool | None  # none where the question has no options
     chosen_logprob: float | None  # sum over the tokens of the answer that people chose; none where there is none
     rejected_logprob: float | None
-    chosen_tokens: int | None  # how many that sum is over
+    chosen_tokens: int | None  # how many that sum is over, its end-of-turn token included
+    reference_logprob: float | None  # nats, as above, of the reference given as the answer; none where it is empty
+    reference_tokens: int | None  # how many that sum is over
     judge: str  # the model that gave the scores
 
 

@@ -52,8 +52,8 @@ def train(
     name = checkpoints.fingerprint(params, dtype, seed, examples, [base])
     with checkpoints.folder(name) as (kept, folder):
         trainer = SFTTrainer(
-            args=SFTConfig(**training.arguments(params, len(rows), seed, folder)),
-            model=model.load(base, dtype, dequantised=params.dequantised),
+            args=training.on_one_gpu(SFTConfig(**training.arguments(params, len(rows), seed, folder))),
+            model=training.load("sft", base, dtype, params),
             train_dataset=Dataset.from_list(rows),
             processing_class=tok,
             callbacks=[steps],

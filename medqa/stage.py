@@ -14,8 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from medqa import launch, locks, params
-from medqa.model import set_up
+from medqa.model import out_of_memory, set_up
 from medqa.params import UserError, scratch_root
+
+NO_MEMORY = (
+    "memory ran out; training takes less with a smaller micro_batch_size or with activation_checkpointing: true, other "
+    "stages with a smaller batch size in `compute`"
+)
 
 
 def run(main: Callable[..., str], launched: bool = False) -> None:
@@ -52,6 +57,10 @@ def run(main: Callable[..., str], launched: bool = False) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         fail(stage, f"{error.strerror} ({error.filename or Path.cwd()}); nothing half-written was left in place", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        fail(stage, NO_MEMORY, 1)
     except KeyboardInterrupt as error:
         fail(stage, f"interrupted; {str(error) or 'nothing half-written was left in place'}", 130)
 

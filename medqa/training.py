@@ -77,6 +77,29 @@ def arguments(params: Schedule, rows: int, seed: int, folder: Path) -> dict[str,
     }
 
 
+def on_one_gpu(args: Any) -> Any:
+    """The same trainer arguments, for a process that trains on its own GPU alone.
+
+    A trainer that sees several shares each batch among them (`torch.nn.DataParallel`), which TRL's DPO refuses.
+    """
+    args._n_gpu = min(args.n_gpu, 1)
+    return args
+
+
+def load(label: str, base: Path, dtype: str, params: Schedule, adapter: Path | None = None) -> Any:
+    """The model to train, with the adapter to train on, if one is given; says once how its quantised layers train."""
+    import torch
+
+    loaded = model.load(base, dtype, adapter, trainable=adapter is not None, dequantised=params.dequantised)
+    if launch.rank() == 0 and (layers := model.quantisation(loaded)):
+        print(f"{label}: base: {layers}", file=sys.stderr, flush=True)
+    if loaded.device.type == "cuda" and dtype != "float32":
+        # Beside 16-bit weights peft keeps an adapter in float32, which small steps need. What it adds is rounded to 16
+        # bits at once: inputs of 11 bits (TF32) are enough, of which an A100 multiplies 8 times as many a second.
+        torch.set_float32_matmul_precision("high")
+    return loaded
+
+
 def curve(label: str) -> Any:
     """A trainer callback that shows a bar, keeps each step's numbers in `.rows`, and ends the run at a broken one.
 

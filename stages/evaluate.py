@@ -18,7 +18,7 @@ def main(base: Path, policy: Path, judge_model: Path, held_out: Path, answers: P
             grader = engines.load(judge_model, None, given["dtype"], compute, compute.judge_batch_size, bar.update)
             return judge.score(grader, cases, given["judge"])
 
-    with stage.bar("answer", 3 * len(rows)) as bar:
+    with stage.bar("answer", 4 * len(rows)) as bar:  # each is answered, and three texts are read
         adapter = None if policy == base else policy
         engine = engines.load(base, adapter, given["dtype"], compute, compute.generate_batch_size, bar.update)
         answered = evaluate.evaluate_model(engine, score, rows, given["evaluate"], hub.described(judge_model))

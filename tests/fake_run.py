@@ -158,12 +158,15 @@ def _answer(row: HeldOut, said: str, skill: float, rng: random.Random) -> Answer
         tokens=len(said.split()),
         key_point_recall=round(rng.random(), 2),
         token_f1=0.4,
+        rouge_l=0.35,
         repetition=0.01,
         choice=choice,
         correct=choice == row.gold if row.gold else None,
         chosen_logprob=-20.0,
         rejected_logprob=-20.0 - rng.gauss(skill, 0.5),
         chosen_tokens=12,
+        reference_logprob=-33.0,
+        reference_tokens=20,
         judge="fake/judge",
         accuracy=each[0],
         completeness=each[1],
@@ -188,6 +191,7 @@ def _models(folder: Path) -> None:
     pin = {
         "repo": "Qwen/Qwen2.5-3B-Instruct",
         "commit": "aa8e72537993ba99e69dfaafa59ed015b17504d1",
+        "licence": "qwen-research",
         "files": {"model.safetensors": "0" * 64},
     }
     (folder / "judge" / "pin.json").write_text(json.dumps(pin))
@@ -206,8 +210,10 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
     left_out = {f"left_out_{reason}": size // 20 for reason in reasons}
     made = {"questions": size, "pairs": size - sum(left_out.values()), **left_out}
     made |= {"margin_mean": 0.31, "chosen_longer": 0.53, "score_length_correlation": -0.04}
-    gain = {"compared": size, **_interval("score_gain", 0.2, 0.06), **_interval("key_point_recall_gain", 0.21, 0.07)}
-    gain |= {**_interval("token_f1_gain", 0.1, 0.03), "wins": 0.5, "losses": 0.1, "ties": 0.4}
+    gain = {"paired": size, "compared": size - 4, "wins": 0.5, "losses": 0.1, "ties": 0.4}
+    means = {"score": 0.2, "key_point_recall": 0.21, "token_f1": 0.1, "rouge_l": 0.11, "reference_logprob": 0.54}
+    for name, mean in (means | {"repetition": -0.02, "cut_off": -0.51}).items():
+        gain |= _interval(f"{name}_gain", mean, 0.06)
     by = {
         name: {"rows": size, **_interval("agreement", mean, 0.04)}
         | _interval("longer_wins", 0.5, 0.05)
@@ -224,7 +230,9 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
             **_interval("score", mean, 0.05),
             **_interval("key_point_recall", mean - 0.02, 0.05),
             **{f"judged_{key}": mean for key in ("accuracy", "completeness", "key_points")},
-            "token_f1": 0.6,
+            **_interval("token_f1", 0.6, 0.03),
+            **_interval("rouge_l", 0.5, 0.03),
+            **_interval("reference_logprob", -1.65, 0.2),
             "repetition": 0.01,
             "tokens": 61.2,
             "cut_off": 0.0,

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from medqa import cli, hashes, store
+from medqa.commands import doctor
 
 ROOT = Path(__file__).parent.parent
 
@@ -125,6 +126,19 @@ def test_verify_finds_a_flipped_byte_of_a_pinned_model(
     flip(weights)
     assert cli.main(["verify"]) == 1
     assert "w of a/b is not as pinned" in capsys.readouterr().out
+
+
+def test_doctor_names_the_licence_of_each_pin(project: Path) -> None:
+    pin = {"repo": "a/b", "commit": "c" * 40, "files": {"w": "0" * 64}}
+    for name, stated in (("base", {}), ("judge", {"licence": "mit"})):
+        (project / "models" / name).mkdir(parents=True)
+        (project / "models" / name / "pin.json").write_text(json.dumps(pin | stated))
+    origin = {"file": "own.gguf", "sha256": "d" * 64, "licence": "apache-2.0"}
+    for name, stated in (("second", origin), ("third", {"system_prompt": "Be brief."})):
+        (project / "models" / name).mkdir()
+        (project / "models" / name / "provenance.json").write_text(json.dumps(stated))
+    told = ["a/b@cccccccccccc (licence not recorded)", "a/b@cccccccccccc (mit)", "own.gguf@dddddddddddd (apache-2.0)"]
+    assert doctor.pins() == told
 
 
 def test_store_shows_prunes_verifies_and_empties(project: Path, capsys: pytest.CaptureFixture) -> None:

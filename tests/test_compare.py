@@ -29,6 +29,7 @@ TEMPLATE = Answer(
     tokens=2,
     key_point_recall=0.0,
     token_f1=0.5,
+    rouge_l=0.4,
     repetition=0.0,
     choice="",
     correct=None,
@@ -42,6 +43,8 @@ TEMPLATE = Answer(
     hidden=0,
     unscored="",
     chosen_tokens=2,
+    reference_logprob=-3.0,
+    reference_tokens=4,
     judge="judge (x)",
 )
 
@@ -68,11 +71,44 @@ def test_differences_are_what_one_counts_by_hand() -> None:
     gains = [0.5, 0.01, -0.7, 0.02, -0.01]  # the unscored and the multiple choice are left out
     assert step["compared"] == 5
     assert step["score_gain"] == pytest.approx(fmean(gains))
-    assert step["key_point_recall_gain"] == pytest.approx(fmean(gains) / 10)
     assert step["token_f1_gain"] == 0
+    # What needs no judge is compared where the judge was silent too.
+    assert step["paired"] == 7
+    assert step["key_point_recall_gain"] == pytest.approx(fmean([*gains, 0.9, -0.3]) / 10)
     # A gain of exactly `tie` is a tie, though 0.52 - 0.5 > 0.02 in binary.
     assert (step["wins"], step["losses"], step["ties"]) == (0.2, 0.2, 0.6)
     assert (result["dpo_over_sft"]["compared"], result["dpo_over_base"]["compared"]) == (6, 6)
+
+
+OTHER = {
+    "token_f1": ("token_f1", [0.75, 0.5], 0.125),
+    "rouge_l": ("rouge_l", [0.6, 0.4], 0.1),
+    "reference_logprob": ("reference_logprob", [-1.0, -3.0], (3 - 1) / 4 / 2),  # nats per token
+    "repetition": ("repetition", [0.5, 0.0], 0.25),
+    "cut_off": ("finish", ["length", "stop"], 0.5),
+}
+
+
+@pytest.mark.parametrize("measure", OTHER)
+@pytest.mark.parametrize("score", [0.5, None], ids=["judged", "unscored"])
+def test_gains_without_a_judge_are_what_one_counts_by_hand(measure: str, score: float | None) -> None:
+    field, values, gain = OTHER[measure]
+    before = answers(score, score, exam=1)
+    after = [replace(row, **{field: value}) for row, value in zip(before, [*values, values[0]], strict=True)]
+    step = compare.compare({"base": before, "sft": after, "dpo": after}, PARAMS, seed=0)["sft_over_base"]
+    assert step[f"{measure}_gain"] == pytest.approx(gain)
+    assert step[f"{measure}_gain_low"] <= gain <= step[f"{measure}_gain_high"]
+    assert all(step[f"{name}_gain"] == 0 for name in OTHER if name != measure)
+    assert (step["paired"], step["compared"], "wins" in step) == (2, 0 if score is None else 2, score is not None)
+
+
+def test_what_one_of_the_models_left_undone_is_in_no_pair() -> None:
+    before = answers(0.5, 0.5)
+    undone = replace(before[0], finish="failed", score=None, token_f1=0.0)
+    unread = replace(before[1], reference_logprob=None, reference_tokens=None)
+    step = compare.compare({"base": before, "sft": [undone, unread], "dpo": before}, PARAMS, seed=0)["sft_over_base"]
+    assert (step["paired"], step["compared"], step["token_f1_gain"]) == (1, 1, 0)
+    assert "reference_logprob_gain" not in step
 
 
 @pytest.mark.parametrize("step", ["sft_over_base", "dpo_over_sft", "dpo_over_base"])
@@ -95,17 +131,19 @@ def test_different_questions_are_refused(other: list[Answer]) -> None:
 
 
 def test_nothing_to_compare_has_no_mean() -> None:
-    nothing = dict.fromkeys(("base", "sft", "dpo"), answers(None, exam=1))
+    nothing = dict.fromkeys(("base", "sft", "dpo"), answers(exam=1))
     result = compare.compare(nothing, PARAMS, seed=0)
-    assert (result["dpo_over_sft"], result["verdict"]) == ({"compared": 0}, "no clear change")
+    assert (result["dpo_over_sft"], result["verdict"]) == ({"paired": 0, "compared": 0}, "no clear change")
 
 
 def test_the_table_has_a_mean_for_each_model_and_measure(tmp_path: Path) -> None:
     compare.write_table(tmp_path / "table.tsv", MODELS)
     lines = [line.split("\t") for line in (tmp_path / "table.tsv").read_text().splitlines()]
     assert lines[0] == ["measure", "mean"]
-    assert len(lines) == 1 + 3 * len(compare.MEASURES)
     means = {measure: float(mean) for measure, mean in lines[1:]}
+    names = ("score", "key_point_recall", "token_f1", "rouge_l", "repetition", "cut_off")
+    assert list(means) == [f"{measure} of {name}" for measure in names for name in MODELS]
+    assert all(0 <= mean <= 1 for mean in means.values())
     assert means["score of base"] == pytest.approx(fmean([0.1, 0.5, 0.9, 0.5, 0.5, 0.3]), abs=1e-4)
     assert means["token_f1 of dpo"] == 0.5
 

@@ -18,6 +18,7 @@ FACT = Fact(
     ("fever", "rash", "cough"),
     ("gout", "anaemia", "vertigo", "oedema"),
     "Drink tea.",
+    "What are the signs of measles?",
 )
 
 

@@ -7,8 +7,10 @@ import pytest
 from fake_engine import FakeEngine
 
 from medqa import evaluate, metrics
-from medqa.engines import Completion, Likelihood
+from medqa.engines import Completion, Likelihood, RowError
+from medqa.engines.stored import Stored
 from medqa.evaluate import Params
+from medqa.params import UserError
 from medqa.records import Answer, HeldOut, Score
 
 PARAMS = Params(judge="judge", max_new_tokens=40, bootstrap_samples=200)
@@ -75,6 +77,51 @@ def test_each_answer_is_measured(answers: list[Answer]) -> None:
     assert (unreadable.choice, unreadable.correct) == ("", False)
     assert (flu.choice, flu.correct) == ("", None)
     assert (flu.chosen_logprob, flu.rejected_logprob) == (-16, -3)
+    assert flu.rouge_l == pytest.approx(2 * 1 / (4 + 4))
+    assert gout.rouge_l == pytest.approx(2 * 2 / (3 + 2))
+    # A reference's likelihood is the model's own, whatever it answered, and multiple choice has one too.
+    likely = [(row.reference_logprob, row.reference_tokens) for row in (flu, gout, right)]
+    assert likely == [(-24, 4), (-15, 2), (-19, 5)]
+
+
+def test_an_empty_reference_has_no_likelihood() -> None:
+    rows = [replace(HELD_OUT[0], reference=""), HELD_OUT[1]]
+    empty, full = evaluate.evaluate_model(FakeEngine(), judge, rows, PARAMS, "judge (x)")
+    assert (empty.reference_logprob, empty.reference_tokens, empty.chosen_logprob) == (None, None, -16)
+    assert (empty.rouge_l, empty.token_f1) == (0, 0)
+    assert evaluate.summary([empty, full], seed=0, samples=200)["reference_logprob"] == pytest.approx(-15 / 2)
+
+
+class Reading(FakeEngine):
+    """It remembers what it reads, and cannot read `Swelling.`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[tuple[str, str]] = []
+
+    def answer_logprobs(self, asked, answers):
+        self.read += [(messages[-1]["content"], answer) for messages, answer in zip(asked, answers, strict=True)]
+        if "Swelling." in answers:
+            raise RowError(answers.index("Swelling."), "it is too long")
+        return super().answer_logprobs(asked, answers)
+
+
+def stored(inner: FakeEngine) -> Stored:
+    return Stored(lambda: inner, None, ("base", "base"), [], 100)
+
+
+def test_a_reference_that_is_the_chosen_answer_is_read_once() -> None:
+    inner, rows = Reading(), [replace(HELD_OUT[0], reference="Fever and cough."), HELD_OUT[4]]
+    flu, why = evaluate.evaluate_model(stored(inner), judge, rows, PARAMS, "judge (x)")
+    wanted = [(rows[0].question, text) for text in ("Fever and cough.", "No.")]
+    wanted += [(rows[1].question, text) for text in ("So.", "It is not so.", "It is so.")]
+    assert sorted(inner.read) == sorted(wanted)
+    assert flu.reference_logprob == flu.chosen_logprob == -16 and why.reference_logprob == -9
+
+
+def test_a_text_that_cannot_be_read_is_named_by_its_question() -> None:
+    with pytest.raises(UserError, match="^b: it is too long$"):
+        evaluate.evaluate_model(stored(Reading()), judge, HELD_OUT[:2], PARAMS, "judge (x)")
 
 
 def test_a_letter_in_an_open_answer_is_no_choice() -> None:
@@ -89,9 +136,10 @@ def test_means_are_what_one_counts_by_hand(answers: list[Answer]) -> None:
     assert (result["questions"], result["unscored"]) == (5, 1)
     assert result["score"] == pytest.approx(fmean([1.0, 0.6]))  # the unscored is no zero
     assert result["judged_accuracy"] == result["judged_key_points"] == result["score"]
-    for name in ("key_point_recall", "token_f1", "repetition", "tokens"):
+    for name in ("key_point_recall", "token_f1", "rouge_l", "repetition", "tokens"):
         assert result[name] == pytest.approx(fmean(getattr(row, name) for row in told)), name
     assert result["cut_off"] == pytest.approx(1 / 3)
+    assert result["reference_logprob"] == pytest.approx(fmean([-24 / 4, -15 / 2, -9 / 3]))  # nats per token
     assert result["exam_accuracy"] == 0.5
     assert result["exam_unreadable"] == 0.5
     # The fake likes short answers: b, c and e have the shorter chosen; in d they are as long, in a it is the longer.
@@ -106,8 +154,8 @@ def test_a_score_of_zero_counts(answers: list[Answer]) -> None:
 
 def test_intervals_hold_the_means(answers: list[Answer]) -> None:
     result = evaluate.summary(answers * 4, seed=0, samples=200)
-    for name in ("score", "key_point_recall"):
-        assert 0 <= result[f"{name}_low"] < result[name] < result[f"{name}_high"] <= 1
+    for name in ("score", "key_point_recall", "token_f1", "rouge_l", "reference_logprob"):
+        assert result[f"{name}_low"] < result[name] < result[f"{name}_high"], name
     wanted = metrics.mean_interval([row.score for row in answers * 4 if row.kind == "open"], 0, 200)
     assert (result["score"], result["score_low"], result["score_high"]) == pytest.approx(wanted)
 
@@ -115,7 +163,7 @@ def test_intervals_hold_the_means(answers: list[Answer]) -> None:
 def test_means_of_nothing_are_left_out(answers: list[Answer]) -> None:
     exam_only = evaluate.summary(answers[2:4], seed=0, samples=200)
     assert exam_only["exam_accuracy"] == 0.5
-    assert not {"score", "score_low", "key_point_recall", "cut_off"} & set(exam_only)
+    assert not {"score", "score_low", "key_point_recall", "rouge_l", "reference_logprob", "cut_off"} & set(exam_only)
     unscored_only = evaluate.summary(answers[4:], seed=0, samples=200)
     assert unscored_only["unscored"] == 1
     assert not {"score", "score_low", "judged_accuracy", "exam_accuracy"} & set(unscored_only)
@@ -132,6 +180,8 @@ def test_what_an_engine_left_undone_is_none_and_not_zero() -> None:
             return [Likelihood(0.0, 0) for _ in asked]
 
     rows = evaluate.evaluate_model(Failing(), judge, HELD_OUT, PARAMS, "judge (x)")
-    assert {row.score for row in rows} == {row.chosen_logprob for row in rows} == {None}
+    for name in ("score", "chosen_logprob", "reference_logprob", "reference_tokens"):
+        assert {getattr(row, name) for row in rows} == {None}, name
     result = evaluate.summary(rows, seed=0, samples=200)
-    assert not {"score", "preference_alignment", "chosen_logprob"} & set(result) and result["unscored"] == 3
+    assert not {"score", "preference_alignment", "chosen_logprob", "reference_logprob"} & set(result)
+    assert not {"token_f1", "rouge_l", "repetition", "tokens", "cut_off"} & set(result) and result["unscored"] == 3

@@ -10,10 +10,13 @@ import pytest
 from fake_hub import Repo, running, sha256
 
 import medqa.hub
+from medqa import models
+from medqa.data import origins
 from medqa.params import UserError
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = bytes(range(256)) * 800
+CARD = b"---\nlanguage: [en]\nlicense: apache-2.0\n---\n# Words"
 MODEL = {
     "config.json": b'{"model_type": "tiny"}',
     "tokenizer.json": b"{}",
@@ -22,7 +25,7 @@ MODEL = {
     "pytorch_model.bin": b"a pickle",
     "modeling_tiny.py": b"raise SystemExit",
     "original/model.safetensors": b"the same again",
-    "README.md": b"words",
+    "README.md": CARD,
 }
 WANTED = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 COMMIT = "c" * 40
@@ -71,8 +74,9 @@ def test_pins_a_branch_then_works_without_the_hub(tmp_path):
     with running({"models/me/good": Repo(dict(MODEL))}) as hub:
         (pinned,) = ask(hub, tmp_path, ["pin", "me/good", "main", out])
         fetched = {path.rpartition("/resolve/")[2].split("/", 1)[1] for _, path, _ in hub.log if "/resolve/" in path}
-    assert pinned == {"repo": "me/good", "commit": COMMIT, "files": {name: sha256(MODEL[name]) for name in WANTED}}
-    assert fetched == set(WANTED)
+    sums = {name: sha256(MODEL[name]) for name in WANTED}
+    assert pinned == {"repo": "me/good", "commit": COMMIT, "licence": "apache-2.0", "files": sums}
+    assert fetched == {*WANTED, "README.md"}
     text = (out / "pin.json").read_text()
     assert text == json.dumps(pinned, indent=2, sort_keys=True) + "\n"
     assert [path.name for path in out.iterdir()] == ["pin.json"]
@@ -104,20 +108,60 @@ def test_names_what_is_wrong_without_a_token(tmp_path, hub):
     hub.repos["models/me/private"] = Repo(dict(MODEL), token="hf_secret")
     hub.repos["models/me/gated"] = Repo(dict(MODEL), gated=True)
     out = tmp_path / "out"
-    calls = [("me/private", "main"), ("me/none", "main"), ("me/good", "typo"), ("me/good", "d" * 40)]
-    calls += [("me/gated", "main"), ("not a name", "main")]
+    calls = [("me/private", "main"), ("me/none", "main"), ("me/gated", "main"), ("not a name", "main")]
     answers = ask(hub, tmp_path, *(["pin", *call, out] for call in calls))
-    words = [
-        "hf auth login",
-        "check the spelling",
-        "no revision typo",
-        "no revision ddd",
-        "accept its terms",
-        "owner/name",
-    ]
+    words = ["hf auth login", "check the spelling", "accept its terms", "owner/name"]
     for (name, _), answer, word in zip(calls, answers, words, strict=True):
         assert name in answer["error"] and word in answer["error"]
     assert not out.exists()
+
+
+@pytest.mark.parametrize("revision", ["d" * 40, "typo"])
+def test_a_revision_that_the_repo_does_not_have_is_named_with_its_place(tmp_path, hub, revision: str) -> None:
+    hub.repos["datasets/me/qa"] = Repo({"train.json": b"[]"})
+    out = tmp_path / "models" / "base"
+    calls = (["pin", "me/good", revision, out], ["fetch_dataset", "me/qa", revision, ["*.json"], "data.sft.revision"])
+    answers = ask(hub, tmp_path, *calls)
+    for answer, repo, key in zip(answers, ("me/good", "me/qa"), ("models.base", "data.sft"), strict=True):
+        remedy = f"set {key}.revision in params.yaml to a commit that the repo's page on the Hub lists."
+        assert answer["error"] == f"{repo} has no revision {revision}: {remedy}"
+    assert len(hub.log) == 2 and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        (b"---\nlicense: other\nlicense_name: qwen-research\nlicense_link: LICENSE\n---\nwords", "qwen-research"),
+        (b"\xef\xbb\xbf---\r\nlicense: other\r\n---\r\n", "other"),
+        (b"---\nlicense: [mit, cc-by-4.0]\n---\n", "mit, cc-by-4.0"),
+        (b"---\nlanguage: en\n---\n", "not stated"),
+        (b"---\n---\n", "not stated"),
+        (b"words\n---\nlicense: mit\n---\n", "not stated"),
+        (b"---\nlicense: {mit\n---\n", "not stated"),
+        (b"---\n- license\n---\n", "not stated"),
+        (b'---\nlicense: "mit\\e[2J"\n---\n', "not stated"),
+        (b"\xff\xfe", "not stated"),
+        (None, "not stated"),
+    ],
+)
+def test_the_licence_is_the_one_that_the_repo_states(monkeypatch, tmp_path, card: bytes | None, licence: str) -> None:
+    path = tmp_path / "README.md"
+    path.write_bytes(card or b"")
+    monkeypatch.setattr(medqa.hub, "_fetch", lambda *_: path)
+    assert medqa.hub._stated_licence("me/good", COMMIT, ["README.md"] if card else []) == licence
+
+
+def test_weights_in_the_cache_are_pinned_without_the_hub_even_if_the_licence_is_not_there(tmp_path, hub) -> None:
+    out = tmp_path / "out"
+    ask(hub, tmp_path, ["pin", "me/good", "main", out])
+    call = ["pin", "me/good", COMMIT, out]
+    (again,) = ask(hub, tmp_path, call, HF_HUB_OFFLINE="1")
+    assert again["licence"] == "apache-2.0"
+    card = cached(tmp_path, "README.md")
+    card.resolve().unlink()
+    card.unlink()
+    pinned, licence = ask(hub, tmp_path, call, ["licence", out], HF_HUB_OFFLINE="1")
+    assert pinned == again | {"licence": "not recorded"} and licence == "not recorded"
 
 
 def test_uses_the_token(tmp_path, hub):
@@ -204,13 +248,25 @@ def test_fetch_dataset(tmp_path, hub):
     hub.repos["datasets/me/qa"] = Repo(files, commit="e" * 40, branches=("main", "refs/convert/parquet"))
     given = [("me/qa", "main", ["data/*.parquet"]), ("me/qa", "refs/convert/parquet", ["README.md"])]
     given += [("me/qa", "main", ["*.csv"]), ("me/good", "main", ["*"])]
-    data, readme, none, model = ask(hub, tmp_path, *(["fetch_dataset", *call] for call in given))
+    data, readme, none, model = ask(hub, tmp_path, *(["fetch_dataset", *call, "data.sft.revision"] for call in given))
     assert data[0] == "e" * 40
     assert [Path(path).read_bytes() for path in data[1]] == [b"PAR1 a", b"PAR1 b"]
     assert [Path(path).name for path in readme[1]] == ["README.md"]
     assert "*.csv" in none["error"] and "me/qa" in none["error"]
     assert "me/good" in model["error"]
     assert not hub.asked("GET", ".py")
+
+
+def test_each_data_set_is_fetched_with_the_key_of_its_own_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(repo: str, revision: str, patterns: list[str], key: str) -> tuple[str, list[Path]]:
+        keys[repo] = key
+        return revision, []
+
+    keys: dict[str, str] = {}
+    monkeypatch.setattr(medqa.hub, "fetch_dataset", fetch)
+    sft, preference = (origins.Hub(source="hub", repo=f"me/{name}", revision=COMMIT) for name in ("sft", "pairs"))
+    origins.raw_rows(ROOT, sft, preference, seed=0)
+    assert keys == {"me/sft": "data.sft.revision", "me/pairs": "data.preference.revision"}
 
 
 def test_a_model_is_told_by_what_it_holds(tmp_path: Path) -> None:
@@ -220,6 +276,20 @@ def test_a_model_is_told_by_what_it_holds(tmp_path: Path) -> None:
     alone = medqa.hub.identity(tmp_path)
     (tmp_path / "model-2.safetensors").write_bytes(b"b")
     assert len(alone) == 12 and medqa.hub.identity(tmp_path) != alone
+    assert medqa.hub.licence(tmp_path) == "made here"
     pin = {"repo": "a/b", "commit": "0" * 40, "files": {"model.safetensors": "1" * 64}}
     (tmp_path / "pin.json").write_text(json.dumps(pin))
     assert medqa.hub.described(tmp_path) == f"{tmp_path.name} (a/b@{'0' * 40})"
+    assert medqa.hub.licence(tmp_path) == "not recorded"
+    (tmp_path / "pin.json").write_text(json.dumps(pin | {"licence": "mit"}))
+    assert medqa.hub.licence(tmp_path) == "mit"
+    assert models.summary(tmp_path, []) == {"repo": "a/b", "commit": "0" * 40, "licence": "mit", "files": 1}
+
+
+def test_one_file_is_fetched_by_its_sum(tmp_path):
+    data = b"GGUF" * 1000
+    with running({"models/me/good": Repo(dict(MODEL) | {"tiny.gguf": data})}) as hub:
+        call = ["fetch_file", "me/good", COMMIT, "tiny.gguf"]
+        wrong, right = ask(hub, tmp_path, [*call, "0" * 64], [*call, sha256(data)])
+    assert Path(right).read_bytes() == data
+    assert "came twice with a wrong checksum" in wrong["error"]

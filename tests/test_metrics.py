@@ -1,5 +1,7 @@
 """medqa.metrics: what an answer covers, the option it settles on, and intervals that hold what they promise."""
 
+import random
+
 import numpy as np
 import pytest
 
@@ -124,6 +126,44 @@ def test_key_point_recall_is_a_share() -> None:
 )
 def test_token_f1(answer: str, reference: str, f1: float) -> None:
     assert metrics.token_f1(answer, reference) == pytest.approx(f1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "f1"),
+    [
+        ("Fever, rash.", "fever rash!", 1),
+        ("rash fever", "fever rash", 1 / 2),  # either word, but not both in order
+        ("fever", "rash", 0),
+        ("", "rash", 0),
+        ("", "", 0),
+        ("fever fever", "fever", 2 / 3),
+        ("police kill the gunman", "police killed the gunman", 3 / 4),  # as in the paper
+        ("the gunman kill police", "police killed the gunman", 1 / 2),
+        ("a x b y c z", "a b c", 2 * 3 / (6 + 3)),
+        ("a b c d e f g", "c d x a b e", 2 * 3 / (7 + 6)),  # a b e, or c d e
+    ],
+)
+def test_rouge_l(answer: str, reference: str, f1: float) -> None:
+    assert metrics.rouge_l(answer, reference) == pytest.approx(f1)
+    assert metrics.rouge_l(reference, answer) == metrics.rouge_l(answer, reference)
+
+
+def table_of_lengths(first: list[str], second: list[str]) -> int:
+    """The length of the longest common subsequence by the textbook's table."""
+    above = [0] * (len(second) + 1)
+    for word in first:
+        row = [0]
+        for place, other in enumerate(second):
+            row.append(above[place] + 1 if word == other else max(above[place + 1], row[-1]))
+        above = row
+    return above[-1]
+
+
+def test_common_subsequences_are_as_long_as_the_textbook_says() -> None:
+    draw = random.Random(0)
+    for _ in range(300):
+        first, second = (draw.choices("abcdefgh"[: draw.randint(1, 8)], k=draw.randint(0, 90)) for _ in range(2))
+        assert metrics.longest_common_subsequence(first, second) == table_of_lengths(first, second)
 
 
 @pytest.mark.parametrize(

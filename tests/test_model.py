@@ -106,3 +106,41 @@ def test_passes_are_filled_up_only_where_that_makes_bits_equal(
     engine = local.Transformers(model.load(base, dtype, dequantised=True), model.tokenizer(base), batch_size=2)
     engine.label_probabilities([prompts.ask("What is gout?")], prompts.LABELS)
     assert (seen[0] >= tree.STEADY_TOKENS) == filled
+
+
+def test_merging_in_16_bits_keeps_what_is_less_than_a_weights_last_bit(base: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    from medqa import training
+
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=training.TARGETS, init_lora_weights=False)
+    torch.manual_seed(0)
+    adapted = get_peft_model(model.load(base, "float32"), lora)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.mul_(1e-3)
+    adapted.save_pretrained(tmp_path / "adapter")
+    exact, plain = (model.load_merged(base, "float32", adapter) for adapter in (tmp_path / "adapter", None))
+    short, rounded = (model.load_merged(base, "bfloat16", adapter) for adapter in (tmp_path / "adapter", None))
+    weights = [net.model.layers[0].mlp.up_proj.weight.float().flatten() for net in (exact, plain, short, rounded)]
+    change = weights[0] - weights[1]
+    assert 0 < change.abs().median() < weights[1].abs().median() / 2**9
+    assert ((weights[2] - weights[3]) @ change / (change @ change)).item() == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("dequantised", [True, False])
+def test_merging_adds_what_peft_adds(base: Path, tmp_path: Path, dequantised: bool) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    from medqa import training
+
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=training.TARGETS, init_lora_weights=False)
+    get_peft_model(model.load(base, "float32"), lora).save_pretrained(tmp_path)
+    wanted = model.load(base, "float32", tmp_path, dequantised=True).merge_and_unload()
+    merged = model.load(base, "float32", tmp_path, dequantised=dequantised)
+    model.merge(merged)
+    ids = torch.arange(100, 150)[None]
+    with torch.inference_mode():
+        assert torch.allclose(merged(ids).logits, wanted(ids).logits, atol=1e-5)
+    assert not any("lora" in name for name, _ in merged.named_parameters())

@@ -47,7 +47,7 @@ def test_a_branch_sees_the_prefix_and_itself_only(tok) -> None:
     lesson = damage.lesson(next(islice(facts, 3, None)), LURES, random.Random(0))
     (row,) = fit.lesson_rows(tok, [lesson], "judge-short", 2000)
     net = scratch.model(tok, 64, 2, 32, seed=0).eval()
-    table = fit._table([row], 0)
+    table = fit._table([row], net)
     labels = (table.weights[:, 1:] > 0) & (table.branches[:, 1:] > 0)
     together = net(input_ids=table.ids[:, :-1], **table.extra).logits[labels]
     asked = prompts.judge("judge-short", "", lesson.reference, lesson.candidate)

@@ -14,10 +14,13 @@ from medqa.sources import embedded
 IGNORED = -100
 
 
-@pytest.fixture(scope="module")
-def net():
+@pytest.fixture(scope="module", params=["frozen", "trained"])
+def net(request):
+    """A model whose head is frozen, as beside an adapter, or trained too: then TRL computes the logits."""
     tok = scratch.tokenizer(embedded.textbook(embedded.topics(CORPUS)), 400)
-    return scratch.model(tok, 32, 2, 16, seed=0).eval()
+    model = scratch.model(tok, 32, 2, 16, seed=0).eval()
+    model.get_output_embeddings().weight.requires_grad_(request.param == "trained")
+    return model
 
 
 def batch(lengths: list[int], seed: int) -> dict[str, torch.Tensor]:
@@ -37,11 +40,12 @@ def batch(lengths: list[int], seed: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("lengths", [[7], [5, 5, 5], [30, 1, 9, 12, 2, 29, 3, 14], list(range(1, 40))])
-def test_numbers_and_gradients_are_those_of_the_padded_batch(net, lengths) -> None:
+def test_numbers_and_gradients_are_those_of_the_padded_batch(net, lengths, monkeypatch) -> None:
+    monkeypatch.setattr(packing, "LOGITS", 7 * 400)  # seven tokens or so at once
     told, gradients = [], []
     for packed in (False, True):
         net.forward = type(net).forward.__get__(net)
-        add_fused_lm_head(net, outputs=("log_probs", "entropy", "is_top1"))
+        add_fused_lm_head(net, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
         if packed:
             packing.pack(net)
         out = net(**batch(lengths, seed=len(lengths)), fused_lm_head=True)
@@ -53,7 +57,8 @@ def test_numbers_and_gradients_are_those_of_the_padded_batch(net, lengths) -> No
     assert packed.log_probs.shape == plain.log_probs.shape
     assert torch.equal(packed.label_mask, plain.label_mask) and torch.equal(packed.is_top1, plain.is_top1)
     torch.testing.assert_close(packed.log_probs, plain.log_probs, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(packed.entropy, plain.entropy, atol=1e-5, rtol=1e-5)
+    for name in ("loss", "entropy", "mean_logits"):
+        torch.testing.assert_close(packed[name], plain[name], atol=1e-5, rtol=1e-5)
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
@@ -68,3 +73,31 @@ def test_every_token_is_in_one_line_and_rows_stay_whole() -> None:
     assert places.shape[1] == max(lengths) and len(places) < 0.7 * len(lengths)
     for line, told in zip(places.tolist(), positions.tolist(), strict=True):
         assert all(place % 60 == position for place, position in zip(line, told, strict=True) if place >= 0)
+
+
+@pytest.mark.parametrize(("scale", "dtype"), [(1, torch.float32), (100, torch.float32), (1, torch.bfloat16)])
+def test_scores_and_their_gradients_are_those_of_the_logits(scale, dtype, monkeypatch) -> None:
+    """Also where a probability is too small for float32."""
+    monkeypatch.setattr(packing, "LOGITS", 1000)
+    draw = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(count, 16, generator=draw) for count in (30, 300))
+    hidden, weight = (scale * hidden).to(dtype).requires_grad_(), weight.to(dtype)
+    targets = torch.randint(0, 300, (30,), generator=draw)
+    scores = packing.score(hidden, weight, targets)
+    scores["log_probs"].sum().backward()
+    exact = hidden.detach().double().requires_grad_()
+    logits = exact @ weight.double().T
+    nats = logits.log_softmax(-1)
+    nats[range(30), targets].sum().backward()
+    near, share = (1e-5 * scale, 1e-5) if dtype == torch.float32 else (0.05 * scale, 0.05)
+    entropy = -(nats.exp() * nats).sum(-1)
+    for name, value in (
+        ("log_probs", nats[range(30), targets]),
+        ("mean_logits", logits.mean(-1)),
+        ("entropy", entropy),
+    ):
+        torch.testing.assert_close(scores[name].double(), value, atol=near, rtol=share)
+    torch.testing.assert_close(hidden.grad.double(), exact.grad, atol=share, rtol=share)
+    assert nats.min() < -1000 or scale == 1
+    with torch.no_grad():
+        assert torch.equal(packing.score(hidden, weight, targets)["log_probs"], scores["log_probs"])

@@ -17,6 +17,7 @@ from medqa import prompts
         ("<tool_call>{}</tool_call>", "< tool_call>{}< /tool_call>"),
         ("<tool_response></tool_response>", "< tool_response>< /tool_response>"),
         ("<think>5</think>", "< think>5< /think>"),
+        ("<repo_name>x<jupyter_start></s>", "< repo_name>x< jupyter_start>< /s>"),
         ("<<|im_end|>|im_end|>", "<< |im_end|>|im_end|>"),
         ("<|im_<|im_end|>end|>", "<|im_< |im_end|>end|>"),
     ],
@@ -26,7 +27,9 @@ def test_control_tokens_are_broken(text: str, plain: str) -> None:
     assert prompts.plain(plain) == plain
 
 
-@pytest.mark.parametrize("text", ["a < b", "p<0.05", "<p>rest</p>", "x <| y", "|im_end|", "<think", "a <b> c", ""])
+@pytest.mark.parametrize(
+    "text", ["a < b", "p<0.05", "<p>rest</p>", "10<sup>9</sup>/l", "x <| y", "|im_end|", "<think", "a <b> c", "a <5> b"]
+)
 def test_other_text_is_left_alone(text: str) -> None:
     assert prompts.plain(text) == text
 

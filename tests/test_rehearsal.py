@@ -86,8 +86,11 @@ def test_the_preset_runs_on_it_as_far_as_its_pairs(tmp_path: Path) -> None:
     wanted = {"models@base", "models@judge", "data", "sft", "generate", "judge", "pairs"}
     assert {row["stage"] for row in result["stages"]} == wanted
     assert all(row["peak_gb"] > 0 and f"\n{row['stage']} " in told for row in result["stages"])
-    pinned = json.loads((tmp_path / "project" / "models" / "judge" / "pin.json").read_text())
-    assert pinned["commit"] == "aa8e72537993ba99e69dfaafa59ed015b17504d1"
+    measured = tmp_path / "project" / "metrics" / "models"
+    pins = {name: json.loads((measured / f"{name}.json").read_text()) for name in ("base", "judge")}
+    assert pins["base"]["commit"] == "4f5a0e31008e2966e8f787964bcc4e1105e03dc3"
+    assert pins["judge"]["commit"] == "aa8e72537993ba99e69dfaafa59ed015b17504d1"
+    assert pins["judge"]["licence"] == "not stated"  # random weights have no README.md
     assert json.loads((tmp_path / "project" / "metrics" / "pairs.json").read_text())["pairs"] > 0
     assert told.splitlines()[-1].endswith("every stage ran; bfloat16 on a CPU")
 

@@ -198,12 +198,35 @@ def test_what_the_pipeline_can_leave_out_is_told_as_none(copy: Folders) -> None:
         change(copy.metrics, f"evaluate/{name}", **dict.fromkeys(("score", "score_low", "score_high", "token_f1"), {}))
     change(copy.metrics, "agreement", **dict.fromkeys(("over_longer", "over_longer_low", "over_longer_high"), {}))
     change(copy.metrics, "agreement", by={"all": {"rows": 0}}, attacks={}, calibration_error={})
-    nothing = dict.fromkeys(("sft_over_base", "dpo_over_sft", "dpo_over_base"), {"compared": 0})
+    nothing = dict.fromkeys(("sft_over_base", "dpo_over_sft", "dpo_over_base"), {"paired": 0, "compared": 0})
     change(copy.metrics, "compare", guards={}, **nothing)
     for name in ("attacks", "agreement", "pairs"):
         (copy.data / f"{name}.jsonl").write_text("")
     text = Elements(report.build(copy, given())).text
     assert "not comparable" in text and "no labelled pair was scored" in text and "none" in text
+
+
+def test_gains_are_a_row_for_each_measure_and_a_cell_for_each_two_models(run: Folders, html: str) -> None:
+    compare = json.loads((run.metrics / "compare.json").read_text())
+    compare["dpo_over_base"] = {"paired": 3, "compared": 0, "rouge_l_gain": 0.5}
+    told = {row["label"]: row for row in tables.gains(compare)}
+    measures = [
+        "judged score",
+        "key-point recall",
+        "token F1",
+        "ROUGE-L",
+        "log-likelihood of references, nats per token",
+    ]
+    measures += ["repetition (less is better)", "share cut off (less is better)"]
+    assert [label for label, row in told.items() if row["signed"]] == measures
+    assert [one["value"] for one in told["ROUGE-L"]["cells"]] == [0.11, 0.11, 0.5]
+    assert told["ROUGE-L"]["cells"][0] == {"value": 0.11, "low": 0.05, "high": 0.17}
+    assert [one["value"] for one in told["judged score"]["cells"]] == [0.2, 0.2, None]
+    assert [one["value"] for one in told["of these, both judged"]["cells"]] == [56, 56, 0]
+    for measure in measures:
+        assert f'<th scope="row">{measure}</th>' in html
+    for title in ("Gain in token F1 and ROUGE-L", "Gain in log-likelihood of references, nats per token"):
+        assert f"<figcaption>{title}</figcaption>" in html
 
 
 def test_unknown_measures_are_shown_under_their_own_name() -> None:
@@ -237,6 +260,11 @@ def test_lineage_is_in_order_and_counts_the_files(run: Folders, html: str, tmp_p
     (told,) = lineage.files(run.data, ["judged"])
     assert told["rows"] == 120 and told["sha256"] in html
     assert "Qwen/Qwen2.5-3B-Instruct@aa8e72537993ba99e69dfaafa59ed015b17504d1" in html
+
+
+def test_the_licence_of_each_model_is_shown(html: str) -> None:
+    shown = re.findall(r'<th scope="row">(\w+)</th><td data-of="identity">.*?<td data-of="licence">(.*?)</td>', html)
+    assert dict(shown) == {"base": "made here", "judge": "qwen-research", "sft": "made here", "dpo": "made here"}
 
 
 def test_lineage_goes_over_sections_and_into_them(tmp_path: Path) -> None:

@@ -157,9 +157,21 @@ def test_a_long_answer_is_shown_when_it_is_asked_for(view: Browser) -> None:
     assert view.run(longest) == len(LONG)
 
 
+def test_an_answer_shows_its_measures_by_name(view: Browser) -> None:
+    view.click("#tab-held")
+    view.click("#panel-held .row summary")
+    view.run("new Promise(done => setTimeout(done, 50))")
+    names = view.run(
+        "[...document.querySelector('#panel-held .row .scores').querySelectorAll('dt')].map(e => e.innerText)"
+    )
+    assert names[-3:] == ["key-point recall", "token F1", "ROUGE-L"]
+    notes = view.run("document.querySelector('#panel-held .row .notes').textContent")
+    assert "log-likelihood of the reference −1.65 nats per token" in notes
+
+
 def test_long_texts_in_tables_need_no_scrolling(view: Browser) -> None:
     view.run("document.querySelectorAll('details').forEach(each => each.open = true)")
-    for label in ("attacks", "models", "agreement by label type"):
+    for label in ("attacks", "models", "agreement by label type", "measures of the three models", "paired gains"):
         place = f"document.querySelector('.scroll[aria-label=\"{label}\"]')"
         assert view.run(f"{place}.scrollWidth <= {place}.clientWidth"), label
 

@@ -24,6 +24,8 @@ def main(out: Path, fault: str) -> str:
         os.fsync = full
     if fault == "interrupt":
         raise KeyboardInterrupt
+    if fault == "memory":
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     if fault == "bug":
         raise ZeroDivisionError
     records.write_metrics(out, {"answer": 42})
@@ -41,6 +43,7 @@ stage.run(main)
         ("missing", 1, "data/nothing.jsonl is not there; rerun the stage that writes it"),
         ("full", 1, "No space left on device"),
         ("interrupt", 130, "interrupted"),
+        ("memory", 1, "memory ran out; training takes less with a smaller micro_batch_size"),
         ("bug", 1, "ZeroDivisionError"),
     ],
 )

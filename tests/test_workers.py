@@ -226,7 +226,14 @@ def test_the_samples_of_a_prompt_stay_together() -> None:
     assert [len(piece) for piece in cut] == [6, 6, 6, 6, 6]
 
 
-@pytest.mark.parametrize(("given", "seen"), [(None, ["0", "1", "2", "0"]), ("4, 6,7", ["4", "6", "7", "4"])])
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        (None, ["0", "1", "2", "0"]),
+        ("4, 6,7", ["4", "6", "7", "4"]),
+        ("GPU-8f5d,MIG-GPU-1/2/0,GPU-77", ["GPU-8f5d", "MIG-GPU-1/2/0", "GPU-77", "GPU-8f5d"]),
+    ],
+)
 def test_each_has_a_gpu_of_its_own_where_there_are_some(
     monkeypatch: pytest.MonkeyPatch, given: Any, seen: list
 ) -> None:

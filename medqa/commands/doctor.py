@@ -65,7 +65,10 @@ def accelerator() -> tuple[str, float]:
     if not torch.cuda.is_available():
         return f"cpu, {torch.get_num_threads()} threads", 0.0
     card = torch.cuda.get_device_properties(0)
-    return f"cuda:0 {card.name}, {card.total_memory / GB:.1f} GB", card.total_memory / GB
+    words = f"cuda:0 {card.name}, {card.total_memory / GB:.1f} GB"
+    if not any(map(shutil.which, (os.environ.get("CC", ""), "gcc", "clang"))):
+        words += "; training needs a C compiler (gcc or clang), with which Triton makes TRL's kernels"
+    return words, card.total_memory / GB
 
 
 def ram() -> tuple[float, float]:
@@ -101,9 +104,14 @@ def flat(raw: Any, prefix: str = "") -> dict[str, str]:
 
 
 def pins() -> list[str]:
-    """The pinned models: repo@commit."""
-    told = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path("models").glob("*/pin.json"))]
-    return [f"{pin['repo']}@{pin['commit'][:12]}" for pin in told]
+    """The pinned and the converted models: repo@commit or file@sha256, with the licence."""
+    named = [(pin["repo"], pin["commit"], pin) for pin in _models("pin.json")]
+    named += [(origin["file"], origin["sha256"], origin) for origin in _models("provenance.json") if "file" in origin]
+    return [f"{name}@{digest[:12]} ({entry.get('licence', 'licence not recorded')})" for name, digest, entry in named]
+
+
+def _models(name: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path("models").glob(f"*/{name}"))]
 
 
 def links() -> str:

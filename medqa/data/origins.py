@@ -56,7 +56,7 @@ def raw_rows(
     topics = embedded.topics(corpus) if "embedded" in (sft.source, preference.source) else []
     match sft:
         case Hub(repo=repo, revision=revision):
-            commit, paths = _hub(repo, revision)
+            commit, paths = _hub(repo, revision, "data.sft.revision")
             origins = [Origin("sft", "hub", repo, commit)]
             sources = {"sft": _files(paths)}
         case SftFile(path=path):
@@ -67,7 +67,7 @@ def raw_rows(
             sources = {"sft": _made(embedded.sft_rows(topics, seed))}
     match preference:
         case Hub(repo=repo, revision=revision):
-            commit, paths = _hub(repo, revision)
+            commit, paths = _hub(repo, revision, "data.preference.revision")
             origins.append(Origin("preference", "hub", repo, commit))
             sources |= {split: _files([path for path in paths if path.name.startswith(split)]) for split in SPLITS}
         case PreferenceFiles() as files:
@@ -81,10 +81,10 @@ def raw_rows(
     return sources, origins
 
 
-def _hub(repo: str, revision: str) -> tuple[str, list[Path]]:
+def _hub(repo: str, revision: str, key: str) -> tuple[str, list[Path]]:
     from medqa import hub
 
-    return hub.fetch_dataset(repo, revision, ["*.json", "*.jsonl", "*.json.gz", "*.jsonl.gz", "*.parquet"])
+    return hub.fetch_dataset(repo, revision, ["*.json", "*.jsonl", "*.json.gz", "*.jsonl.gz", "*.parquet"], key)
 
 
 def _files(paths: list[Path]) -> Iterator[Source]:

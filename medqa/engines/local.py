@@ -5,17 +5,11 @@ from typing import Any
 
 from medqa.engines import Completion, Labels, Likelihood, RowError, Sampling, tree
 from medqa.engines.decode import SPARE, Asked, Batch
+from medqa.model import out_of_memory
 from medqa.prompts import Messages, reply
 
 LOGIT_ROWS = 256  # tokens whose logits are held at once
 RECOVERY = 8  # batches that have to fit before one of twice their size is tried again
-NO_MEMORY = (
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "bad allocation",
-    "could not create a memory",
-)
 
 
 class Transformers:
@@ -141,8 +135,7 @@ class Transformers:
         try:
             done = run(some)
         except (MemoryError, RuntimeError) as error:
-            told = str(error).lower()
-            if not isinstance(error, MemoryError) and not any(words in told for words in NO_MEMORY):
+            if not out_of_memory(error):
                 raise
             done = None
         # Out of the handler nothing holds the tensors of the batch any more.

@@ -33,7 +33,7 @@ class Tree:
         outs = []
         for start, paths in self.blocks:
             end = paths.shape[1]
-            seen = torch.ones(end - start, end, dtype=torch.bool).tril(start)[None, None] if start else None
+            seen = query.new_ones(end - start, end, dtype=torch.bool).tril(start)[None, None] if start else None
             told = (_along(part, places) for part, places in ((query, paths[:, start:]), (key, paths), (value, paths)))
             outs.append(attention(module, *told, seen, is_causal=True, **given)[0].flatten(0, 1))
         return torch.cat(outs).index_select(0, self.owners)[None]

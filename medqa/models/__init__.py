@@ -1,121 +1,100 @@
-"""Where a model directory comes from: pinned on the Hub, or trained from scratch on text that is at hand."""
+"""Where a model directory comes from: pinned on the Hub, converted from GGUF, or trained on text that is at hand."""
 
 import json
 import math
 import random
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import ConfigDict, Field, model_validator
-
-from medqa import attacks, records
-from medqa.models import fit, reading, scratch
-from medqa.params import Float, Int, Section
-from medqa.prompts import Template
+from medqa import attacks, hub, model, prompts, records
+from medqa.models import fit, gguf, quantise, reading, scratch
+from medqa.models.sections import Gguf, Hub, Judge, Params, Scratch, Tuned
+from medqa.params import UserError
 from medqa.records import Unseen
 from medqa.sources import damage
+
+__all__ = ["Gguf", "Hub", "Judge", "Params", "Scratch", "Tuned", "make", "summary"]
 
 PASSES = 4  # ways to string the texts together before the first comes again
 CALIBRATION_ROWS = 48  # texts that GPTQ measures its rounding on
 UNSEEN_FILE = "unseen.jsonl"
 UNSEEN = 1000  # lessons kept back to measure the judge on
+UNSEEN_TUNED = 200  # the same for a tuned judge, a hundred times as large
 
 
-class Hub(Section):
-    """A model of the Hub, pinned to a commit."""
+def make(source: Hub | Gguf | Scratch | Tuned, corpus: Path, seed: int, out: Path) -> list[float]:
+    """Make the model directory `out`: pin, convert or train it; returns the loss of each training step.
 
-    source: Literal["hub"]
-    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
-    revision: str = Field(min_length=1)
-
-
-class Scratch(Section):
-    """A tiny model trained here. `text` is `embedded` or a file in UltraMedical's format, relative to `corpus`."""
-
-    source: Literal["scratch"]
-    text: str
-    vocabulary: Int = Field(ge=300, le=100_000)
-    width: Int = Field(ge=128, multiple_of=128)  # GPTQ's group size
-    layers: Int = Field(ge=1, le=48)
-    head: Int = Field(ge=16, multiple_of=16)
-    steps: Int = Field(ge=5)
-    batch_size: Int = Field(ge=1)
-    learning_rate: Float = Field(gt=0, lt=1)
-    max_length: Int = Field(ge=16, le=2048)
-
-    @model_validator(mode="after")
-    def _heads(self) -> "Scratch":
-        if self.width % self.head:
-            raise ValueError(f"width {self.width} must be a multiple of head {self.head}")
-        return self
-
-
-class Judge(Scratch):
-    """A tiny judge; `template` is the prompt it learns to be asked with."""
-
-    width: Int = Field(ge=32, multiple_of=32)
-    template: Template
-    lessons: Int = Field(ge=1)
-
-
-Source = Annotated[Hub | Scratch, Field(discriminator="source")]
-JudgeSource = Annotated[Hub | Judge, Field(discriminator="source")]
-
-
-class Params(Section):
-    """Section `models` of params.yaml: the policy's base, the judge, and further judges under names of the user's."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, JudgeSource]
-    base: Source
-    judge: JudgeSource
-
-    def judges(self) -> list[str]:
-        """The names of the models that can judge."""
-        return ["judge", *self.__pydantic_extra__]
-
-    def seed(self, name: str, seed: int) -> int:
-        """The seed of one model: two judges that are trained alike must not come out the same."""
-        return (seed + ["base", *self.judges()].index(name)) % 2**31
-
-    def files(self) -> dict[str, str]:
-        """The files that it names, by key, relative to `corpus`."""
-        sources = {name: getattr(self, name) for name in ("base", *self.judges())}
-        texts = {f"{name}.text": source.text for name, source in sources.items() if isinstance(source, Scratch)}
-        return {name: text for name, text in texts.items() if text != "embedded"}
-
-
-def make(source: Hub | Scratch, corpus: Path, seed: int, out: Path) -> list[float]:
-    """Make the model directory `out`: pin it, or train it; returns the loss of each training step.
-
-    A base is trained on running text and quantised to four bits by GPTQ, a judge on damaged answers. Raises UserError
-    if the Hub or the text cannot be read.
+    Raises UserError if the Hub, the file or the text cannot be read, or if a text could add one of the model's control
+    tokens to a prompt.
     """
-    if isinstance(source, Hub):
-        from medqa import hub
-
-        hub.pin(source.repo, source.revision, out)
-        return []
-    return (
-        scratch_judge(source, corpus, seed, out)
-        if isinstance(source, Judge)
-        else scratch_base(source, corpus, seed, out)
-    )
+    losses: list[float] = []
+    origin: dict[str, Any] = {}
+    match source:
+        case Hub():
+            hub.pin(source.repo, source.revision, out)
+        case Gguf():
+            origin = converted_model(source, corpus, seed, out)
+        case Tuned():
+            losses, origin = tuned_judge(source, corpus, seed, out)
+        case Judge():
+            losses = scratch_judge(source, corpus, seed, out)
+        case _:
+            losses = scratch_base(source, corpus, seed, out)
+    tok = model.tokenizer(out)
+    refuse_control_tokens(tok, out)
+    if prompt := prompts.default_system(tok):
+        origin["system_prompt"] = prompt
+    if origin:
+        (out / hub.PROVENANCE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    return losses
 
 
 def summary(out: Path, losses: Sequence[float]) -> dict[str, Any]:
-    """The metrics of a model directory: its pin, or the last mean loss and how well a judge does on unseen lessons."""
+    """The metrics of a model directory: its origin, the last mean loss, how well a judge does on unseen lessons."""
+    result: dict[str, Any] = {}
     if (out / "pin.json").is_file():
         pinned = json.loads((out / "pin.json").read_text(encoding="utf-8"))
-        return {"repo": pinned["repo"], "commit": pinned["commit"], "files": len(pinned["files"])}
-    result: dict[str, Any] = {"steps": len(losses), "final_loss": fit.tail_mean(losses)}
+        licence, files = hub.licence(out), len(pinned["files"])
+        result |= {"repo": pinned["repo"], "commit": pinned["commit"], "licence": licence, "files": files}
+    result |= hub.provenance(out)
+    if losses:
+        result |= {"steps": len(losses), "final_loss": fit.tail_mean(losses)}
     if (out / UNSEEN_FILE).is_file():
         unseen = list(records.read(out / UNSEEN_FILE, Unseen))
         right = [wanted == told for row in unseen for wanted, told in zip(row.wanted, row.told, strict=True)]
         result |= {"unseen_lessons": len(unseen), "unseen_lessons_exact": fmean(right)}
     return result
+
+
+def refuse_control_tokens(tok: Any, out: Path) -> None:
+    """Raise UserError for a control token that `prompts.plain` leaves whole: an answer could say it to the judge."""
+    control = [token.content for token in tok.added_tokens_decoder.values() if token.special]
+    if whole := [token for token in control if prompts.plain(token) == token]:
+        raise UserError(
+            f"{out}: the tokenizer's control token {whole[0]!r} is not of the form <name> or <|name|>, so that a text "
+            "could bring it into a prompt; choose another model"
+        )
+
+
+def converted_model(source: Gguf, corpus: Path, seed: int, out: Path) -> dict[str, Any]:
+    """Write a GGUF file's model to `out`, quantised to four bits by GPTQ or in 16 bits; returns its provenance."""
+    path = gguf.fetch(source.file, source.sha256, corpus)
+    whole, tok = gguf.convert(path)
+    with scratch.staged(out) as folder:
+        if wanted := source.quantise:
+            turns = reading.gather(wanted.text, corpus, seed).turns
+            drawn = random.Random(f"calibration {seed}").sample(turns, min(wanted.rows, len(turns)))
+            texts = tok.apply_chat_template(drawn, tokenize=False)
+            quantise.quantise(whole, tok, texts, folder, wanted.group_size, wanted.sym, half=True)
+        else:
+            whole.bfloat16().save_pretrained(folder)
+            tok.save_pretrained(folder)
+    return {"file": source.file, "sha256": source.sha256, "licence": gguf.licence(path)}
 
 
 def scratch_base(source: Scratch, corpus: Path, seed: int, out: Path) -> list[float]:
@@ -130,7 +109,7 @@ def scratch_base(source: Scratch, corpus: Path, seed: int, out: Path) -> list[fl
     losses = fit.fit(trained, rows, source.steps, source.batch_size, source.learning_rate, seed, "base")
     sample = [tok.decode(row.ids) for row in rows[:CALIBRATION_ROWS]]
     with scratch.staged(out) as folder:
-        scratch.quantise(trained, tok, sample, folder)
+        quantise.quantise(trained, tok, sample, folder)
     return losses
 
 
@@ -138,20 +117,71 @@ def scratch_judge(source: Judge, corpus: Path, seed: int, out: Path) -> list[flo
     """Train a tiny judge on damaged answers and write it to `out`, with what it says of lessons it has not seen."""
     read = reading.gather(source.text, corpus, seed)
     tok = scratch.tokenizer(read.wording, source.vocabulary)
-    rng = random.Random(f"lessons {seed}")
-    lures = attacks.taught()
-    drawn = [damage.lesson(next(read.facts), lures, rng) for _ in range(source.lessons + UNSEEN)]
+    drawn = draw_lessons(read, source.lessons + UNSEEN, seed)
     rows = fit.lesson_rows(tok, drawn, source.template, source.max_length)
     trained = scratch.model(tok, source.width, source.layers, source.head, seed)
     scratch.look_for_the_same(trained)
     losses = fit.fit(trained, rows[UNSEEN:], source.steps, source.batch_size, source.learning_rate, seed, "judge")
-    told = fit.predicted(trained, rows[:UNSEEN], source.batch_size)
-    unseen = [
-        Unseen(f"{number:04d}", tok.decode(row.ids), tok.batch_decode(row.labels), tok.batch_decode(labels))
-        for number, (row, labels) in enumerate(zip(rows, told, strict=False))
-    ]
     with scratch.staged(out) as folder:
         trained.save_pretrained(folder)
         tok.save_pretrained(folder)
-        records.write(folder / UNSEEN_FILE, unseen)
+        write_unseen(folder, trained, tok, rows[:UNSEEN], source.batch_size)
     return losses
+
+
+def tuned_judge(source: Tuned, corpus: Path, seed: int, out: Path) -> tuple[list[float], dict[str, Any]]:
+    """Teach a model to grade damaged answers by a LoRA adapter, merge it, and write the model in 16 bits to `out`.
+
+    Returns the loss of each step, and the provenance of the model that it began as.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    read = reading.gather(source.text, corpus, seed)
+    dtype = "bfloat16" if fit.bfloat16(torch.device(model.device())) else "float32"
+    with started(source.start, corpus, seed, f"{out.name}.start") as folder:
+        whole, tok = model.load(folder, dtype, dequantised=True), model.tokenizer(folder)
+        origin = hub.provenance(folder)
+    tok.padding_side = "right"
+    drawn = draw_lessons(read, source.lessons + UNSEEN_TUNED, seed)
+    rows = fit.lesson_rows(tok, drawn, source.template, source.max_length, labels_only=True)
+    if len(rows) <= UNSEEN_TUNED:
+        raise UserError(f"all lessons but {len(rows)} are longer than max_length = {source.max_length}; raise it")
+    torch.manual_seed(seed)
+    lora = LoraConfig(r=source.r, lora_alpha=source.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapted = get_peft_model(whole, lora)
+    taught, unseen = rows[UNSEEN_TUNED:], rows[:UNSEEN_TUNED]
+    losses = fit.fit(whole, taught, source.steps, source.batch_size, source.learning_rate, seed, "judge")
+    model.merge(adapted)
+    merged = adapted.get_base_model().bfloat16()
+    with scratch.staged(out) as folder:
+        merged.save_pretrained(folder)
+        tok.save_pretrained(folder)
+        write_unseen(folder, merged, tok, unseen, source.batch_size)
+    return losses, origin
+
+
+@contextmanager
+def started(source: Hub | Gguf, corpus: Path, seed: int, name: str) -> Iterator[Path]:
+    """The directory, of this name, of the model that a tuned one begins as; it is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        make(source, corpus, seed, Path(folder, name))
+        yield Path(folder, name)
+
+
+def draw_lessons(read: reading.Reading, count: int, seed: int) -> list[damage.Lesson]:
+    """So many damaged answers to the facts of a text."""
+    rng, lures = random.Random(f"lessons {seed}"), attacks.taught()
+    return [damage.lesson(next(read.facts), lures, rng) for _ in range(count)]
+
+
+def write_unseen(folder: Path, judge: Any, tok: Any, rows: Sequence[fit.Row], batch: int) -> None:
+    """Write what a judge says of lessons that it has not seen."""
+    predicted = fit.predicted(judge, rows, batch)
+    records.write(
+        folder / UNSEEN_FILE,
+        [
+            Unseen(f"{number:04d}", tok.decode(row.ids), tok.batch_decode(row.labels), tok.batch_decode(labels))
+            for number, (row, labels) in enumerate(zip(rows, predicted, strict=False))
+        ],
+    )

@@ -1,4 +1,4 @@
-"""A plain training loop for tiny models from scratch, and the rows that it takes."""
+"""A plain training loop for tiny models and for judges, and the rows that it takes."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -48,19 +48,23 @@ def pack(texts: Sequence[list[int]], length: int, passes: int, seed: int) -> lis
     return [Row(row, [1.0] * len(row), [0] * len(row), [-1] * len(row)) for row in rows if len(row) > 1]
 
 
-def lesson_rows(tok: Any, lessons: Sequence[Lesson], template: str, max_length: int) -> list[Row]:
+def lesson_rows(
+    tok: Any, lessons: Sequence[Lesson], template: str, max_length: int, labels_only: bool = False
+) -> list[Row]:
     """Each lesson as a row: the judge's prompt, then a branch for each criterion that ends with its label.
 
-    The candidate is predicted too, at a low weight: without it a tiny model learns to compare far later. Rows longer
-    than `max_length` are left out.
+    The candidate is predicted too, at a low weight, and its points are marked: without that a tiny model learns to
+    compare far later. A model that can read already learns from `labels_only`. Rows longer than `max_length` are left
+    out.
     """
-    return [row for some in batched(lessons, 500) for row in _rows(tok, some, template) if len(row.ids) <= max_length]
+    rows = (row for part in batched(lessons, 500) for row in _rows(tok, part, template, labels_only))
+    return [row for row in rows if len(row.ids) <= max_length]
 
 
-def _rows(tok: Any, lessons: Sequence[Lesson], template: str) -> Iterator[Row]:
+def _rows(tok: Any, lessons: Sequence[Lesson], template: str, labels_only: bool) -> Iterator[Row]:
     texts, starts = [], []
     for lesson in lessons:
-        asked = prompts.judge(template, "", lesson.reference, lesson.candidate)
+        asked = prompts.judge(template, lesson.question, lesson.reference, lesson.candidate)
         for name, messages in asked.items():
             text = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             texts.append(text + prompts.LABELS[lesson.labels[name]])
@@ -71,9 +75,12 @@ def _rows(tok: Any, lessons: Sequence[Lesson], template: str) -> Iterator[Row]:
         ends = encoded.input_ids[place : place + count]
         prefix = len(commonprefix(ends))
         shown = encoded.offset_mapping[place][:prefix]
-        weights = [CANDIDATE_WEIGHT if begin >= starts[place] else 0.0 for begin, _ in shown]
+        weights = [CANDIDATE_WEIGHT if begin >= starts[place] and not labels_only else 0.0 for begin, _ in shown]
         ids, branches = list(ends[0][:prefix]), [0] * prefix
-        marks = [_mark(begin - starts[place], end - starts[place], lessons[place // count]) for begin, end in shown]
+        marks = [
+            -1 if labels_only else _mark(begin - starts[place], end - starts[place], lessons[place // count])
+            for begin, end in shown
+        ]
         for branch, end in enumerate(ends, 1):
             ids += end[prefix:]
             weights += [0.0] * (len(end) - prefix - 1) + [LABEL_WEIGHT]
@@ -96,14 +103,15 @@ def predicted(model: Any, rows: Sequence[Row], batch: int) -> list[list[int]]:
     """The likeliest token in the place of each row's `labels`."""
     import torch
 
-    told = []
-    for some in batched(rows, batch):
-        table = _table(some, model.config.pad_token_id)
-        wanted = (table.weights[:, 1:] > 0) & (table.branches[:, 1:] > 0)
+    predictions = []
+    for part in batched(rows, batch):
+        table = _table(part, model)
+        labels = (table.weights[:, 1:] > 0) & (table.branches[:, 1:] > 0)
         with torch.inference_mode():
-            likeliest = model(input_ids=table.ids[:, :-1], **table.extra).logits.argmax(-1)
-        told += [ids[places].tolist() for ids, places in zip(likeliest, wanted, strict=True)]
-    return told
+            states = model.model(input_ids=table.ids[:, :-1], **table.extra).last_hidden_state
+            likeliest = model.lm_head(states[labels]).argmax(-1)
+        predictions += [ids.tolist() for ids in likeliest.split(labels.sum(-1).tolist())]
+    return predictions
 
 
 def fit(
@@ -111,7 +119,7 @@ def fit(
 ) -> list[float]:
     """Train in place with AdamW and a one-cycle schedule on weighted next-token loss; returns each step's loss.
 
-    Rows are drawn in shuffled epochs and batched by length. bfloat16 arithmetic where the processor has it.
+    Rows are drawn in shuffled epochs and batched by length. bfloat16 arithmetic where the device has it.
     """
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits as bce
@@ -119,8 +127,8 @@ def fit(
     from tqdm import tqdm
 
     # Told of each point whether it is right, a judge finds within minutes how to compare; from labels alone, in hours.
-    teacher = torch.nn.Linear(model.config.hidden_size, 1)
-    weights = [*model.parameters(), *teacher.parameters()]
+    teacher = torch.nn.Linear(model.config.hidden_size, 1, device=model.device)
+    weights = [weight for weight in (*model.parameters(), *teacher.parameters()) if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     # The schedule divides by the length of its rise, which must not be one step.
     rise = max(0.1, 2 / steps)
@@ -129,9 +137,9 @@ def fit(
     model.train()
     batches = _batches(rows, steps, batch, random.Random(f"fit {seed}"))
     for chosen in tqdm(batches, total=steps, desc=label, unit="step", mininterval=2):
-        table = _table(chosen, model.config.pad_token_id)
+        table = _table(chosen, model)
         wanted = table.weights[:, 1:] > 0
-        with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16(model.device)):
             out = model.model(input_ids=table.ids[:, :-1], output_hidden_states=True, **table.extra)
             logits = model.lm_head(out.last_hidden_state[wanted])
             marked = table.marks[:, :-1] >= 0
@@ -148,6 +156,13 @@ def fit(
         losses.append(loss.detach().item())
     model.eval()
     return losses
+
+
+def bfloat16(device: Any) -> bool:
+    """Whether a device multiplies bfloat16 itself."""
+    import torch
+
+    return torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
 
 
 def tail_mean(losses: Sequence[float]) -> float:
@@ -182,14 +197,16 @@ class _Table:
     extra: dict[str, Any]
 
 
-def _table(rows: Sequence[Row], pad: int) -> _Table:
+def _table(rows: Sequence[Row], model: Any) -> _Table:
     import torch
+
+    pad, device = model.config.pad_token_id, model.device
 
     # Few different widths: the processor's library keeps compiled code and scratch memory for each shape it has seen.
     width = -(-max(len(row.ids) for row in rows) // 16) * 16 + 1
 
     def tensor(values: Sequence[list[Any]], fill: float) -> Any:
-        return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])
+        return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values], device=device)
 
     ids, weights = tensor([row.ids for row in rows], pad), tensor([row.weights for row in rows], 0.0)
     branches, marks = tensor([row.branches for row in rows], 0), tensor([row.marks for row in rows], -1)
@@ -198,7 +215,7 @@ def _table(rows: Sequence[Row], pad: int) -> _Table:
     read = branches[:, :-1]
     prefix = (read == 0).long().cummin(-1).values
     same = read[:, :, None] == read[:, None, :]
-    seen = (same | prefix[:, None, :].bool()) & torch.ones(width - 1, width - 1, dtype=torch.bool).tril()
+    seen = (same | prefix[:, None, :].bool()) & torch.ones_like(same[0]).tril()
     positions = (seen.sum(-1) - 1).clamp(min=0)
-    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
-    return _Table(ids, weights, branches, marks, {"position_ids": positions, "attention_mask": mask})
+    mask = torch.zeros(seen.shape, device=device, dtype=model.dtype).masked_fill(~seen, torch.finfo(model.dtype).min)
+    return _Table(ids, weights, branches, marks, {"position_ids": positions, "attention_mask": mask[:, None]})

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medqa import sources
+from medqa import prompts, sources
 from medqa.params import UserError
 from medqa.prompts import Messages
 from medqa.sources import embedded, ultramedical
@@ -19,12 +19,16 @@ POINT_CHARS = 160  # a longer sentence would fill a tiny model's window alone
 
 @dataclass(frozen=True)
 class Reading:
-    """Running text and chats for a base, facts for a judge, and all the wording that a tokenizer should know."""
+    """Running text and chats for a base, facts for a judge, all the wording that a tokenizer should know, and turns.
+
+    `turns` are the questions with their answers, as SFT shows them: what a quantised model's rounding is measured on.
+    """
 
     texts: list[str]
     chats: list[Messages]
     facts: Iterator[Fact]
     wording: list[str]
+    turns: list[Messages]
 
 
 def gather(text: str, corpus: Path, seed: int) -> Reading:
@@ -35,12 +39,13 @@ def gather(text: str, corpus: Path, seed: int) -> Reading:
 def _embedded(corpus: Path, seed: int) -> Reading:
     topics = embedded.topics(corpus)
     texts, chats = embedded.textbook(topics), embedded.chats(topics, seed)
-    asked = [turn["value"] for row in embedded.sft_rows(topics, seed) for turn in row["conversations"]]
+    answered = [[turn["value"] for turn in row["conversations"]] for row in embedded.sft_rows(topics, seed)]
     return Reading(
         texts,
         chats,
         embedded.facts(topics, random.Random(f"facts {seed}")),
-        [*texts, *(chat[0]["content"] for chat in chats), *asked],
+        [*texts, *(chat[0]["content"] for chat in chats), *(text for texts in answered for text in texts)],
+        [_turns(question, answer) for question, answer in answered],
     )
 
 
@@ -51,23 +56,34 @@ def _file(path: Path, seed: int) -> Reading:
             rows.append(ultramedical.sft(source.row))
         except ValueError:
             continue  # the stage `data` counts bad rows; reading only needs text
-    sentences = [[point[:POINT_CHARS] for point in key_points(row.chosen)] for row in rows]
-    whole = [points for points in sentences if len(points) >= POINTS]
+    sentences = [(row.prompt, [point[:POINT_CHARS] for point in key_points(row.chosen)]) for row in rows]
+    whole = [(question, points) for question, points in sentences if len(points) >= POINTS]
     if len(whole) < 2:
         raise UserError(f"{path} must hold at least 2 rows with an answer of {POINTS} sentences, to train a model on")
     # A chat that goes on with a text teaches the format of turns and no answer.
     chats = [
         [{"role": "user", "content": points[0]}, {"role": "assistant", "content": " ".join(points[1:])}]
-        for points in whole
+        for _, points in whole
     ]
     texts = [row.chosen for row in rows]
-    return Reading(texts, chats, _facts(whole, random.Random(f"facts {seed}")), [*texts, *(row.prompt for row in rows)])
+    return Reading(
+        texts,
+        chats,
+        _facts(whole, random.Random(f"facts {seed}")),
+        [*texts, *(row.prompt for row in rows)],
+        [_turns(row.prompt, row.chosen) for row in rows],
+    )
 
 
-def _facts(answers: list[list[str]], rng: random.Random) -> Iterator[Fact]:
+def _turns(question: str, answer: str) -> Messages:
+    return [*prompts.ask(question), *prompts.reply(answer)]
+
+
+def _facts(answers: list[tuple[str, list[str]]], rng: random.Random) -> Iterator[Fact]:
     while True:
-        points = rng.choice(answers)[:POINTS]
-        wrong = {rng.choice(rng.choice(answers)) for _ in range(WRONG)} - set(points)
+        question, points = rng.choice(answers)
+        points = points[:POINTS]
+        wrong = {rng.choice(rng.choice(answers)[1]) for _ in range(WRONG)} - set(points)
         if len(wrong) > POINTS:
             strange, *others = sorted(wrong)
-            yield Fact(("{points}",), tuple(points), tuple(others), strange)
+            yield Fact(("{points}",), tuple(points), tuple(others), strange, question)

@@ -1,17 +1,16 @@
-"""Tiny Qwen2 models from nothing: a tokenizer with Qwen's chat format, random weights, GPTQ, and a whole directory.
+"""Tiny Qwen2 models from nothing: a tokenizer with Qwen's chat format, random weights, and a whole directory.
 
 They stand in for the Hub's models where there is no network and no GPU. They are small, but everything about them is
 real: architecture, tokenizer, chat template and checkpoint format are what `from_pretrained` expects.
 """
 
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -97,26 +96,6 @@ def look_for_the_same(model: "PreTrainedModel") -> None:
         for layer in model.model.layers:
             layer.self_attn.q_proj.weight.mul_(MATCHING)
             layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
-
-
-def quantise(model: Any, tok: "PreTrainedTokenizerFast", texts: Sequence[str], out: Path) -> None:
-    """Write the model to `out`, its linear layers in four bits, by GPTQ (Frantar et al. 2022) in groups of 128."""
-    import torch
-    from transformers import AutoModelForCausalLM, GPTQConfig
-
-    with tempfile.TemporaryDirectory() as full:
-        model.save_pretrained(full)
-        config = GPTQConfig(bits=4, group_size=128, dataset=list(texts), tokenizer=tok, sym=True, desc_act=False)
-        quantised = AutoModelForCausalLM.from_pretrained(
-            full, quantization_config=config, device_map="cpu", dtype=torch.float32
-        )
-    quantised.save_pretrained(out)
-    tok.save_pretrained(out)
-    # It keeps every text it was calibrated on in its configuration; a checkpoint should not carry them.
-    path = out / "config.json"
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    saved["quantization_config"] |= {"dataset": None, "tokenizer": None}
-    path.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -3,22 +3,24 @@
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
 LABELS = ("1", "2", "3", "4", "5")  # what the judge may answer, worst first
 CRITERIA = ("accuracy", "completeness", "key_points")
 NO_REFERENCE = "(none is given; use your own knowledge)"
-# Qwen's control tokens are <|name|> and a few bare tags; a space after the bracket keeps the text and breaks the token.
-_CONTROL = re.compile(r"<(?=\|[^<>|]*\|>|/?(?:tool_call|tool_response|think)>)")
+# Control tokens are <|name|> or <name>; a space after the bracket keeps the text and breaks the token. Names differ in
+# each model, so all are broken but the tags that texts carry; `models` refuses a model with tokens of other forms.
+_TAGS = "b|br|em|i|li|p|strong|sub|sup|table|td|th|tr|ul"
+_CONTROL = re.compile(rf"<(?=\|[^<>|]*\|>|/?(?!(?:{_TAGS})>)[A-Za-z][\w.:-]*>)")
 _FIELD = re.compile(r"\{(question|reference|candidate|criterion)\}")
 
 Messages = list[dict[str, str]]
 
 
 def plain(text: str) -> str:
-    """The text with every control token of Qwen's chat format broken, so that a tokenizer reads it as ordinary text."""
+    """The text with every control token broken, so that a tokenizer reads it as ordinary text."""
     # Half of a surrogate pair, which JSON can carry, is no text that a tokenizer takes.
     return _CONTROL.sub("< ", text).encode("utf-8", "replace").decode("utf-8")
 
@@ -31,6 +33,21 @@ def ask(question: str) -> Messages:
 def reply(answer: str) -> Messages:
     """The message that answers them, as training needs it."""
     return [{"role": "assistant", "content": plain(answer)}]
+
+
+def default_system(tok: Any) -> str:
+    """The system prompt that a tokenizer's chat template adds to messages without one; empty where it adds none."""
+    system, user = "\0system\0", "\0user\0"
+
+    def render(*messages: dict[str, str]) -> str:
+        return tok.apply_chat_template(list(messages), tokenize=False)
+
+    asked = {"role": "user", "content": user}
+    before = render(asked).partition(user)[0]
+    head, _, rest = render({"role": "system", "content": system}, asked).partition(system)
+    tail = rest.partition(user)[0]
+    added = before.startswith(head) and before.endswith(tail) and len(before) > len(head) + len(tail)
+    return before[len(head) : len(before) - len(tail)] if added else ""
 
 
 def judge(template: str, question: str, reference: str, candidate: str) -> dict[str, Messages]:

@@ -60,6 +60,7 @@ def build(run: Folders, given: dict[str, Any]) -> str:
     limit = given["report"].max_rows
     asked = browse.preference_questions(run.data, given["pairs"], limit)
     held = browse.held_out_questions(run.data, given["compare"].tie, limit)
+    reasons = {"pair": "a pair", **tables.REASONS}
     shown = {
         name: value.model_dump(mode="json") if isinstance(value, Section) else value for name, value in given.items()
     }
@@ -69,6 +70,7 @@ def build(run: Folders, given: dict[str, Any]) -> str:
             "agreement": measured["agreement"],
             "judge_name": measured["evaluate/dpo"].get("judge", ""),
             "models": {name: hub.identity(run.models / name) for name in MODELS},
+            "licences": {name: hub.licence(run.models / name) for name in MODELS},
             "made": {name: _made(measured, name) for name in MODELS},
             "stages": lineage.stages(run.pipeline, shown),
             "files": lineage.files(run.data, DATA),
@@ -78,7 +80,9 @@ def build(run: Folders, given: dict[str, Any]) -> str:
             "kinds": _kinds,
             "bar": charts.bar,
             "contents": CONTENTS,
-            "reasons": {"pair": "a pair", **tables.REASONS},
+            "step_labels": tables.STEPS.values(),
+            "reasons": reasons,
+            "words": tables.GAINS | reasons,
             **_tables(measured, shown["compare"].get("guards", {})),
             **figures.draw(run.metrics, run.data, measured, asked, held),
             "attacks": _worst(run.data / "attacks.jsonl"),

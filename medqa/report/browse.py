@@ -15,6 +15,7 @@ from medqa.text import words
 
 MODELS = {"base": "base", "sft": "SFT", "dpo": "DPO"}
 CRITERIA = ("accuracy", "completeness", "key_points")
+SHOWN = ("score", *CRITERIA, "key_point_recall", "token_f1", "rouge_l")  # of a held-out answer, each from 0 to 1
 
 
 @dataclass
@@ -159,7 +160,7 @@ def _held_out(row: HeldOut, answers: dict[str, Answer], tie: float) -> dict[str,
                 "name": shown,
                 "role": "",
                 "text": answers[name].text,
-                "scores": {key: getattr(answers[name], key) for key in ("score", *CRITERIA, "key_point_recall")},
+                "scores": {key: getattr(answers[name], key) for key in SHOWN},
                 "notes": _answer_notes(answers[name]),
             }
             for name, shown in MODELS.items()
@@ -202,6 +203,9 @@ def _answer_notes(row: Answer) -> list[str]:
     notes = _notes(row)
     if row.correct is not None:
         notes.append(f"read as {row.choice or 'no letter'}: {'right' if row.correct else 'wrong'}")
+    if row.reference_tokens:
+        nats = f"{row.reference_logprob / row.reference_tokens:.2f}".replace("-", "−")
+        notes.append(f"log-likelihood of the reference {nats} nats per token")
     if _finds_rejected_likelier(row):
         notes.append("finds the rejected answer likelier")
     return notes

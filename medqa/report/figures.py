@@ -17,6 +17,16 @@ from medqa.report.charts import Series
 
 CURVES = ("sft", "dpo")
 CHOSEN, REJECTED, JUDGE = Series("chosen", "sft"), Series("rejected", "dpo"), Series("judge", "judge")
+# What each chart of gains shows. Measures of one scale share a chart; their marks differ by shape.
+GAINS = {
+    "Gain in judged score": {"score": JUDGE},
+    "Gain in key-point recall": {"key_point_recall": JUDGE},
+    "Gain in token F1 and ROUGE-L": {
+        "token_f1": Series("token F1", "longer"),
+        "rouge_l": Series("ROUGE-L", "likelier"),
+    },
+    "Gain in log-likelihood of references, nats per token": {"reference_logprob": JUDGE},
+}
 
 
 def draw(
@@ -47,12 +57,14 @@ def _means(measured: dict[str, dict[str, Any]]) -> list[Markup]:
 
 
 def _gains(compare: dict[str, Any]) -> list[Markup]:
-    found = []
-    for name, title in (("score", "Gain in judged score"), ("key_point_recall", "Gain in key-point recall")):
-        steps = {label: compare.get(key, {}) for key, label in tables.STEPS.items()}
-        rows = [(label, tables.dot(JUDGE, step, f"{name}_gain")) for label, step in steps.items()]
-        found.append(charts.dots(title, rows, -0.1, 0.1, 0))
-    return found
+    drawn = []
+    for title, measures in GAINS.items():
+        rows = []
+        for key, label in tables.STEPS.items():
+            dots = [tables.dot(series, compare.get(key, {}), f"{name}_gain") for name, series in measures.items()]
+            rows.append((label, sum(dots, [])))
+        drawn.append(charts.dots(title, rows, -0.1, 0.1, 0))
+    return drawn
 
 
 def _scores(counts: Counter[int]) -> Markup:

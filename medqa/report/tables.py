@@ -8,7 +8,22 @@ from medqa.report.charts import Dot, Series
 BASE, SFT, DPO = Series("base", "base"), Series("SFT", "sft"), Series("DPO", "dpo")
 MODELS = {"base": BASE, "sft": SFT, "dpo": DPO}
 STEPS = {"sft_over_base": "SFT over base", "dpo_over_sft": "DPO over SFT", "dpo_over_base": "DPO over base"}
-GAINS = {"score": "judged score", "key_point_recall": "key-point recall", "token_f1": "token F1"}
+GAINS = {
+    "score": "judged score",
+    "key_point_recall": "key-point recall",
+    "token_f1": "token F1",
+    "rouge_l": "ROUGE-L",
+    "reference_logprob": "log-likelihood of references, nats per token",
+    "repetition": "repetition (less is better)",
+    "cut_off": "share cut off (less is better)",
+}
+COMPARED = {
+    "paired": "questions that both models answered",
+    "compared": "of these, both judged",
+    "wins": "share won by judged score",
+    "ties": "share tied",
+    "losses": "share lost",
+}
 BASELINES = {
     "agreement": Series("judge", "judge"),
     "longer_wins": Series("longer wins", "longer"),
@@ -24,6 +39,8 @@ MEASURES = {
     "judged_key_points": "judged key points",
     "key_point_recall": "key-point recall (no judge)",
     "token_f1": "token F1 against the reference",
+    "rouge_l": "ROUGE-L against the reference",
+    "reference_logprob": "log-likelihood of the reference, nats per token",
     "exam_accuracy": "multiple choice right (0.25 is chance)",
     "exam_unreadable": "multiple choice unreadable",
     "preference_alignment": "preference alignment",
@@ -88,16 +105,12 @@ def side_by_side(evaluations: dict[str, dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def gains(compare: dict[str, Any]) -> list[dict[str, Any]]:
-    """Paired differences, a row for each two models."""
-    steps = {label: compare[key] for key, label in STEPS.items() if key in compare}
+    """Paired differences, a row for each measure and a cell for each two models; then over how many, and wins."""
+    steps = [compare.get(key, {}) for key in STEPS]
+    rows = [(label, f"{name}_gain", True) for name, label in GAINS.items()]
+    rows += [(label, name, False) for name, label in COMPARED.items()]
     return [
-        {
-            "label": label,
-            "compared": step.get("compared", 0),
-            "cells": [cell(step, f"{name}_gain") for name in GAINS],
-            "shares": [step.get(name) for name in ("wins", "ties", "losses")],
-        }
-        for label, step in steps.items()
+        {"label": label, "signed": signed, "cells": [cell(step, of) for step in steps]} for label, of, signed in rows
     ]
 
 

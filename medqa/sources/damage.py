@@ -31,19 +31,21 @@ class Lesson:
     candidate: str
     labels: dict[str, int]
     points: tuple[tuple[int, int, bool], ...]
+    question: str
 
 
 @dataclass(frozen=True)
 class Fact:
     """Ways to word an answer ({points} stands in them), the right points, wrong ones, and an answer to something else.
 
-    There are at least as many wrong points as right ones.
+    There are at least as many wrong points as right ones. `question` is what the answer is to.
     """
 
     forms: tuple[str, ...]
     points: tuple[str, ...]
     wrong: tuple[str, ...]
     strange: str
+    question: str
 
 
 def labels(right: Sequence[bool], stated: int) -> dict[str, int]:
@@ -65,7 +67,7 @@ def lesson(fact: Fact, lures: "Lures", rng: random.Random) -> Lesson:
     kind = rng.random()
     if kind < STRANGE + LURED:
         text = fact.strange if kind < STRANGE else rng.choice((*lures.keys, *lures.verdicts, _noise(rng)))
-        return Lesson(reference, text, labels([False] * len(fact.points), 0), ())
+        return Lesson(reference, text, labels([False] * len(fact.points), 0), (), fact.question)
     wrong_only = kind < STRANGE + LURED + WRONG
     fates = ["wrong" if wrong_only else rng.choice(("keep", "keep", "wrong", "drop")) for _ in fact.points]
     if set(fates) == {"drop"}:
@@ -87,7 +89,8 @@ def lesson(fact: Fact, lures: "Lures", rng: random.Random) -> Lesson:
         for point in told
         for match in re.finditer(re.escape(point), text)
     )
-    return Lesson(reference, text, labels([fate == "keep" for fate in fates], len(told)), tuple(sorted(places)))
+    right = [fate == "keep" for fate in fates]
+    return Lesson(reference, text, labels(right, len(told)), tuple(sorted(places)), fact.question)
 
 
 def _dressed(text: str, fact: Fact, lures: "Lures", rng: random.Random) -> str:

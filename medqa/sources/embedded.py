@@ -127,7 +127,8 @@ def facts(all_topics: list[Topic], rng: random.Random) -> Iterator[Fact]:
         strange = tuple(rng.sample(pools[other.attribute], rng.randint(1, POINTS)))
         # What is right in an answer to multiple choice is the option's text; its letter alone is no medicine.
         count, forms = (1, _exam_forms(topic, rng)) if rng.random() < EXAM_FACTS else (POINTS, topic.forms())
-        yield Fact(forms, tuple(drawn[:count]), tuple(drawn[POINTS:]), worded(rng.choice(other.forms()), strange))
+        false = worded(rng.choice(other.forms()), strange)
+        yield Fact(forms, tuple(drawn[:count]), tuple(drawn[POINTS:]), false, topic.question(0))
 
 
 def _exam_forms(topic: Topic, rng: random.Random) -> tuple[str, ...]:

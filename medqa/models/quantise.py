@@ -1,0 +1,36 @@
+"""Four-bit weights by GPTQ (Frantar et al. 2022), as a checkpoint like those of the Hub."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def quantise(
+    model: Any, tok: Any, texts: Sequence[str], out: Path, group_size: int = 128, sym: bool = True, half: bool = False
+) -> None:
+    """Write the model to `out`, its linear layers in four bits, `group_size` weights with one scale.
+
+    The rounding is measured on `texts`. `half` stores what stays whole, above all the embedding, in float16.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, GPTQConfig
+
+    with tempfile.TemporaryDirectory() as full:
+        model.save_pretrained(full)
+        config = GPTQConfig(bits=4, group_size=group_size, dataset=list(texts), tokenizer=tok, sym=sym, desc_act=False)
+        quantised = AutoModelForCausalLM.from_pretrained(
+            full, quantization_config=config, device_map="cpu", dtype=torch.float32
+        )
+    if half:
+        for parameter in quantised.parameters():
+            parameter.data = parameter.data.half()
+        quantised.config.dtype = torch.float16
+    quantised.save_pretrained(out)
+    tok.save_pretrained(out)
+    # It keeps every text it was calibrated on in its configuration; a checkpoint should not carry them.
+    path = out / "config.json"
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved["quantization_config"] |= {"dataset": None, "tokenizer": None}
+    path.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", encoding="utf-8")

