@@ -13,26 +13,21 @@ from medqa.engines import Sampling, sample_seed
 MOST_MEMORY = 8.0  # GB, of training, and with the preset's batches of all else
 
 
-def _training(ours: Callable[[int], None], peer: Callable[[int], None], size: Size, tokens: int) -> dict[str, Any]:
-    """Both by the seconds that more rows take longer, so that loading counts in neither; a row has `tokens`."""
-    if size.few:
-        ours(size.few)  # whatever is compiled once
-    row_seconds = _marginal(ours, size)
-    peak = peak_memory()
-    row = {
-        "per_second": tokens / row_seconds,
-        "tokens_per_second": tokens / row_seconds,
-        "questions_per_second": 1 / row_seconds,
-        "peak_gb": peak,
+def _training(train: Callable[[int], None], size: Size, tokens: int) -> dict[str, Any]:
+    """By the seconds that more rows take longer, so that loading does not count; a row has `tokens`."""
+    seconds = _marginal(train, size)
+    return {
+        "per_second": tokens / seconds,
+        "tokens_per_second": tokens / seconds,
+        "questions_per_second": 1 / seconds,
+        "peak_gb": peak_memory(),
         "most_memory_gb": MOST_MEMORY,
     }
-    try:
-        return row | {"over_trl": _marginal(peer, size) / row_seconds}
-    except Exception as error:  # what another's loop cannot do is no reason to lose our own figures
-        return row | {"peer_error": repr(error)}
 
 
 def _marginal(train: Callable[[int], None], size: Size) -> float:
+    if size.few:
+        train(size.few)  # whatever is compiled or tuned once
     few = timed(lambda: train(size.few))[0] if size.few else 0.0
     many = timed(lambda: train(size.many))[0]
     if many <= few:
@@ -93,26 +88,33 @@ def peak_memory() -> float:
 
 
 def measure_sft(bench: Bench) -> dict[str, Any]:
-    """Tokens a second of SFT on rows of full length, with its peak memory, and of TRL's defaults on the same rows."""
+    """Tokens a second of SFT on rows of full length, with its peak memory."""
     size = bench.size
     rows = bench.examples(size.many)
     params = sft.Params(**bench.given["sft"] | {"max_length": size.length, "batch_size": 4, "micro_batch_size": 4})
-    base, out = bench.work / "base", bench.work / "adapter"
+    base, out, curve = bench.work / "base", bench.work / "adapter", bench.work / "sft.tsv"
+    return _training(
+        lambda count: sft.train(base, rows[:count], params, bench.dtype, 0, out, curve), size, tokens=size.length
+    )
 
-    def ours(count: int) -> None:
-        sft.train(base, rows[:count], params, bench.dtype, 0, out, bench.work / "sft.tsv")
 
-    def peer(count: int) -> None:
-        from peft import LoraConfig
-        from trl import SFTConfig, SFTTrainer
+def measure_trl_sft(bench: Bench) -> dict[str, Any]:
+    """Seconds a row of TRL's defaults on the rows of `measure_sft`."""
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
 
-        lora = LoraConfig(
-            r=params.lora.r, lora_alpha=params.lora.alpha, task_type="CAUSAL_LM", target_modules=training.TARGETS
-        )
-        turns = [{"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in rows[:count]]
-        _trained(SFTTrainer, SFTConfig, model.load(base, bench.dtype), bench, turns, peft_config=lora)
+    section = bench.given["sft"]["lora"]
+    lora = LoraConfig(
+        r=section["r"], lora_alpha=section["alpha"], task_type="CAUSAL_LM", target_modules=training.TARGETS
+    )
+    rows = bench.examples(bench.size.many)
+    turns = [{"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in rows]
 
-    return _training(ours, peer, size, tokens=size.length)
+    def train(count: int) -> None:
+        loaded = model.load(bench.work / "base", bench.dtype)
+        _trained(SFTTrainer, SFTConfig, loaded, bench, turns[:count], peft_config=lora)
+
+    return {"seconds_per_row": _marginal(train, bench.size)}
 
 
 def measure_dpo(bench: Bench) -> dict[str, Any]:
@@ -120,26 +122,32 @@ def measure_dpo(bench: Bench) -> dict[str, Any]:
     size = bench.size
     pairs = bench.pairs(size.many)
     params = dpo.Params(**bench.given["dpo"] | {"max_length": size.length, "batch_size": 4, "micro_batch_size": 4})
-    base, adapter = bench.work / "base", bench.work / "adapter"
+    base, adapter, out, curve = (bench.work / name for name in ("base", "adapter", "dpo", "dpo.tsv"))
+    return _training(
+        lambda count: dpo.train(base, adapter, pairs[:count], params, bench.dtype, 0, out, curve),
+        size,
+        tokens=2 * size.length,
+    )
 
-    def ours(count: int) -> None:
-        out, curve = bench.work / "dpo", bench.work / "dpo.tsv"
-        dpo.train(base, adapter, pairs[:count], params, bench.dtype, 0, out, curve)
 
-    def peer(count: int) -> None:
-        from trl import DPOConfig, DPOTrainer
+def measure_trl_dpo(bench: Bench) -> dict[str, Any]:
+    """Seconds a pair of TRL's defaults on the pairs of `measure_dpo`."""
+    from trl import DPOConfig, DPOTrainer
 
-        turns = [
-            {
-                "prompt": prompts.ask(pair.question),
-                "chosen": prompts.reply(pair.chosen),
-                "rejected": prompts.reply(pair.rejected),
-            }
-            for pair in pairs[:count]
-        ]
-        _trained(DPOTrainer, DPOConfig, model.load(base, bench.dtype, adapter, trainable=True), bench, turns)
+    turns = [
+        {
+            "prompt": prompts.ask(pair.question),
+            "chosen": prompts.reply(pair.chosen),
+            "rejected": prompts.reply(pair.rejected),
+        }
+        for pair in bench.pairs(bench.size.many)
+    ]
 
-    return _training(ours, peer, size, tokens=2 * size.length)
+    def train(count: int) -> None:
+        loaded = model.load(bench.work / "base", bench.dtype, bench.work / "adapter", trainable=True)
+        _trained(DPOTrainer, DPOConfig, loaded, bench, turns[:count])
+
+    return {"seconds_per_row": _marginal(train, bench.size)}
 
 
 def measure_generate(bench: Bench) -> dict[str, Any]:
@@ -204,3 +212,4 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "generate": measure_generate,
     "judge": measure_judge,
 }
+PEERS: dict[str, Callable[[Bench], dict[str, Any]]] = {"trl-sft": measure_trl_sft, "trl-dpo": measure_trl_dpo}
