@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from packaging.utils import canonicalize_name
 
-from bench import bundle, gpu, gpu_sizes, gpu_smoke
+from bench import bundle, gpu, gpu_parts, gpu_sizes, gpu_smoke
 from medqa import model
 
 ROOT = Path(__file__).parent.parent
@@ -102,6 +103,21 @@ def test_what_is_missed_is_named() -> None:
     assert gpu.missed(rows, missing) == ["sft 35%", "dpo 8 GB", "smoke", "generate (out of time)", "judge (skipped)"]
     lines = gpu.table({"smoke": rows["smoke"]}, {"sft": "failed"}, "").splitlines()
     assert lines[1:3] == ["smoke: layers: 196 quantised layers, 196 left", "missed: smoke, sft (failed)"]
+
+
+def test_neither_loading_nor_compiling_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+
+    def train(count: int) -> float:
+        counts.append(count)
+        return count / 2
+
+    monkeypatch.setattr(gpu_parts, "timed", lambda run: (5.0 + run(), None))
+    size = replace(gpu_sizes.SMALL, few=2, many=6)
+    assert gpu_parts._marginal(train, size) == 0.5
+    assert counts == [2, 2, 6]
+    with pytest.raises(RuntimeError, match="too busy"):
+        gpu_parts._marginal(lambda count: 0.0, size)
 
 
 @pytest.fixture(scope="module")
