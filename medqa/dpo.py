@@ -95,7 +95,7 @@ def train(
     with checkpoints.folder(name) as (kept, folder):
         trainer = DPOTrainer(
             args=DPOConfig(
-                **training.arguments(params, len(rows), seed, folder), beta=params.beta, **loss_terms(params)
+                **training.arguments(params, len(rows), dtype, seed, folder), beta=params.beta, **loss_terms(params)
             ),
             model=model.load(base, dtype, adapter, trainable=True, dequantised=params.dequantised),
             train_dataset=Dataset.from_list(rows),

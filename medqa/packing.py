@@ -87,6 +87,7 @@ def _packed(model: Any, ids: Any, labels: Any, mask: Any, **kwargs: Any) -> Any:
 
 def _attend_by_rows(model: Any) -> None:
     """Let each row of a tree attend to itself alone: (1, heads, tokens, head) → (1, tokens, heads, head)."""
+    import torch
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
@@ -95,10 +96,13 @@ def _attend_by_rows(model: Any) -> None:
         if paths is None:
             return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
         owners = kwargs.pop("owners")
-        parts = (_taken(part[0].transpose(0, 1), paths).transpose(1, 2) for part in (query, key, value))
+        # On a CPU PyTorch's gradient of attention is slower in bfloat16: 13% of the time of SFT on SmolLM2-135M.
+        dtype = torch.float32 if query.device.type == "cpu" else value.dtype
+        parts = (_taken(part[0].transpose(0, 1).to(dtype), paths).transpose(1, 2) for part in (query, key, value))
         kwargs = {name: kwargs[name] for name in ("scaling", "dropout")}
-        rows = sdpa_attention_forward(module, *parts, None, is_causal=True, **kwargs)[0]
-        return _taken(rows.flatten(0, 1), owners)[None], None
+        with torch.autocast(query.device.type, enabled=False):
+            rows = sdpa_attention_forward(module, *parts, None, is_causal=True, **kwargs)[0]
+        return _taken(rows.flatten(0, 1), owners)[None].to(value.dtype), None
 
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -52,7 +52,7 @@ def train(
     name = checkpoints.fingerprint(params, dtype, seed, examples, [base])
     with checkpoints.folder(name) as (kept, folder):
         trainer = SFTTrainer(
-            args=SFTConfig(**training.arguments(params, len(rows), seed, folder)),
+            args=SFTConfig(**training.arguments(params, len(rows), dtype, seed, folder)),
             model=model.load(base, dtype, dequantised=params.dequantised),
             train_dataset=Dataset.from_list(rows),
             processing_class=tok,

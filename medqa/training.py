@@ -43,9 +43,10 @@ class Schedule(Section):
         return self
 
 
-def arguments(params: Schedule, rows: int, seed: int, folder: Path) -> dict[str, Any]:
+def arguments(params: Schedule, rows: int, dtype: str, seed: int, folder: Path) -> dict[str, Any]:
     """Trainer arguments for `rows` training rows; batch_size counts rows per optimiser step, over all processes.
 
+    In bfloat16 the adapter's weights stay in float32, and its products are in bfloat16 as the base's are.
     Raises UserError for a batch that the processes cannot share.
     """
     at_once = params.micro_batch_size * launch.world()
@@ -65,7 +66,7 @@ def arguments(params: Schedule, rows: int, seed: int, folder: Path) -> dict[str,
         "gradient_accumulation_steps": params.batch_size // at_once,
         "max_length": params.max_length,
         "gradient_checkpointing": params.activation_checkpointing,
-        "bf16": False,  # the dtype is the model's own
+        "bf16": dtype == "bfloat16" and _multiplies_bfloat16(),
         "ddp_find_unused_parameters": False,  # all of the adapter is used in every step
         "use_cpu": model.device() == "cpu",  # else several processes on a CPU would each train alone
         "logging_steps": 1,
@@ -75,6 +76,14 @@ def arguments(params: Schedule, rows: int, seed: int, folder: Path) -> dict[str,
         "disable_tqdm": True,
         "seed": seed,
     }
+
+
+def _multiplies_bfloat16() -> bool:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 def curve(label: str) -> Any:
