@@ -95,7 +95,9 @@ def train(
     with checkpoints.folder(name) as (kept, folder):
         trainer = DPOTrainer(
             args=training.on_one_gpu(
-                DPOConfig(**training.arguments(params, len(rows), seed, folder), beta=params.beta, **loss_terms(params))
+                DPOConfig(
+                    **training.arguments(params, len(rows), dtype, seed, folder), beta=params.beta, **loss_terms(params)
+                )
             ),
             model=training.load("dpo", base, dtype, params, adapter),
             train_dataset=Dataset.from_list(rows),

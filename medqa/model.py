@@ -80,6 +80,15 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY)
 
 
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether a device has instructions for bfloat16."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
+
+
 def tokenizer(model_dir: Path) -> Any:
     """The tokenizer of a model directory or pin, padding on the left, as generation and prefill need it."""
     from transformers import AutoTokenizer
@@ -235,7 +244,7 @@ def widen(model: Any) -> None:
     """
     import torch
 
-    if model.device.type != "cpu" or model.dtype == torch.float32 or torch.cpu._is_avx512_bf16_supported():
+    if model.device.type != "cpu" or model.dtype == torch.float32 or multiplies_bfloat16("cpu"):
         return
     for layer in model.modules():
         if hasattr(layer, "dequantize_weight"):

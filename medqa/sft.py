@@ -52,7 +52,7 @@ def train(
     name = checkpoints.fingerprint(params, dtype, seed, examples, [base])
     with checkpoints.folder(name) as (kept, folder):
         trainer = SFTTrainer(
-            args=training.on_one_gpu(SFTConfig(**training.arguments(params, len(rows), seed, folder))),
+            args=training.on_one_gpu(SFTConfig(**training.arguments(params, len(rows), dtype, seed, folder))),
             model=training.load("sft", base, dtype, params),
             train_dataset=Dataset.from_list(rows),
             processing_class=tok,

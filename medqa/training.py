@@ -43,9 +43,10 @@ class Schedule(Section):
         return self
 
 
-def arguments(params: Schedule, rows: int, seed: int, folder: Path) -> dict[str, Any]:
+def arguments(params: Schedule, rows: int, dtype: str, seed: int, folder: Path) -> dict[str, Any]:
     """Trainer arguments for `rows` training rows; batch_size counts rows per optimiser step, over all processes.
 
+    In bfloat16 the adapter's weights stay in float32, and its products are in bfloat16 as the base's are.
     Raises UserError for a batch that the processes cannot share.
     """
     at_once = params.micro_batch_size * launch.world()
@@ -65,7 +66,7 @@ def arguments(params: Schedule, rows: int, seed: int, folder: Path) -> dict[str,
         "gradient_accumulation_steps": params.batch_size // at_once,
         "max_length": params.max_length,
         "gradient_checkpointing": params.activation_checkpointing,
-        "bf16": False,  # the dtype is the model's own
+        "bf16": dtype == "bfloat16" and model.multiplies_bfloat16(model.device()),
         "ddp_find_unused_parameters": False,  # all of the adapter is used in every step
         "use_cpu": model.device() == "cpu",  # else several processes on a CPU would each train alone
         "logging_steps": 1,
@@ -88,15 +89,9 @@ def on_one_gpu(args: Any) -> Any:
 
 def load(label: str, base: Path, dtype: str, params: Schedule, adapter: Path | None = None) -> Any:
     """The model to train, with the adapter to train on, if one is given; says once how its quantised layers train."""
-    import torch
-
     loaded = model.load(base, dtype, adapter, trainable=adapter is not None, dequantised=params.dequantised)
     if launch.rank() == 0 and (layers := model.quantisation(loaded)):
         print(f"{label}: base: {layers}", file=sys.stderr, flush=True)
-    if loaded.device.type == "cuda" and dtype != "float32":
-        # Beside 16-bit weights peft keeps an adapter in float32, which small steps need. What it adds is rounded to 16
-        # bits at once: inputs of 11 bits (TF32) are enough, of which an A100 multiplies 8 times as many a second.
-        torch.set_float32_matmul_precision("high")
     return loaded
 
 

@@ -218,19 +218,3 @@ def test_both_stages_train_on_one_gpu(
             params = dpo.Params(**schedule, beta=0.1, loss_type="sigmoid", sft_weight=0)
             pair = records.Pair("a", "What?", "That.", "This.", 1.0, 0.0)
             dpo.train(tiny_base, tiny_base, [pair], params, "float32", 0, *out)
-
-
-@pytest.mark.parametrize(
-    ("device", "dtype", "precision"),
-    [("cuda:0", "bfloat16", "high"), ("cuda:0", "float32", "highest"), ("cpu", "bfloat16", "highest")],
-)
-def test_an_adapters_products_are_of_tf32_beside_16_bits_on_a_gpu(
-    monkeypatch: pytest.MonkeyPatch, device: str, dtype: str, precision: str
-) -> None:
-    loaded = SimpleNamespace(device=torch.device(device), dequantised_layers=0, named_modules=list)
-    monkeypatch.setattr(model, "load", lambda *_, **__: loaded)
-    try:
-        training.load("sft", Path("base"), dtype, SimpleNamespace(dequantised=True))
-        assert torch.get_float32_matmul_precision() == precision
-    finally:
-        torch.set_float32_matmul_precision("highest")

@@ -30,6 +30,7 @@ def batch(lengths: list[int], seed: int) -> dict[str, torch.Tensor]:
         [[rng.randrange(4, 300) if place < length else 0 for place in range(wide)] for length in lengths]
     )
     mask = torch.tensor([[int(place < length) for place in range(wide)] for length in lengths])
+    ids[1::2, : wide // 4] = ids[: len(ids) // 2 * 2 : 2, : wide // 4]  # every other row begins as the one before it
     asked = torch.tensor([[place < length / 3 for place in range(wide)] for length in lengths])
     return {
         "input_ids": ids,
@@ -63,16 +64,13 @@ def test_numbers_and_gradients_are_those_of_the_padded_batch(net, lengths, monke
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-def test_every_token_is_in_one_line_and_rows_stay_whole() -> None:
+def test_a_tree_has_every_row_and_each_beginning_once() -> None:
     rng = random.Random(1)
-    lengths = [rng.randrange(1, 50) for _ in range(40)]
-    places, positions = packing.lines(lengths, 60, "cpu")
-    assert sorted(places[places >= 0].tolist()) == [
-        row * 60 + place for row, length in enumerate(lengths) for place in range(length)
-    ]
-    assert places.shape[1] == max(lengths) and len(places) < 0.7 * len(lengths)
-    for line, told in zip(places.tolist(), positions.tolist(), strict=True):
-        assert all(place % 60 == position for place, position in zip(line, told, strict=True) if place >= 0)
+    rows = [[rng.randrange(3) for _ in range(rng.randrange(1, 9))] for _ in range(40)]
+    paths, tokens = packing.tree(rows)
+    assert [[rows[row][place] for row, place in (tokens[token] for token in path)] for path in paths] == rows
+    assert all(tokens[token][1] == place for path in paths for place, token in enumerate(path))
+    assert len(tokens) == len({tuple(row[:end]) for row in rows for end in range(1, len(row) + 1)})
 
 
 @pytest.mark.parametrize(("scale", "dtype"), [(1, torch.float32), (100, torch.float32), (1, torch.bfloat16)])

@@ -72,7 +72,7 @@ def test_sft_has_the_losses_of_trl_as_it_comes(tiny_base, tmp_path, dequantised)
     sft.train(tiny_base, LONG, params, "float32", 0, tmp_path / "sft", tmp_path / "c")
     trainer = SFTTrainer(
         model=model.load(tiny_base, "float32"),
-        args=SFTConfig(**training.arguments(params, len(LONG), 0, tmp_path / "plain")),
+        args=SFTConfig(**training.arguments(params, len(LONG), "float32", 0, tmp_path / "plain")),
         train_dataset=Dataset.from_list(
             [{"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in LONG]
         ),
@@ -84,6 +84,25 @@ def test_sft_has_the_losses_of_trl_as_it_comes(tiny_base, tmp_path, dequantised)
     assert told_losses(tmp_path / "c") == pytest.approx(plain_losses(trainer), abs=1e-4)
 
 
+@pytest.mark.parametrize(("dtype", "able"), [("float32", True), ("bfloat16", True), ("bfloat16", False)])
+def test_products_are_in_bfloat16_where_the_processor_has_them(tmp_path, monkeypatch, dtype, able) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: able)
+    arguments = training.arguments(sft.Params(**SCHEDULE, lora=LORA), 8, dtype, 0, tmp_path)
+    assert arguments["bf16"] == (dtype == "bfloat16" and able)
+
+
+def test_bfloat16_trains_an_adapter_in_float32_with_nearly_the_same_losses(tiny_base, tmp_path) -> None:
+    losses = []
+    for dtype in ("float32", "bfloat16"):
+        params = sft.Params(**SCHEDULE | {"batch_size": 8, "micro_batch_size": 4}, lora=LORA)
+        sft.train(tiny_base, LONG, params, dtype, 0, tmp_path / dtype, tmp_path / "c")
+        losses.append(told_losses(tmp_path / "c"))
+    assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], abs=0.05)
+    weights = load_file(tmp_path / "bfloat16" / "adapter_model.safetensors").values()
+    assert {weight.dtype.itemsize for weight in weights} == {4}
+
+
 @pytest.mark.parametrize("sft_weight", [0.0, 0.2])
 def test_dpo_has_the_losses_of_trl_as_it_comes(tiny_base, tuned, tmp_path, sft_weight) -> None:
     """Over two epochs: a reference that was computed once is the reference."""
@@ -93,7 +112,7 @@ def test_dpo_has_the_losses_of_trl_as_it_comes(tiny_base, tuned, tmp_path, sft_w
     pairs = [Pair(row.id, row.question, row.answer, "nothing " * (1 + n % 3), 0.9, 0.1) for n, row in enumerate(LONG)]
     params = dpo.Params(**SCHEDULE | {"epochs": 2}, beta=0.1, loss_type="sigmoid", sft_weight=sft_weight)
     dpo.train(tiny_base, tuned[0] / "sft", pairs, params, "float32", 0, tmp_path / "dpo", tmp_path / "c")
-    given = training.arguments(params, len(pairs), 0, tmp_path / "plain")
+    given = training.arguments(params, len(pairs), "float32", 0, tmp_path / "plain")
     trainer = DPOTrainer(
         model=model.load(tiny_base, "float32", tuned[0] / "sft", trainable=True),
         args=DPOConfig(**given, beta=params.beta, **dpo.loss_terms(params)),

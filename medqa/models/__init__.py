@@ -138,7 +138,7 @@ def tuned_judge(source: Tuned, corpus: Path, seed: int, out: Path) -> tuple[list
     from peft import LoraConfig, get_peft_model
 
     read = reading.gather(source.text, corpus, seed)
-    dtype = "bfloat16" if fit.bfloat16(torch.device(model.device())) else "float32"
+    dtype = "bfloat16" if model.multiplies_bfloat16(model.device()) else "float32"
     with started(source.start, corpus, seed, f"{out.name}.start") as folder:
         whole, tok = model.load(folder, dtype, dequantised=True), model.tokenizer(folder)
         origin = hub.provenance(folder)

@@ -7,6 +7,7 @@ from os.path import commonprefix
 from typing import Any
 
 from medqa import prompts
+from medqa.model import multiplies_bfloat16
 from medqa.sources.damage import Lesson
 
 LABEL_WEIGHT = 3.0
@@ -139,7 +140,7 @@ def fit(
     for chosen in tqdm(batches, total=steps, desc=label, unit="step", mininterval=2):
         table = _table(chosen, model)
         wanted = table.weights[:, 1:] > 0
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16(model.device)):
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=multiplies_bfloat16(model.device.type)):
             out = model.model(input_ids=table.ids[:, :-1], output_hidden_states=True, **table.extra)
             logits = model.lm_head(out.last_hidden_state[wanted])
             marked = table.marks[:, :-1] >= 0
@@ -156,13 +157,6 @@ def fit(
         losses.append(loss.detach().item())
     model.eval()
     return losses
-
-
-def bfloat16(device: Any) -> bool:
-    """Whether a device multiplies bfloat16 itself."""
-    import torch
-
-    return torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
 
 
 def tail_mean(losses: Sequence[float]) -> float:

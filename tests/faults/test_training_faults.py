@@ -87,7 +87,7 @@ def test_trl_left_alone_hides_it(tiny_base: Path, tmp_path: Path, monkeypatch: p
 
     breaks(monkeypatch, BROKEN["a NaN in a batch"][0])
     rows = [{"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in EXAMPLES]
-    ours = training.arguments(PARAMS, len(rows), 0, tmp_path)
+    ours = training.arguments(PARAMS, len(rows), "float32", 0, tmp_path)
     ours = {name: value for name, value in ours.items() if name != "logging_nan_inf_filter"}
     trainer = SFTTrainer(
         model=model.load(tiny_base, "float32"),
