@@ -11,14 +11,15 @@ from typing import Any
 NAME = "medqa-rows"  # of the attention, as transformers knows it
 LOGITS = 2**24  # computed at once: 64 MB in float32
 COLUMNS = 32768  # of the vocabulary at once, for TRL's kernel, as TRL has it
-# What a model may do to its logits besides one product.
-MORE = (
+# In the configuration of a model whose logits are more than a product, or whose attention is more than causal.
+SPECIAL = (
     "final_logit_softcapping",
     "logit_scale",
     "output_multiplier",
     "lm_head_multiplier",
     "logits_scaling",
     "output_router_logits",
+    "sliding_window",
 )
 
 
@@ -26,9 +27,9 @@ def pack(model: Any) -> None:
     """Let the forward pass that TRL gave a model run packed; what comes back has the shape of the padded batch.
 
     Rows are padded on the right. Numbers are those of the padded batch up to rounding; with dropout, rows share what
-    they drop of a shared beginning. A model with more than one frozen matrix as its head is left as it is.
+    they drop of a shared beginning. A model whose head is trained, or whose logits or attention are special, is left.
     """
-    if not _plain_head(model):
+    if not _plain(model):
         return
     _attend_by_rows(model)
     padded = model.forward
@@ -78,11 +79,11 @@ def _packed(model: Any, ids: Any, labels: Any, mask: Any, **kwargs: Any) -> Any:
     }
     hidden = model.base_model(input_ids=ids[rows, places][None], **kwargs).last_hidden_state[0]
     labels = labels[:, 1:]
-    known = labels != -100
-    before = paths[:, :-1][known[:, : width - 1]]
-    numbers = score(_taken(hidden, before), model.get_output_embeddings().weight, labels[known])
-    spread = {name: value.new_zeros(known.shape).masked_scatter(known, value) for name, value in numbers.items()}
-    return FusedCausalLMOutput(loss=-spread["log_probs"].sum() / known.sum().clamp(min=1), label_mask=known, **spread)
+    scored = labels != -100
+    before = paths[:, :-1][scored[:, : width - 1]]  # the tokens after which the scored ones come
+    numbers = score(_gather(hidden, before), model.get_output_embeddings().weight, labels[scored])
+    spread = {name: value.new_zeros(scored.shape).masked_scatter(scored, value) for name, value in numbers.items()}
+    return FusedCausalLMOutput(loss=-spread["log_probs"].sum() / scored.sum().clamp(min=1), label_mask=scored, **spread)
 
 
 def _attend_by_rows(model: Any) -> None:
@@ -98,28 +99,29 @@ def _attend_by_rows(model: Any) -> None:
         owners = kwargs.pop("owners")
         # On a CPU PyTorch's gradient of attention is slower in bfloat16: 13% of the time of SFT on SmolLM2-135M.
         dtype = torch.float32 if query.device.type == "cpu" else value.dtype
-        parts = (_taken(part[0].transpose(0, 1).to(dtype), paths).transpose(1, 2) for part in (query, key, value))
+        parts = (_gather(part[0].transpose(0, 1).to(dtype), paths).transpose(1, 2) for part in (query, key, value))
         kwargs = {name: kwargs[name] for name in ("scaling", "dropout")}
         with torch.autocast(query.device.type, enabled=False):
             rows = sdpa_attention_forward(module, *parts, None, is_causal=True, **kwargs)[0]
-        return _taken(rows.flatten(0, 1), owners)[None].to(value.dtype), None
+        return _gather(rows.flatten(0, 1), owners)[None].to(value.dtype), None
 
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
 
 
-def _taken(numbers: Any, places: Any) -> Any:
+def _gather(numbers: Any, places: Any) -> Any:
     from torch.nn.functional import embedding
 
-    # Indexing would add up gradients of a place that is taken twice in any order, with other last bits in each run.
+    # Indexing adds up the gradients of a place that is read twice in any order: other last bits in each run.
     return embedding(places, numbers.flatten(1)).unflatten(-1, numbers.shape[1:])
 
 
-def _plain_head(model: Any) -> bool:
+def _plain(model: Any) -> bool:
     config, head = model.config.get_text_config(), model.get_output_embeddings()
     frozen = head.bias is None and not head.weight.requires_grad
-    return frozen and all(getattr(config, name, None) in (None, False) for name in MORE)
+    full = set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+    return frozen and full and all(getattr(config, name, None) in (None, False) for name in SPECIAL)
 
 
 def score(hidden: Any, weight: Any, targets: Any) -> dict[str, Any]:
@@ -140,7 +142,7 @@ def score(hidden: Any, weight: Any, targets: Any) -> dict[str, Any]:
     size = max(1, LOGITS // len(weight))
     with torch.no_grad():
         weight, parts = weight.to(dtype), zip(hidden.to(dtype).split(size), targets.split(size), strict=True)
-        columns = zip(*(_chunk(part, weight, aims, learns) for part, aims in parts), strict=True)
+        columns = zip(*(_chunk(states, weight, ids, learns) for states, ids in parts), strict=True)
         log_probs, is_top1, *slopes = map(torch.cat, columns)
     if not learns:
         return {"log_probs": log_probs, "is_top1": is_top1}
@@ -168,8 +170,8 @@ def _chunk(hidden: Any, weight: Any, targets: Any, learns: bool) -> tuple[Any, .
     probs = logits.softmax(-1, dtype=torch.float32)
     top, best = probs.max(-1)
     # Not the logarithm of the target's own probability, which may be too small for float32.
-    there, here = (logits.gather(1, column[:, None])[:, 0].float() for column in (targets, best))
-    log_probs, is_top1 = there - here + top.log(), best == targets
+    target_logits, best_logits = (logits.gather(1, ids[:, None])[:, 0].float() for ids in (targets, best))
+    log_probs, is_top1 = target_logits - best_logits + top.log(), best == targets
     if not learns:
         return log_probs, is_top1
     probs.neg_()[range(len(targets)), targets] += 1

@@ -99,3 +99,30 @@ def test_scores_and_their_gradients_are_those_of_the_logits(scale, dtype, monkey
     assert nats.min() < -1000 or scale == 1
     with torch.no_grad():
         assert torch.equal(packing.score(hidden, weight, targets)["log_probs"], scores["log_probs"])
+
+
+def test_scores_are_those_of_the_kernel_that_trl_has_for_gpus() -> None:
+    """Which without a GPU computes the same in PyTorch's own operations."""
+    draw = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(count, 16, generator=draw) for count in (30, 300))
+    targets = torch.randint(0, 300, (30,), generator=draw)
+    outputs, gradients = [], []
+    for scored in (packing.score, packing._kernel):
+        states = hidden.clone().requires_grad_()
+        outputs.append(scored(states, weight, targets))
+        outputs[-1]["log_probs"].sum().backward()
+        gradients.append(states.grad)
+    assert outputs[0].keys() == outputs[1].keys()
+    for name in outputs[0]:
+        torch.testing.assert_close(outputs[0][name], outputs[1][name])
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("change", [{"sliding_window": 8}, {"logit_scale": 2.0}, {"layer_types": ["linear_attention"]}])
+def test_a_model_that_is_special_is_left_as_it_is(net, change, monkeypatch) -> None:
+    net.get_output_embeddings().weight.requires_grad_(False)
+    for name, value in change.items():
+        monkeypatch.setattr(net.config, name, value, raising=False)
+    forward = net.forward
+    packing.pack(net)
+    assert net.forward == forward

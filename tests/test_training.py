@@ -61,14 +61,15 @@ def told_losses(curve: Path) -> list[float]:
     return training.read_curve(curve)["loss"]
 
 
-@pytest.mark.parametrize("dequantised", [True, False])
-def test_sft_has_the_losses_of_trl_as_it_comes(tiny_base, tmp_path, dequantised) -> None:
-    """Every step's, on rows of many lengths: packing and dequantising change nothing."""
+@pytest.mark.parametrize(("dequantised", "checkpointing"), [(True, False), (False, False), (True, True)])
+def test_sft_has_the_losses_of_trl_as_it_comes(tiny_base, tmp_path, dequantised, checkpointing) -> None:
+    """Every step's, on rows of many lengths: packing, dequantising and checkpointing change nothing."""
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    params = sft.Params(**SCHEDULE | {"batch_size": 8, "micro_batch_size": 4, "dequantised": dequantised}, lora=LORA)
+    changes = {"batch_size": 8, "micro_batch_size": 4, "activation_checkpointing": checkpointing}
+    params = sft.Params(**SCHEDULE | changes | {"dequantised": dequantised}, lora=LORA)
     sft.train(tiny_base, LONG, params, "float32", 0, tmp_path / "sft", tmp_path / "c")
     trainer = SFTTrainer(
         model=model.load(tiny_base, "float32"),
