@@ -10,7 +10,7 @@ from fault_place import COMMANDS, ROWS, Place, kill
 
 KILLS = int(os.environ.get("MEDQA_SOAK", "2"))  # `make soak` asks for more
 # Rows that the stage keeps in all; this base answers without a word, and the judge is not asked about that.
-TOTAL = {"generate": 2 * ROWS, "judge": 3 * ROWS, "evaluate": 3 * ROWS}
+TOTAL = {"generate": 2 * ROWS, "judge": 3 * ROWS, "evaluate": 4 * ROWS}
 
 
 @pytest.mark.parametrize("stage", COMMANDS)
