@@ -18,8 +18,10 @@ import yaml
 
 from bench import runs
 from bench.rehearsal import ENDED, STARTED
+from medqa.commands import doctor
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS, PRESET = ROOT / "docs", ROOT / "presets" / "smollm2-files.yaml"
 STEPS = {"sft_over_base": "SFT over base", "dpo_over_sft": "DPO over SFT", "dpo_over_base": "DPO over base"}
 MEASURES = {
     "score": "judged score",
@@ -38,7 +40,18 @@ def experiment(name: str) -> dict[str, Any]:
     params = yaml.safe_load(_output("git", "show", f"{_commit(name)}:params.yaml"))
     paths = ["data", "agreement", "compare", "pairs", "models/judge", *(f"evaluate/{model}" for model in MODELS)]
     metrics = {path: json.loads(_output("git", "show", f"{_commit(name)}:metrics/{path}.json")) for path in paths}
-    return {"name": name, "seed": params["seed"], "metrics": metrics, "stages": stages(_log(name))}
+    others = differences(params)
+    return {"name": name, "seed": params["seed"], "other": others, "metrics": metrics, "stages": stages(_log(name))}
+
+
+def differences(params: dict[str, Any]) -> dict[str, str]:
+    """The keys under which parameters differ from the preset as it is now, but for seed and corpus, with their values."""
+    preset = doctor.flat(yaml.safe_load(PRESET.read_text(encoding="utf-8")))
+    return {
+        key: value
+        for key, value in doctor.flat(params).items()
+        if preset.get(key) != value and key not in ("seed", "corpus")
+    }
 
 
 def stages(log: str) -> list[dict[str, Any]]:
@@ -78,7 +91,9 @@ def page(result: dict[str, Any]) -> str:
     """The results as Markdown."""
     experiments = result["experiments"]
     seeds = [f"seed {one['seed']}" for one in experiments]
-    lines = [HEAD.format(seeds=len(seeds), machine=_machine(result["machine"]))]
+    lines = [HEAD.format(seeds=", ".join(seeds), machine=_machine(result["machine"]))]
+    if others := {f"{key} = {value}" for one in experiments for key, value in one["other"].items()}:
+        lines += [f"Other than in the preset as it is now: {', '.join(sorted(others))}.", ""]
     lines += ["## Each model", "", *_table(["", *MODELS])]
     for measure, label in MEASURES.items():
         cells = [_mean(one["metrics"][f"evaluate/{model}"].get(measure) for one in experiments) for model in MODELS]
@@ -104,7 +119,7 @@ def page(result: dict[str, Any]) -> str:
 HEAD = """# Real weights: what came out
 
 SmolLM2-135M-Instruct, quantised to four bits, on MedQuAD's short answers (NIH, at most 80 words):
-`presets/smollm2-files.yaml` with {seeds} seeds, each a whole run of the pipeline. Differences are paired over the same
+`presets/smollm2-files.yaml`, {seeds}; each seed is a whole run of the pipeline. Differences are paired over the same
 held-out questions, with 95% bootstrap intervals. Made by `python -m bench.results` from [results.json](results.json),
 on {machine}.
 """
