@@ -19,10 +19,10 @@ import yaml
 from bench import runs
 from bench.rehearsal import ENDED, STARTED
 from medqa.commands import doctor
+from medqa.report.tables import STEPS
 
 ROOT = Path(__file__).parent.parent
 DOCS, PRESET = ROOT / "docs", ROOT / "presets" / "smollm2-files.yaml"
-STEPS = {"sft_over_base": "SFT over base", "dpo_over_sft": "DPO over SFT", "dpo_over_base": "DPO over base"}
 MEASURES = {
     "score": "judged score",
     "token_f1": "token F1",

@@ -157,9 +157,8 @@ def test_a_control_token_that_a_text_could_say_is_refused(tmp_path: Path) -> Non
         models.make(source(tmp_path / "tiny.gguf", quantise=None), CORPUS, 0, tmp_path / "out")
 
 
-def test_a_judge_is_tuned_from_it(file: Path, tmp_path: Path) -> None:
-    start = source(file, quantise=None)
-    judge = models.Tuned(
+def tuned(start: models.Gguf) -> models.Tuned:
+    return models.Tuned(
         source="tuned",
         start=start,
         text="embedded",
@@ -172,30 +171,22 @@ def test_a_judge_is_tuned_from_it(file: Path, tmp_path: Path) -> None:
         r=4,
         alpha=8,
     )
+
+
+def test_a_judge_is_tuned_from_it(file: Path, tmp_path: Path) -> None:
+    judge = tuned(source(file, quantise=None))
     losses = models.make(judge, CORPUS, 0, tmp_path / "judge")
     assert len(losses) == 12 and losses[-1] < losses[0]
     told = models.summary(tmp_path / "judge", losses)
     assert told["unseen_lessons"] == models.UNSEEN_TUNED and 0 <= told["unseen_lessons_exact"] <= 1
     assert (told["licence"], told["steps"]) == ("apache-2.0", 12)
     whole, _ = gguf.convert(file)
-    tuned = model.load(tmp_path / "judge", "bfloat16")
+    merged = model.load(tmp_path / "judge", "bfloat16")
     assert not list(tmp_path.rglob("adapter*"))
-    pairs = [(net.model.layers[0].self_attn.q_proj.weight, net.model.embed_tokens.weight) for net in (tuned, whole)]
+    pairs = [(net.model.layers[0].self_attn.q_proj.weight, net.model.embed_tokens.weight) for net in (merged, whole)]
     assert not torch.equal(pairs[0][0], pairs[1][0].bfloat16()) and torch.equal(pairs[0][1], pairs[1][1].bfloat16())
 
 
 def test_a_tuned_judge_starts_from_whole_weights(file: Path) -> None:
     with pytest.raises(ValidationError, match="start.quantise must be null"):
-        models.Tuned(
-            source="tuned",
-            start=source(file),
-            text="embedded",
-            template="judge-short",
-            lessons=1,
-            steps=5,
-            batch_size=1,
-            learning_rate=0.1,
-            max_length=64,
-            r=1,
-            alpha=1,
-        )
+        tuned(source(file))
