@@ -85,7 +85,8 @@ def _answer(
 
 def measured(row: HeldOut, answer: Completion) -> dict[str, Any]:
     """All of an Answer that needs neither judge nor likelihood."""
-    choice = metrics.choice(answer.text) if row.gold else ""
+    letters = "".join(sorted({*text.option_letters(row.question), row.gold}))
+    choice = metrics.choice(answer.text, letters) if row.gold else ""
     return {
         "id": row.id,
         "kind": row.kind,

@@ -1,54 +1,129 @@
 """What can be measured of an answer without a judge, and intervals for means. No torch, no model."""
 
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from medqa.text import normal, words
+from medqa.text import LETTERS, UNSPACED, folded, unspaced, words
 
+_HAN = "\u3000"  # Han characters and kana come after it, the alphabets of Thai, Lao, Burmese and Khmer before
+# Chinese particles, and hiragana, the particles and endings of Japanese.
 _STOP = frozenset(
     words(
         "a an and are as at be by can for from has have in include includes is it its may of on or that the their this "
-        "to was were which with"
+        "to was were which with 的是有了和与與及在为為或等也都应應可会會能以对對于於并並"
     )
+) | set(map(chr, range(0x3041, 0x3097)))
+# How an answer names its option, in English and in the usual sentences of other languages.
+# With most letters and digits a letter makes a word (A1c, B-cell); not so beside Han, kana, Thai or Hangul.
+_BESIDE = rf"{UNSPACED}\uac00-\ud7a3"
+# Beside a letter only these may follow it: in 答案是B细胞 (B cell) and 정답은 B형 (type B) no option is named.
+_FOLLOWS = (
+    "选项|選項|[项項是为為因由所故正对對最更符和与與或及跟而不的属屬错錯也可应應才即都均皆全]|[\u3041-\u309f]|選択肢|番|"
+    "[입이번가는은라와과를을로임예에의도만요]|เพราะ|ครับ|ค่ะ|เป็น|คือ|ถูก|และ|หรือ"
 )
-# A letter is an option's unless a word goes on (B-cell, A1c), or it reads as the article (A patient).
-_GOES_ON = r"because|since|as|is|was|would|or|and|but|not|rather|which|for|due|with"
-_LETTER = rf"(?<![\w'])(?:[B-D]|A(?! +(?!(?:{_GOES_ON})\b)(?-i:[a-z])))(?![\w']|-\w)"
-_LETTERS = rf"({_LETTER}(?:(?:[\s,/&()]|\b(?:or|and|option)\b)*{_LETTER})*+)"
+# The article A and the Italian e ("and") are no option where a word follows but one of these; nor is the pronoun I.
+_GOES_ON = (
+    "because|since|as|is|was|would|or|and|but|not|rather|which|for|due|with|"
+    "porque|parce|weil|denn|perché|karena|ist|est|es|oder|ou|und"
+)
+_NO_ARTICLE = rf"(?! +(?!(?:{_GOES_ON})\b)(?-i:[a-zß-öø-ÿ]))"
+_NO_PRONOUN = r"(?! +(?!(?:because|since|is|or|and)\b)\w|,)"
+# E. coli
+_NO_SPECIES = (
+    r"(?!\. ?(?:coli|difficile|pylori|influenzae|albicans|perfringens|botulinum|tetani|jejuni|trachomatis|pneumoniae|"
+    r"diphtheriae|neoformans|burgdorferi|pertussis|henselae|cereus|anthracis|fragilis|fumigatus|baumannii|faecalis|"
+    r"faecium|histolytica|lamblia|ducreyi|capsulatum)\b)"
+)
+_ANSWER = (
+    r"\b(?:answer|respuesta|réponse|resposta|risposta|antwort|lösung|richtig ist|antwoord|svar|odpowiedź|cevap|yanıt|"
+    r"jawaban(?:nya)?|đáp án|trả lời|ответ|відповідь|απάντηση|उत्तर|जवाब|(?:ال)?[إا]جابة|(?:ال)?جواب|پاسخ|תשובה)\b|"
+    "答案|答え|正解|正答|解答|回答|[故应應题題]选|[故應題]選|而是|(?:では|じゃ)なく|정답|답|아니라|คำตอบ|ตอบ|เฉลย"
+)
+_CHOOSES = (
+    r"\b(?:option|choice|choose|select|pick|go with|opción|opção|opzione|elijo|choisis|wähle|вариант|выбираю|chọn|"
+    r"pilih|विकल्प|الخيار)\b|[选選]|選択肢|보기|선택|ข้อ|ตัวเลือก|เลือก"
+)
 _FILLER = (
-    r"(?:[\s:=(\[-]|\b(?:is|are|was|be|would|should|could|might|may|must|the|this|that|to|question|here|most|likely|"
-    r"probably|clearly|correct|right|best|final|option|choice|letter|answer)\b)*+"
+    r"(?:[\s:=(\[\]–—“”「『【《》】』」、-]|\b(?:is|are|was|be|would|should|could|might|may|must|the|this|that|to|question|here|most|"
+    r"likely|probably|clearly|correct|right|best|final|option|choice|letter|answer|es|est|ist|é|è|sería|serait|la|el|"
+    r"il|le|die|der|das|correcta|correcto|correcte|correta|corretta|richtige|bonne|opción|opção|opzione|letra|lettre|"
+    r"lettera|buchstabe|adalah|yang|benar|là|это|вариант|правильный|верный|буква|هي|هو|الصحيحة|الصحيح|الخيار|صحیح|सही|"
+    r"विकल्प|है)\b|[是为為应應该該选選择擇项項可能最正确確就即佳]|[はがもの]|おそらく|選択肢|[은는이가]|아마도?|바로|보기|"
+    r"คือ|เป็น|ข้อ|ตัวเลือก|ที่|ถูกต้อง|น่าจะ){0,24}+"
 )
 _WRONG = (
-    r"(?!\)?\s+(?:isn't|(?:is|was|would be|can be|seems)\s+(?:not|wrong|incorrect|false|unlikely|ruled|excluded))\b)"
+    r"(?!\)?\s+(?:(?:isn't|n'est|no es|non è|não é|ist nicht|ist falsch|не|(?:is|was|would be|can be|seems)\s+"
+    r"(?:not|wrong|incorrect|false|unlikely|ruled|excluded))\b)|\)?(?:선택지|번)?[이가은는]? ?(?:아니|아닌|아닙|틀)|"
+    r"\)? ?(?:では|じゃ)(?:な|あり)|\)? ?(?:选项|選項|[项項])?[是并並就都也均]?(?:不(?!选|選)|[错錯误誤非])|\)? ?ไม่)"
 )
-# How an answer names its option, strongest first; a bare letter counts only where it is all that a line says.
-_SAYS = [
-    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
-    for pattern in (
-        rf"(?:\banswer\b|(?:not|n't) (?:option )?[A-D]\)?[,;]? (?:but|it is|it's)\b){_FILLER}{_LETTERS}{_WRONG}",
-        rf"(?:^|[.,;:!?(]|\b(?:that|so|thus|hence|therefore|and|but|think|option)\b)\s*\(?{_LETTERS}\)?"
-        r" (?:is|are|would be|seems) (?:(?:the|most|clearly) )*(?:correct|right|best|answer|true)\b",
-        rf"\b(?:option|choice|choose|select|pick|go with)\b{_FILLER}{_LETTERS}{_WRONG}",
-        rf"(?:^\W*|\b(?:it is|it's|think) ){_LETTERS}(?:[.):,;\]]|\s+[-–—]\s|\W*$)",
-    )
-]
-_DENIES = re.compile(r"(?:\b(?:not|never|than|except|neither|nor)|n't)\s+(?:the )?$", re.IGNORECASE)
+_DENIES = re.compile(
+    r"(?:(?:\b(?:not|never|than|except|neither|nor)|n't)\s+(?:the )?|[不別别勿非未][能会會应應该該要可是宜]{0,2})$",
+    re.IGNORECASE,
+)
 # LaTeX and Markdown around a letter; \boxed{C} says that C is the answer.
 _BOXED, _MARKUP = re.compile(r"\\boxed\b"), re.compile(r"\\[A-Za-z]+|[*_$`{}\\\"]")
+_BLANKS, _LINES = re.compile(r"(?:[^\S\n]|\u200b)+"), re.compile(r" ?\n[ \n]*")
+
+
+@lru_cache
+def _says(letters: str) -> list[re.Pattern[str]]:
+    """How an answer names one of the letters, strongest first; a bare one counts only where it is all that a line says.
+
+    Every repetition has a bound, so that time grows with an answer's length and not with its square.
+    """
+    plain = "".join(sorted(set(letters) - set("AEI")))
+    guarded = {"A": f"A{_NO_ARTICLE}", "E": f"(?-i:E)|(?-i:e){_NO_ARTICLE}", "I": f"I{_NO_PRONOUN}"}
+    one = "|".join([f"[{plain}]"] * bool(plain) + [guarded[letter] for letter in guarded if letter in letters])
+    one = rf"(?<![^\W{_BESIDE}])(?<!')(?:{one}){_NO_SPECIES}(?![^\W{_BESIDE}]|'|-\w|(?!{_FOLLOWS})(?=\w)[{_BESIDE}])"
+    between = r"(?:[\s,/&()、或和与與及跟]|\b(?:or|and|option|oder|und|ou|o|y|или|и|أو)\b|または|또는|หรือ|และ){0,8}"
+    named = rf"({one}(?:{between}{one}){{0,9}}+)"
+    right = r"correct|right|best|answer|true|correcta|correcto|correcte|correta|corretta|richtig"
+    patterns = (
+        rf"(?:{_ANSWER}|(?:not|n't) (?:option )?[{letters}]\)?[,;]? (?:but|it is|it's)\b){_FILLER}{named}{_WRONG}",
+        rf"(?:^|[.,;:!?(。、「]|\b(?:that|so|thus|hence|therefore|and|but|think|option|opción|la)\b|[选選][项項]|所以|因此|故|"
+        rf"[认認][为為]|選択肢)\s*\(?{named}\)?(?: (?:is|are|would be|seems|es|est|ist|é|è) "
+        rf"(?:(?:the|most|clearly|la|die) )*(?:{right})\b| ?(?:选项|選項|[项項番번])?[是为為がは이가은는]?最? ?"
+        r"(?:正[确確解答]|正しい|答案|정답|맞)(?!では|じゃ|이? ?아[니닙]))",
+        rf"(?:{_CHOOSES}){_FILLER}{named}{_WRONG}",
+        rf"(?:^[^\w\n]*|\b(?:it is|it's|think) |[应應][该該]?[是为為]|[认認][为為]是?|[觉覺]得是) ?{named}"
+        r"(?:[.):,;\]。、」】]|\s+[-–—]\s|です|입니다|[^\w\n]*$)",
+    )
+    return [re.compile(pattern, re.IGNORECASE | re.MULTILINE) for pattern in patterns]
 
 
 def covers(answer: str, point: str) -> bool:
-    """Whether an answer holds a key point: a short one word for word, a sentence by 60% of its content words."""
-    wanted = words(point)
+    """Whether an answer holds a key point: a short one word for word, a sentence by 60% of its content words.
+
+    Five to eight characters of a script without spaces are a short point too; none may be missing, but parts of them
+    may change places.
+    """
+    wanted, said = words(point), words(answer)
     if len(wanted) <= 4:
-        return f" {' '.join(wanted)} " in f" {normal(answer)} "
+        return f" {' '.join(wanted)} " in f" {' '.join(said)} "
     content = set(wanted) - _STOP or set(wanted)
-    return len(content & set(words(answer))) >= 0.6 * len(content)
+    if not any(map(unspaced, content)):
+        return len(content & set(said)) >= 0.6 * len(content)
+    shared = [hit for hit, word in zip(_shared(wanted, said), wanted, strict=True) if word in content]
+    return sum(shared) >= (1 if len(wanted) <= 8 else 0.6) * len(shared)
+
+
+def _shared(wanted: list[str], said: list[str]) -> list[bool]:
+    """Whether each word of a point is in an answer: a character together with its neighbours, for alone it says little.
+
+    Two characters are most Chinese words; an alphabet needs three.
+    """
+    size = 2 if any(unspaced(word) and word >= _HAN for word in wanted) else 3
+    runs = set(zip(*(said[at:] for at in range(size)), strict=False))
+    single = set(said)
+    hits = [not unspaced(word) and word in single for word in wanted]
+    for at in range(len(wanted) - size + 1):
+        if tuple(wanted[at : at + size]) in runs:
+            hits[at : at + size] = [True] * size
+    return hits
 
 
 def key_point_recall(answer: str, points: Sequence[str]) -> float:
@@ -86,18 +161,40 @@ def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> i
 
 
 def repetition(answer: str) -> float:
-    """Share of the word trigrams that occurred before in the answer; 0 for answers of fewer than four words."""
+    """Share of the word trigrams that occurred before in the answer; 0 for answers of fewer than four words.
+
+    In scripts without spaces two characters count as a word: of three, Japanese endings alone repeat one in twenty.
+    """
     parts = words(answer)
-    grams = list(zip(parts, parts[1:], parts[2:], strict=False))
+    sizes = [1 if unspaced(word) else 2 for word in parts]
+    grams, end, size = [], 0, 0
+    for start, first in enumerate(sizes):
+        while size < 6 and end < len(parts):
+            size += sizes[end]
+            end += 1
+        if size < 6:
+            break
+        grams.append(tuple(parts[start:end]))
+        size -= first
     return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0
 
 
-def choice(answer: str) -> str:
-    """The letter A to D that an answer settles on, or '' if it names none, several, or only denies one."""
-    text = _MARKUP.sub("", _BOXED.sub(" answer ", unicodedata.normalize("NFKC", answer))).replace("’", "'")
-    for pattern in _SAYS:
-        named = [match[1] for match in pattern.finditer(text) if not _DENIES.search(text[: match.start()])]
-        found = {letter.upper() for some in named for letter in re.findall(r"\b[A-Da-d]\b", some)}
+def choice(answer: str, letters: str = LETTERS) -> str:
+    """The letter, of those that the question offers (of A to J), that an answer settles on.
+
+    '' if it names none, several, or only denies one.
+    """
+    text = _MARKUP.sub("", _BOXED.sub(" answer ", folded(answer))).replace("’", "'")
+    text = _LINES.sub("\n", _BLANKS.sub(" ", text))
+    single = re.compile(rf"(?<![A-Za-z])[{letters}{letters.lower()}](?![A-Za-z])")
+    for pattern in _says(letters):
+        # As far back as a denial is long.
+        named = [
+            match[1]
+            for match in pattern.finditer(text)
+            if not _DENIES.search(text, max(0, match.start() - 16), match.start())
+        ]
+        found = {letter.upper() for part in named for letter in single.findall(part)}
         if found:
             return found.pop() if len(found) == 1 else ""
     return ""
