@@ -7,9 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from medqa.text import LETTERS, UNSPACED, folded, unspaced, words
+from medqa.text import LETTERS, UNSPACED, folded, per_word, words
 
-_HAN = "\u3000"  # Han characters and kana come after it, the alphabets of Thai, Lao, Burmese and Khmer before
 # Chinese particles, and hiragana, the particles and endings of Japanese.
 _STOP = frozenset(
     words(
@@ -105,21 +104,17 @@ def covers(answer: str, point: str) -> bool:
     if len(wanted) <= 4:
         return f" {' '.join(wanted)} " in f" {' '.join(said)} "
     content = set(wanted) - _STOP or set(wanted)
-    if not any(map(unspaced, content)):
+    if all(per_word(word) == 1 for word in content):
         return len(content & set(said)) >= 0.6 * len(content)
     shared = [hit for hit, word in zip(_shared(wanted, said), wanted, strict=True) if word in content]
     return sum(shared) >= (1 if len(wanted) <= 8 else 0.6) * len(shared)
 
 
 def _shared(wanted: list[str], said: list[str]) -> list[bool]:
-    """Whether each word of a point is in an answer: a character together with its neighbours, for alone it says little.
-
-    Two characters are most Chinese words; an alphabet needs three.
-    """
-    size = 2 if any(unspaced(word) and word >= _HAN for word in wanted) else 3
-    runs = set(zip(*(said[at:] for at in range(size)), strict=False))
-    single = set(said)
-    hits = [not unspaced(word) and word in single for word in wanted]
+    """Whether each word of a point is in an answer: a character beside a neighbour, for alone it says little."""
+    size = min(per_word(word) for word in wanted if per_word(word) > 1)
+    runs, single = set(zip(*(said[at:] for at in range(size)), strict=False)), set(said)
+    hits = [per_word(word) == 1 and word in single for word in wanted]
     for at in range(len(wanted) - size + 1):
         if tuple(wanted[at : at + size]) in runs:
             hits[at : at + size] = [True] * size
@@ -163,16 +158,17 @@ def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> i
 def repetition(answer: str) -> float:
     """Share of the word trigrams that occurred before in the answer; 0 for answers of fewer than four words.
 
-    In scripts without spaces two characters count as a word: of three, Japanese endings alone repeat one in twenty.
+    In scripts without spaces they are of as many characters as make three words: of three characters, Japanese endings
+    alone repeat one in twenty.
     """
     parts = words(answer)
-    sizes = [1 if unspaced(word) else 2 for word in parts]
+    sizes = [6 // per_word(word) for word in parts]
     grams, end, size = [], 0, 0
     for start, first in enumerate(sizes):
-        while size < 6 and end < len(parts):
+        while size < 18 and end < len(parts):
             size += sizes[end]
             end += 1
-        if size < 6:
+        if size < 18:
             break
         grams.append(tuple(parts[start:end]))
         size -= first

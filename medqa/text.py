@@ -47,9 +47,9 @@ def words(text: str) -> list[str]:
     return _WORD.findall(folded(text).lower().replace("i\u0307", "i"))
 
 
-def unspaced(word: str) -> bool:
-    """Whether a word is a character of a script that puts no space between words."""
-    return _UNSPACED.match(word) is not None
+def per_word(word: str) -> int:
+    """How many such make a word: 1; of scripts without spaces 2 Han characters or kana, or 3 letters (Thai, Khmer)."""
+    return 1 if not _UNSPACED.match(word) else 2 if word >= "\u3000" else 3
 
 
 def normal(text: str) -> str:
