@@ -21,7 +21,7 @@ _STOP = frozenset(
 _BESIDE = rf"{UNSPACED}\uac00-\ud7a3"
 # Beside a letter only these may follow it: in 答案是B细胞 (B cell) and 정답은 B형 (type B) no option is named.
 _FOLLOWS = (
-    "选项|選項|[项項是为為因由所故正对對最更符和与與或及跟而不的属屬错錯也可应應才即都均皆全]|[\u3041-\u309f]|選択肢|番|"
+    "选项|選項|[项項是为為因由所故正对對最更符和与與或及跟而还還不的属屬错錯也可应應才即都均皆全]|[\u3041-\u309f]|選択肢|番|"
     "[입이번가는은라와과를을로임예에의도만요]|เพราะ|ครับ|ค่ะ|เป็น|คือ|ถูก|และ|หรือ"
 )
 # The article A and the Italian e ("and") are no option where a word follows but one of these; nor is the pronoun I.
@@ -40,7 +40,8 @@ _NO_SPECIES = (
 _ANSWER = (
     r"\b(?:answer|respuesta|réponse|resposta|risposta|antwort|lösung|richtig ist|antwoord|svar|odpowiedź|cevap|yanıt|"
     r"jawaban(?:nya)?|đáp án|trả lời|ответ|відповідь|απάντηση|उत्तर|जवाब|(?:ال)?[إا]جابة|(?:ال)?جواب|پاسخ|תשובה)\b|"
-    "答案|答え|正解|正答|解答|回答|[故应應题題]选|[故應題]選|而是|(?:では|じゃ)なく|정답|답|아니라|คำตอบ|ตอบ|เฉลย"
+    "答案|答 ?(?=:)|答え|正解|正しいのは|正答|解答|回答|[故应應题題]选|[故應題]選|而是|"
+    "(?:では|じゃ)なく|정답|(?<!오)답|아니라|คำตอบ|ตอบ|เฉลย"
 )
 _CHOOSES = (
     r"\b(?:option|choice|choose|select|pick|go with|opción|opção|opzione|elijo|choisis|wähle|вариант|выбираю|chọn|"
@@ -57,7 +58,8 @@ _FILLER = (
 _WRONG = (
     r"(?!\)?\s+(?:(?:isn't|n'est|no es|non è|não é|ist nicht|ist falsch|не|(?:is|was|would be|can be|seems)\s+"
     r"(?:not|wrong|incorrect|false|unlikely|ruled|excluded))\b)|\)?(?:선택지|번)?[이가은는]? ?(?:아니|아닌|아닙|틀)|"
-    r"\)? ?(?:では|じゃ)(?:な|あり)|\)? ?(?:选项|選項|[项項])?[是并並就都也均]?(?:不(?!选|選)|[错錯误誤非])|\)? ?ไม่)"
+    r"\)? ?(?:では|じゃ)(?:な|あり)|"
+    r"\)? ?(?:选项|選項|[项項])?[是并並就都也均]?(?:不(?!选|選)|[错錯误誤非])|\)? ?(?:ไม่|ผิด))"
 )
 _DENIES = re.compile(
     r"(?:(?:\b(?:not|never|than|except|neither|nor)|n't)\s+(?:the )?|[不別别勿非未][能会會应應该該要可是宜]{0,2})$",
@@ -65,7 +67,7 @@ _DENIES = re.compile(
 )
 # LaTeX and Markdown around a letter; \boxed{C} says that C is the answer.
 _BOXED, _MARKUP = re.compile(r"\\boxed\b"), re.compile(r"\\[A-Za-z]+|[*_$`{}\\\"]")
-_BLANKS, _LINES = re.compile(r"(?:[^\S\n]|\u200b)+"), re.compile(r" ?\n[ \n]*")
+_BLANKS, _LINES = re.compile(r"([^\S\n])[^\S\n]+"), re.compile(r"[^\S\n]?\n\s*")
 
 
 @lru_cache
@@ -78,18 +80,19 @@ def _says(letters: str) -> list[re.Pattern[str]]:
     guarded = {"A": f"A{_NO_ARTICLE}", "E": f"(?-i:E)|(?-i:e){_NO_ARTICLE}", "I": f"I{_NO_PRONOUN}"}
     one = "|".join([f"[{plain}]"] * bool(plain) + [guarded[letter] for letter in guarded if letter in letters])
     one = rf"(?<![^\W{_BESIDE}])(?<!')(?:{one}){_NO_SPECIES}(?![^\W{_BESIDE}]|'|-\w|(?!{_FOLLOWS})(?=\w)[{_BESIDE}])"
-    between = r"(?:[\s,/&()、或和与與及跟]|\b(?:or|and|option|oder|und|ou|o|y|или|и|أو)\b|または|또는|หรือ|และ){0,8}"
+    between = r"(?:[\s,/&()、和与與及跟]|或[者是]?|[还還]是|\b(?:or|and|option|oder|und|ou|o|y|или|и|أو)\b|"
+    between += "または|또는|หรือ|และ){0,8}"
     named = rf"({one}(?:{between}{one}){{0,9}}+)"
     right = r"correct|right|best|answer|true|correcta|correcto|correcte|correta|corretta|richtig"
     patterns = (
         rf"(?:{_ANSWER}|(?:not|n't) (?:option )?[{letters}]\)?[,;]? (?:but|it is|it's)\b){_FILLER}{named}{_WRONG}",
-        rf"(?:^|[.,;:!?(。、「]|\b(?:that|so|thus|hence|therefore|and|but|think|option|opción|la)\b|[选選][项項]|所以|因此|故|"
-        rf"[认認][为為]|選択肢)\s*\(?{named}\)?(?: (?:is|are|would be|seems|es|est|ist|é|è) "
-        rf"(?:(?:the|most|clearly|la|die) )*(?:{right})\b| ?(?:选项|選項|[项項番번])?[是为為がは이가은는]?最? ?"
-        r"(?:正[确確解答]|正しい|答案|정답|맞)(?!では|じゃ|이? ?아[니닙]))",
+        rf"(?:^|[.,;:!?(。、「]|\b(?:that|so|thus|hence|therefore|and|but|think|option|opción|la)\b|[选選][项項]|所以|因此|"
+        rf"故|只有|[认認][为為]|選択肢)\s*\(?{named}\)?(?: (?:is|are|would be|seems|es|est|ist|é|è) "
+        rf"(?:(?:the|most|clearly|la|die) )*(?:{right})\b| ?(?:选项|選項|[项項番번])?(?:才?[是为為]|[がは이가은는])?"
+        r"最? ?(?:正[确確解答]|正しい|[对對]的|答案|정답|맞|を選|[을를] ?선택)(?!では|じゃ|이? ?아[니닙]))",
         rf"(?:{_CHOOSES}){_FILLER}{named}{_WRONG}",
         rf"(?:^[^\w\n]*|\b(?:it is|it's|think) |[应應][该該]?[是为為]|[认認][为為]是?|[觉覺]得是) ?{named}"
-        r"(?:[.):,;\]。、」】]|\s+[-–—]\s|です|입니다|[^\w\n]*$)",
+        r"(?:[.):,;\]。、」】]|\s+[-–—]\s|です|입니다|だと思|[^\w\n]*$)",
     )
     return [re.compile(pattern, re.IGNORECASE | re.MULTILINE) for pattern in patterns]
 
@@ -181,7 +184,7 @@ def choice(answer: str, letters: str = LETTERS) -> str:
     '' if it names none, several, or only denies one.
     """
     text = _MARKUP.sub("", _BOXED.sub(" answer ", folded(answer))).replace("’", "'")
-    text = _LINES.sub("\n", _BLANKS.sub(" ", text))
+    text = _LINES.sub("\n", _BLANKS.sub(r"\1", text.replace("\u200b", " ")))
     single = re.compile(rf"(?<![A-Za-z])[{letters}{letters.lower()}](?![A-Za-z])")
     for pattern in _says(letters):
         # As far back as a denial is long.
