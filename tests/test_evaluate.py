@@ -129,6 +129,17 @@ def test_a_letter_in_an_open_answer_is_no_choice() -> None:
     assert (measured["choice"], measured["correct"]) == ("", None)
 
 
+def test_a_letter_is_read_among_those_that_the_question_offers() -> None:
+    question = "Which?" + "".join(f"\n{letter}. x" for letter in "ABCDEFGHIJ")
+    row = replace(HELD_OUT[2], question=question, gold="I")
+    for answer, choice in (("The answer is I.", "I"), ("I think it is B", "B"), ("答案是E", "E")):
+        measured = evaluate.measured(row, Completion(answer, "stop", 4))
+        assert (measured["choice"], measured["correct"]) == (choice, choice == "I")
+    # A gold letter can be read wherever the question hides its options.
+    measured = evaluate.measured(replace(row, question="Which?", gold="F"), Completion("F", "stop", 1))
+    assert measured["correct"]
+
+
 def test_means_are_what_one_counts_by_hand(answers: list[Answer]) -> None:
     result = evaluate.summary(answers, seed=0, samples=200)
     flu, gout, right, unreadable, unscored = answers

@@ -1,6 +1,7 @@
 """medqa.data.leaks: planted near-duplicates are found, and questions that only look alike are left."""
 
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,11 @@ TEMPLATES = [topic.question(form) for topic in TOPICS for form in range(len(topi
 LONG = (
     "A 54-year-old teacher comes with crushing chest pain since the morning. He smokes, takes no medicines, and his "
     "father died of a stroke. Which drug should be given first?"
+)
+
+CHINESE = (
+    "患者男，54岁，教师，今晨起突发胸骨后压榨样疼痛，向左肩放射，伴大汗、恶心。"
+    "吸烟三十年，父亲死于脑卒中。首先应给予哪种药物？"
 )
 
 
@@ -38,6 +44,14 @@ def leaks(held: list[str], others: list[str], threshold: float | None = THRESHOL
         ("What is the first treatment of anaemia?", "What is the first treatment of anemia?"),
         ("What causes tumours?", "What causes tumuors?"),
         ("What causes kidney stones?", "What causes kidney stone?"),
+        ("What are the symptoms of asthma?", "What are the symptoms of asthhma?"),
+        ("What are the symptoms of diabetes?", "What are the symptoms of diabtes?"),
+        ("How are haemorrhage and oedema treated?", "How are hemorrhage and edema treated?"),
+        ("What is the behaviour of a tumour of the oesophagus?", "What is the behavior of a tumor of the esophagus?"),
+        ("高血压的症状有哪些？", "请问高血压的主要症状是什么呢？"),
+        ("什么是痛风？", "痛风是什么"),
+        ("高血圧の症状は何ですか？", "高血圧の主な症状を教えてください。"),
+        (CHINESE, CHINESE.replace("教师", "农民")),
         (
             "What are the most dangerous complications of asthma?",
             "Could you please kindly tell me what are the most dangerous complications of asthma?",
@@ -71,12 +85,55 @@ def test_an_edited_prompt_is_the_same(held: str, edited: str) -> None:
         ("What is type 1 diabetes?", "What is type 2 diabetes?"),
         ("What causes hypothyroidism?", "What causes hyperthyroidism?"),
         ("What helps against asthma?", "What does not help against asthma?"),
+        ("What is dysphagia?", "What is dysphasia?"),
+        ("Where is the ileum?", "Where is the ilium?"),
+        ("dysphagia", "dysphasia"),
+        ("高血压的症状有哪些？", "低血压的症状有哪些？"),
+        ("高血压", "低血压"),
+        ("原发性高血压患者的首选治疗药物是什么？", "原发性低血压患者的首选治疗药物是什么？"),
+        ("高血压会引起低血糖吗？", "低血压会引起高血糖吗？"),
+        ("什么是痛风？", "为什么会痛风？"),
+        ("乙型肝炎怎么治疗？", "丙型肝炎怎么治疗？"),
+        ("高血圧の症状は何ですか？", "低血圧の症状は何ですか？"),
+        ("โรคความดันโลหิตสูงคืออะไร", "โรคความดันโลหิตต่ำคืออะไร"),
+        ("고혈압의 증상은 무엇인가요?", "저혈압의 증상은 무엇인가요?"),
+        ("Что такое гипертония?", "Что такое гипотония?"),
         (LONG, "A 54-year-old teacher comes with a rash. Which drug should be given first?"),
         (LONG, LONG.replace("chest pain since the morning", "headache").replace("smokes", "drinks")[:95]),
     ],
 )
 def test_another_question_is_another(held: str, other: str) -> None:
     assert leaks([held], [*TEMPLATES, other]).find(prompt_key(other)) is None
+
+
+def test_two_words_of_the_corpus_are_two_words() -> None:
+    pairs = [("prostate", "prostrate"), ("mucus", "mucous"), ("facial", "fascial"), ("causal", "casual")]
+    forms = ("What is {}?", "Define {}", "{}", "Who is at risk of {}?")
+    held, others = ([form.format(pair[side]) for pair in pairs for form in forms] for side in (0, 1))
+    found = leaks(held, [*TEMPLATES, *others])
+    assert [other for other in others if found.find(prompt_key(other))] == []
+    # Of a rare word and one of the corpus, the rare one may be a slip.
+    assert leaks(held, ["Define prostrate"]).find("define prostrate") == "define prostate"
+
+
+@pytest.mark.parametrize("form", ["{}", "define {}", "what is {}"])
+def test_prompts_that_share_all_but_a_name_take_linear_time(form: str) -> None:
+    rng = random.Random(0)
+    names = sorted({"".join(rng.choices("bcdfghklmnprst", k=8)) for _ in range(12_000)})
+
+    def seconds(count: int) -> float:
+        keys = [form.format(name) for name in names[:count]]
+        found = Leaks(THRESHOLD)
+        began = time.process_time()
+        for key in keys:
+            found.count(key)
+        for key in keys[::3]:
+            found.hold(key)
+        assert sum(found.find(key) is not None for key in keys) == len(keys[::3])
+        return time.process_time() - began
+
+    # Four times the prompts take about four times the time; the square would be sixteen.
+    assert seconds(8000) < 8 * seconds(2000) + 0.1
 
 
 def test_no_threshold_finds_nothing() -> None:
