@@ -116,10 +116,17 @@ def test_two_words_of_the_corpus_are_two_words() -> None:
     assert leaks(held, ["Define prostrate"]).find("define prostrate") == "define prostate"
 
 
-@pytest.mark.parametrize("form", ["{}", "define {}", "what is {}"])
+LONG_FORM = (
+    "a teacher comes to the clinic with {} since the morning and takes no drugs what should be done first to help"
+)
+
+
+@pytest.mark.parametrize(
+    "form", ["{}", "define {}", "what is {}", LONG_FORM, f"which helps against {{}} | {' | '.join('wxyz')}"]
+)
 def test_prompts_that_share_all_but_a_name_take_linear_time(form: str) -> None:
     rng = random.Random(0)
-    names = sorted({"".join(rng.choices("bcdfghklmnprst", k=8)) for _ in range(12_000)})
+    names = sorted({"".join(rng.choices("bcdfghklmnprst", k=8)) for _ in range(4000)})
 
     def seconds(count: int) -> float:
         keys = [form.format(name) for name in names[:count]]
@@ -133,7 +140,7 @@ def test_prompts_that_share_all_but_a_name_take_linear_time(form: str) -> None:
         return time.process_time() - began
 
     # Four times the prompts take about four times the time; the square would be sixteen.
-    assert seconds(8000) < 8 * seconds(2000) + 0.1
+    assert seconds(4000) < 8 * seconds(1000) + 0.1
 
 
 def test_no_threshold_finds_nothing() -> None:

@@ -26,6 +26,7 @@ from medqa.text import per_word
 
 LONG = 14  # words; of fewer, a template and a long name are most of the n-grams (tried on MedQuAD)
 COMMON, RARE = 0.01, 0.005  # shares of the prompts that have a word: a common one from here, a rare one below
+TELLING = 0.2  # of the largest weight of an n-gram; lighter ones are in most prompts, and propose none
 PERMUTATIONS, BANDS = 128, 32  # proposes 98.9% of the pairs with a plain Jaccard index of 0.6, 23% of those with 0.3
 
 
@@ -65,7 +66,7 @@ class Leaks:
         self.held.add(key)
         if length(key) >= LONG:
             grams = _grams(key)
-            self.index.insert(len(self.long), _sketch(grams))
+            self.index.insert(len(self.long), self._sketch(grams))
             self.long.append((key, sum(self._weighed(grams).values())))
             return
         self.cores.setdefault(core(key), key)
@@ -94,7 +95,16 @@ class Leaks:
         return max(near)[1] if near else None
 
     def _proposed(self, grams: set[str]) -> list[int]:
-        return self.index.query(_sketch(grams)) if self.long else []
+        return self.index.query(self._sketch(grams)) if self.long else []
+
+    def _sketch(self, grams: set[str]):
+        """A MinHash of the n-grams that tell something: those of a template would propose all of its prompts."""
+        from rensa import RMinHash
+
+        least = TELLING * math.log(self.total + 1)
+        sketch = RMinHash(num_perm=PERMUTATIONS, seed=1)
+        sketch.update(sorted(gram for gram, weight in self._weighed(grams).items() if weight >= least) or sorted(grams))
+        return sketch
 
     def _close(self, grams: set[str], key: str, whole: float) -> tuple[float, str] | None:
         """The weighted Jaccard index with a held-out prompt, and its key, from the threshold on."""
@@ -170,11 +180,3 @@ def _grams(key: str) -> set[str]:
     """Words and pairs of neighbours, none across options: these are sorted, and an edit may move one."""
     parts = [units(part) for part in key.split(" | ")]
     return {word for part in parts for word in part} | {f"{a} {b}" for part in parts for a, b in pairwise(part)}
-
-
-def _sketch(grams: set[str]):
-    from rensa import RMinHash
-
-    sketch = RMinHash(num_perm=PERMUTATIONS, seed=1)
-    sketch.update(sorted(grams))
-    return sketch
