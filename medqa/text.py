@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-LETTERS = "ABCD"  # of the options of a multiple-choice question
+LETTERS = "ABCDEFGHIJ"  # of the options of a multiple-choice question
 _WORD = re.compile(r"[^\W_]+")
 
 
