@@ -45,12 +45,18 @@ _SHAPES = (
     ("inputs and outputs", ("input", "output")),
     ("questions and answers", ("question", "answer")),
     ("the Hub's data set viewer", ("row_idx", "row")),
+    ("the Hub's data set viewer", ("features", "rows")),
     ("running text", ("text",)),
 )
 _WANTED = {
     "UltraMedical": ("id", "type", "conversations"),
     "UltraMedical-Preference": ("prompt_id", "label_type", "prompt", "chosen", "rejected"),
 }
+_TURNS = {
+    "UltraMedical": ("conversations", "from", "value", "human", "gpt"),
+    "UltraMedical-Preference": ("chosen", "role", "content", "user", "assistant"),
+}
+_TYPES = {list: "lists", str: "texts", int: "numbers", float: "numbers", type(None): "nulls", bool: "truth values"}
 _HOW = "write each row as data/raw/README.md shows"
 
 
@@ -93,17 +99,37 @@ def _text(lines: list[str]) -> str:
 
 
 def rows(row: Any, wanted: str) -> str:
-    """What a row that is not of the format `wanted` is, as the end of a sentence on its file; '' if it has its keys."""
+    """What a row that is not of the format `wanted` is, as the end of a sentence on its file; '' if it seems to be."""
     needed = _WANTED[wanted]
-    if isinstance(row, list):
-        return f"holds lists, not rows of {wanted} ({', '.join(needed)}): {_HOW}"
-    if not isinstance(row, dict) or all(key in row for key in needed):
-        return ""
-    for name, keys in _SHAPES:
-        if name != wanted and all(key in row for key in keys):
-            return f"holds rows of {name} ({', '.join(keys)}), not of {wanted} ({', '.join(needed)}): {_HOW}"
-    keys = ", ".join(list(row)[:6])[:80]
-    nested = [key for key, value in row.items() if isinstance(value, dict | list) and value]
-    if len(row) == len(nested):
-        return f"is one object over many rows (keys {keys} …), not a list of rows of {wanted}: {_HOW}"
-    return f"holds rows with the keys {keys}, not of {wanted} ({', '.join(needed)}): {_HOW}"
+    ours = f"not rows of {wanted} ({', '.join(needed)}): {_HOW}"
+    if not isinstance(row, dict):
+        return f"holds {_TYPES.get(type(row), 'other values')}, {ours}"
+    keys = ", ".join(list(map(str, row))[:6])[:80]
+    kinds = set(map(type, row.values()))
+    if kinds == {dict} or (kinds and kinds <= {dict, list} and not _shape(row, wanted)):
+        return f"is one object over many rows (keys {keys}), {ours}"
+    if all(key in row for key in needed):
+        return _turns(row, wanted)
+    return (
+        f"holds rows of {shape}, {ours}"
+        if (shape := _shape(row, wanted))
+        else f"holds rows of {keys or 'no key'}, {ours}"
+    )
+
+
+def _shape(row: dict[str, Any], wanted: str) -> str:
+    """The name and the keys of a row's shape; '' if it is of no known one, or of `wanted`."""
+    match = (
+        f"{name} ({', '.join(keys)})" for name, keys in _SHAPES if name != wanted and all(key in row for key in keys)
+    )
+    return next(match, "")
+
+
+def _turns(row: dict[str, Any], wanted: str) -> str:
+    """How the turns of a row with the keys of `wanted` differ from its turns; '' if they do not."""
+    at, role, content, *roles = _TURNS[wanted]
+    turns = row[at] if isinstance(row[at], list) else []
+    if turns and all(isinstance(turn, dict) and {role, content} <= turn.keys() for turn in turns):
+        odd = sorted({str(turn[role]) for turn in turns} - {*roles, "system"})
+        return f"names the roles {', '.join(odd)} in {at}, not {' and '.join(roles)}: {_HOW}" if odd else ""
+    return f"has no list of turns with {role} and {content} under {at}: {_HOW}"

@@ -24,7 +24,9 @@ _OPTION = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 # The mark of an option that others stand beside.
-_INLINE = re.compile(r"(?<!\S)[(\[（【]?([A-JＡ-Ｊ])(?:[.:]\s+|[)．。、：）\]】]\s*)(?=\S)", re.IGNORECASE)
+_INLINE = re.compile(
+    r"(?<![^\s：。，；？】])[(\[（【]?([A-JＡ-Ｊ])(?:[.:]\s+|[)．。、：）\]】]\s*)(?=\S)", re.IGNORECASE
+)
 SYSTEM = ("system", "developer")
 
 
@@ -91,7 +93,8 @@ def preference(row: Any) -> Asked:
     kind = "exam" if exam else "literature" if _has_context(row, prompt) else "open"
     text = "" if letter or not words(golden) else golden
     remarks = ["system turn left out"] * (chosen.system or rejected.system or _says(row.get("system")))
-    remarks += ["golden answer is none of the options"] * bool(text and exam)
+    if exam and not letter:
+        remarks.append("golden answer is none of the options" if text else "options without a golden answer")
     answers = (chosen.answer, rejected.answer)
     return Asked(_text(row, "prompt_id"), kind, prompt, *answers, label_type, letter, text, points, "; ".join(remarks))
 
@@ -139,7 +142,7 @@ def _taken_apart(prompt: str, least: int = 3) -> tuple[str, list[tuple[str, str]
     if len(run) < least:
         return prompt, []
     ends = [mark.start() for mark in run[1:]] + [len(prompt)]
-    texts = [prompt[mark.end() : end].strip() for mark, end in zip(run, ends, strict=True)]
+    texts = [prompt[mark.end() : end].strip().rstrip(",;，；") for mark, end in zip(run, ends, strict=True)]
     if not all(words(text) for text in texts):
         return prompt, []
     return prompt[: run[0].start()], [(_letter(mark), text) for mark, text in zip(run, texts, strict=True)]
