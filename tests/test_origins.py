@@ -1,4 +1,4 @@
-"""medqa.data.origins and medqa.sources.foreign: which files of a data set are read, and what is said of other shapes."""
+"""medqa.data.origins and medqa.sources.foreign: which files are read, and what is said of those of another shape."""
 
 from pathlib import Path
 from typing import Any

@@ -14,6 +14,7 @@ _NAMES = re.compile(rf"([{LETTERS}])(?![A-Za-z0-9])(.*)", re.IGNORECASE | re.DOT
 _MARK, _OPTION_MARK = re.compile(r"\s*[.):\],;、。}–—-]"), re.compile(r"\s*[):\]]")
 _GIVES_REASON = re.compile(r"\s*(?:[.,;:、。–—-]|because\b|since\b|as\b)", re.IGNORECASE)
 _OTHER = re.compile(rf"(?<![A-Za-z0-9])[{LETTERS}](?![A-Za-z0-9])")
+_LONGEST = 80  # characters of a golden answer that may be nothing but letters
 _PRAISE = frozenset(words("is the correct right best answer option choice"))
 _JOINS = frozenset(words("and or both either options answers answer all"))
 
@@ -25,11 +26,14 @@ def golden_letter(golden: str, options: dict[str, str]) -> str:
     there, several, a number, or says something else than its option: no open question may have "C." for a reference.
     """
     text = unicodedata.normalize("NFKC", golden)
-    body = text[_SAYING.match(text).end() :]
-    named, stated = _NAMES.match(body), words(text) != words(body)
+    start = _SAYING.match(text).end()
+    body, stated = text[start:], any(map(str.isalnum, text[:start]))
+    named = _NAMES.match(body)
     letter = named[1].upper() if named else ""
     if letter in options and _PRAISE.issuperset(words(named[2])):
         return letter
+    if not options and len(body) > _LONGEST:
+        return ""
     same = [key for key, option in options.items() if words(option) and normal(option) in (normal(text), normal(body))]
     if len(same) == 1:
         return same[0]

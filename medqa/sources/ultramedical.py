@@ -101,7 +101,7 @@ def preference(row: Any) -> Asked:
 
 def _refuse_unlike(chosen: _Turns, rejected: _Turns) -> None:
     """Raise ValueError where a label says nothing of the two first answers: it is one of the whole conversations."""
-    if chosen.answer.split() != rejected.answer.split():
+    if chosen.answer.strip() != rejected.answer.strip():
         if chosen.later or rejected.later:
             raise ValueError("more than one question")
     elif chosen.later != rejected.later:
