@@ -1,5 +1,6 @@
 """medqa.data.origins and medqa.sources.foreign: which files are read, and what is said of those of another shape."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ SHAPES = [
     ("sft", [{"features": [{}], "rows": [{"row_idx": 0}], "total": 1}], "holds rows of the Hub's data set viewer"),
     ("sft", [GOOD["dev"]], "holds rows of UltraMedical-Preference (label_type, chosen, rejected)"),
     ("sft", [{"foo": 1, "bar": 2}], "holds rows of foo, bar,"),
+    ("sft", [{"name": "x", "info": {}, "list": [{}, {}]}], "is an object that holds rows under list"),
     ("sft", ["x"], "holds texts"),
     ("sft", [GOOD["sft"] | {"conversations": TURNS}], "has no list of turns with from and value under conversations"),
     (
@@ -53,7 +55,13 @@ def test_rows_of_another_shape_are_named(tmp_path: Path, source: str, rows: list
     with pytest.raises(UserError) as error:
         load(tmp_path, some_rows() | {source: rows * 3})
     assert f"; {source}.jsonl {message}" in str(error.value)
-    assert str(error.value).endswith("write each row as data/raw/README.md shows") and "\n" not in str(error.value)
+    assert ": write " in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    lines = [json.dumps(sft_row(f"{n}", "Caf\u00e9?"), ensure_ascii=False).encode("latin-1") for n in range(3)]
+    with pytest.raises(UserError, match=r"invalid UTF-8 \(3\); sft\.jsonl is not in UTF-8: save it as UTF-8"):
+        load(tmp_path, some_rows() | {"sft": lines})
 
 
 COMMIT = "c" * 40

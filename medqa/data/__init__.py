@@ -181,7 +181,7 @@ def _shelve(
 def _shape(name: str, source: Source) -> str:
     """What a bad row is if it is of another format, as the end of a sentence; '' if it is not."""
     wanted = "UltraMedical" if name == "sft" else "UltraMedical-Preference"
-    shape = "" if source.torn else foreign.rows(source.row, wanted)
+    shape = foreign.torn(source.torn) if source.torn else foreign.rows(source.row, wanted)
     return f"; {source.file} {shape}" if shape else ""
 
 

@@ -98,6 +98,11 @@ def _text(lines: list[str]) -> str:
     return f"is no JSON, its first line is {first[:80]!r}: {_HOW}"
 
 
+def torn(why: str) -> str:
+    """What to do about a file of which many rows are torn; '' if nothing is known."""
+    return "is not in UTF-8: save it as UTF-8" if why == "invalid UTF-8" else ""
+
+
 def rows(row: Any, wanted: str) -> str:
     """What a row that is not of the format `wanted` is, as the end of a sentence on its file; '' if it seems to be."""
     needed = _WANTED[wanted]
@@ -110,11 +115,11 @@ def rows(row: Any, wanted: str) -> str:
         return f"is one object over many rows (keys {keys}), {ours}"
     if all(key in row for key in needed):
         return _turns(row, wanted)
-    return (
-        f"holds rows of {shape}, {ours}"
-        if (shape := _shape(row, wanted))
-        else f"holds rows of {keys or 'no key'}, {ours}"
-    )
+    shape = _shape(row, wanted)
+    lists = [key for key, value in row.items() if isinstance(value, list) and any(isinstance(of, dict) for of in value)]
+    if len(lists) == 1 and not shape:
+        return f"is an object that holds rows under {lists[0]}: write that list alone to the file"
+    return f"holds rows of {shape or keys or 'no key'}, {ours}"
 
 
 def _shape(row: dict[str, Any], wanted: str) -> str:
@@ -128,6 +133,8 @@ def _shape(row: dict[str, Any], wanted: str) -> str:
 def _turns(row: dict[str, Any], wanted: str) -> str:
     """How the turns of a row with the keys of `wanted` differ from its turns; '' if they do not."""
     at, role, content, *roles = _TURNS[wanted]
+    if isinstance(row[at], str) and row[at].lstrip().startswith("["):
+        return ""  # stored as JSON text, which is read
     turns = row[at] if isinstance(row[at], list) else []
     if turns and all(isinstance(turn, dict) and {role, content} <= turn.keys() for turn in turns):
         odd = sorted({str(turn[role]) for turn in turns} - {*roles, "system"})
