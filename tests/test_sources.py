@@ -114,10 +114,20 @@ TORN = [
     (b"oops", "torn JSON"),
     (b'{"id": "x", "n": ' + b"9" * 5000 + b"}", "torn JSON"),
     (b"[" * 100_000, "torn JSON"),
+    (b'{"id": "\0"}', "torn JSON"),
     (b'{"id": "\xff\xfe"}', "invalid UTF-8"),
     (rb'{"id": "half a character: \ud83d"}', "invalid UTF-8"),
 ]
-NAMES = ["cut", "no value", "no JSON", "too long a number", "too deep", "invalid UTF-8", "half a surrogate pair"]
+NAMES = [
+    "cut",
+    "no value",
+    "no JSON",
+    "too long a number",
+    "too deep",
+    "a zero byte",
+    "invalid UTF-8",
+    "half a surrogate pair",
+]
 
 
 @pytest.mark.parametrize(("raw", "reason"), TORN, ids=NAMES)

@@ -65,7 +65,7 @@ def file(head: bytes) -> str:
     what = next((text for magic, text in _MAGIC.items() if head.startswith(magic)), "")
     if not what and (head.startswith(_UTF16) or re.match(rb"[\[{]\0|\0+[\[{]", head)):
         what = "UTF-16 or UTF-32 text: save it as UTF-8"
-    if not what and b"\0" in head:
+    if not what and b"\0" in head and not head.startswith((b"{", b"[")):
         what = f"a tar archive: {_UNPACK}" if head[257:262] == b"ustar" else "binary data: it should hold rows of JSON"
     if not what and head.startswith(b"<"):
         what = "an HTML or XML page: a download page or a refusal is often saved in place of the file; fetch the file"
