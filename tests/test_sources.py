@@ -96,6 +96,16 @@ def test_of_a_file_that_ends_too_early_the_whole_rows_are_kept(
     assert (torn.line, torn.torn) == (len(whole) + 1, "torn gzip" if name.endswith("gz") else "torn JSON")
 
 
+@pytest.mark.parametrize("name", ["a.json.gz", "pretty.json.gz", "a.jsonl.gz"])
+def test_of_a_small_gzip_file_that_ends_too_early_the_whole_rows_are_kept(tmp_path: Path, name: str) -> None:
+    rng = random.Random(0)
+    path = written(tmp_path / name, [sft_row(f"{n}", "".join(rng.choices("abcdefgh ", k=500))) for n in range(9)])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    *whole, torn = sources.read(path)
+    assert len(whole) >= 4 and torn.torn == "torn gzip"
+
+
 def test_a_gzip_file_that_is_damaged_within_keeps_what_stands_before(tmp_path: Path) -> None:
     rows = [sft_row(f"{random.Random(n).random()}", "Why?") for n in range(5000)]
     path = written(tmp_path / "a.jsonl.gz", rows)

@@ -34,9 +34,10 @@ def read(path: Path) -> Iterator[Source]:
     packed = path.suffix == ".gz" or head.startswith(foreign.GZIP)
     try:
         with gzip.open(path, "rb") if packed else open(path, "rb") as file:
-            while (head := file.read(_HEAD)).isspace():
+            while (head := file.read(64)).isspace():
                 pass
-            head = head.removeprefix(codecs.BOM_UTF8).lstrip()
+            head += next(_data(file), (b"", ""))[0]  # not more than there is before a tear
+            head = head[:_HEAD].removeprefix(codecs.BOM_UTF8).lstrip()
             if not head:
                 raise UserError(f"{path} is empty; it should hold rows in UltraMedical's format")
             if what := foreign.file(head):
