@@ -220,6 +220,20 @@ def test_what_kept_rows_have_lost_is_counted(tmp_path: Path) -> None:
     assert "remarks" not in told["questions"]
 
 
+def test_the_stage_says_what_kept_rows_have_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = some_rows()
+    rows["sft"][0]["conversations"].append({"from": "human", "value": "Sure?"})
+    raw = tmp_path / "data" / "raw"
+    raw.mkdir(parents=True)
+    for name, some in rows.items():
+        write_lines(raw / ("sft.jsonl" if name == "sft" else f"preference_{name}.json"), some)
+    (tmp_path / "params.yaml").write_text((CORPUS.parents[1] / "presets" / "files.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    names = ("sft", "questions", "held_out", "labelled", "quarantine", "fates", "origins", "metrics")
+    said = stage.main(raw, *(tmp_path / "out" / name for name in names))
+    assert said.endswith("30 labelled pairs, 0 rows quarantined; sft: later turns left out in 1 rows")
+
+
 def test_pairs_of_one_text_twice_are_no_labels(tmp_path: Path) -> None:
     rows = some_rows()
     rows["dev"].append(preference_row("same", "Why?", "So.", "So."))

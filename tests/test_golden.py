@@ -37,6 +37,8 @@ NUMBER, NO_OPTIONS = "the golden answer is a number", "a golden letter, but no o
         "The answer is surgery.",
         "The answer is C because it cures.",
         "C is correct",
+        "C\n\nExplanation: it cures.",
+        "**Answer: C**\nIt cures.",
         r"$\boxed{\text{C}}$",
         "\u7b54\u6848\u662fC",
         "\u6b63\u786e\u7b54\u6848\uff1aC",

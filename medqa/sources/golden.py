@@ -12,7 +12,7 @@ _SAYING = re.compile(
 )
 _NAMES = re.compile(rf"([{LETTERS}])(?![A-Za-z0-9])(.*)", re.IGNORECASE | re.DOTALL)
 _MARK, _OPTION_MARK = re.compile(r"\s*[.):\],;、。}–—-]"), re.compile(r"\s*[):\]]")
-_GIVES_REASON = re.compile(r"\s*(?:[.,;:、。–—-]|because\b|since\b|as\b)", re.IGNORECASE)
+_GIVES_REASON = re.compile(r"[^\w\n]*(?:[.,;:、。–—\n-]|because\b|since\b|as\b)", re.IGNORECASE)
 _OTHER = re.compile(rf"(?<![A-Za-z0-9])[{LETTERS}](?![A-Za-z0-9])")
 _LONGEST = 80  # characters of a golden answer that may be nothing but letters
 _PRAISE = frozenset(words("is the correct right best answer option choice"))
@@ -29,6 +29,7 @@ def golden_letter(golden: str, options: dict[str, str]) -> str:
     start = _SAYING.match(text).end()
     body, stated = text[start:], any(map(str.isalnum, text[:start]))
     named = _NAMES.match(body)
+    stated |= bool(named and re.match(r"[^\w\n]*\n", named[2]))  # alone on the first line
     letter = named[1].upper() if named else ""
     if letter in options and _PRAISE.issuperset(words(named[2])):
         return letter
