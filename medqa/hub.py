@@ -105,9 +105,11 @@ def fetch_dataset(repo: str, revision: str, patterns: list[str], key: str) -> tu
     `key` is where params.yaml names the revision. Raises UserError if the Hub does not give the files or none matches.
     """
     commit = _resolve(repo, revision, "dataset", key)
-    names = sorted(name for name in _download(repo, commit, "dataset", patterns) if _matches(name, patterns))
+    files = sorted(_download(repo, commit, "dataset", patterns))
+    names = [name for name in files if _matches(name, patterns)]
     if not names:
-        raise UserError(f"No file of the data set {repo} at {commit} matches {', '.join(patterns)}.")
+        seen = ", ".join(files[:8]) or "none"
+        raise UserError(f"No file of the data set {repo} at {commit} matches {', '.join(patterns)}; it has {seen}.")
     return commit, [_fetch(repo, commit, name, "dataset") for name in names]
 
 

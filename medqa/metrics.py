@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from medqa.text import LETTERS, UNSPACED, folded, per_word, words
+from medqa.text import FOUR, UNSPACED, folded, per_word, words
 
 # Chinese particles, and hiragana, the particles and endings of Japanese.
 _STOP = frozenset(
@@ -178,7 +178,7 @@ def repetition(answer: str) -> float:
     return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0
 
 
-def choice(answer: str, letters: str = LETTERS) -> str:
+def choice(answer: str, letters: str = FOUR) -> str:
     """The letter, of those that the question offers (of A to J), that an answer settles on.
 
     '' if it names none, several, or only denies one.

@@ -93,7 +93,7 @@ class Fate:
     kind: str  # one of KINDS; empty where the row could not be read
     label_type: str  # empty for SFT rows, and where the row could not be read
     fate: str  # kept, quarantined, other_kind, leaked, nearly_leaked, duplicate or over_limit
-    because: str  # the row that a leaked or duplicate one stands beside; the reason of a quarantined one
+    because: str  # the row beside a leaked or duplicate one, the reason of a quarantined one, what a kept one lost
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ import re
 import unicodedata
 from itertools import takewhile
 
-LETTERS = "ABCD"  # of the options of a multiple-choice question
-_OPTIONS, _OPTION = "ABCDEFGHIJ", re.compile(r"(?<!\w)[(\[【]?([A-Ja-j])[.):、\]】]")
+LETTERS = "ABCDEFGHIJ"  # of the options of a multiple-choice question
+FOUR = LETTERS[:4]  # where it does not list them
+_OPTION = re.compile(r"(?<!\w)[(\[【]?([A-Ja-j])[.):、\]】]")
 # Scripts without a space between words: Han, kana, bopomofo, and those of Unicode's line breaking class SA (Thai, Lao,
 # Burmese, Khmer, Tai). Their digits are left out, so that a number stays whole.
 UNSPACED = (
@@ -60,8 +61,8 @@ def normal(text: str) -> str:
 def option_letters(question: str) -> str:
     """The letters of the options that a question lists: three to ten from A on, or A to D where it lists none."""
     marked = {letter.upper() for letter in _OPTION.findall(folded(question))}
-    listed = "".join(takewhile(marked.__contains__, _OPTIONS))
-    return listed if len(listed) >= 3 else LETTERS
+    listed = "".join(takewhile(marked.__contains__, LETTERS))
+    return listed if len(listed) >= 3 else FOUR
 
 
 def key_points(reference: str) -> list[str]:

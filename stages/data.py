@@ -26,10 +26,16 @@ def main(
     records.write(fates, loaded.fates, ordered=True)
     records.write(quarantine, loaded.quarantine)
     records.write(origins, loaded.origins)
-    records.write_metrics(metrics, measured(given, fates, origins))
+    counted = measured(given, fates, origins)
+    records.write_metrics(metrics, counted)
+    remarks = [
+        f"; {output}: {remark.replace('_', ' ')} in {times} rows"
+        for output in data.OUTPUTS
+        for remark, times in counted[output].get("remarks", {}).items()
+    ]
     return (
         f"{len(loaded.sft)} SFT rows, {len(loaded.questions)} questions, {len(loaded.held_out)} held-out questions, "
-        f"{len(loaded.labelled)} labelled pairs, {len(loaded.quarantine)} rows quarantined"
+        f"{len(loaded.labelled)} labelled pairs, {len(loaded.quarantine)} rows quarantined{''.join(remarks)}"
     )
 
 

@@ -1,5 +1,6 @@
 """medqa.data and the embedded corpus: nothing held out is trained on, nothing is lost uncounted, order is no matter."""
 
+import json
 import random
 import tracemalloc
 from collections import Counter
@@ -187,10 +188,74 @@ def test_too_many_bad_rows_stop_with_the_commonest_reasons(tmp_path: Path) -> No
     assert len(load(tmp_path, rows, max_bad_share=0.25).quarantine) == 10
 
 
+def test_rows_come_in_every_common_file(tmp_path: Path) -> None:
+    rows = some_rows()
+    texts = {
+        "lines": "".join(json.dumps(row) + "\n" for row in rows["sft"]),
+        "an array": json.dumps(rows["sft"], indent=1),
+        "an array a line": "".join(json.dumps(rows["sft"][at : at + 10]) + "\n" for at in (0, 10, 20)),
+        "an object with a list": json.dumps({"data": rows["sft"]}),
+    }
+    expected = list(load(tmp_path, rows).sft)
+    for text in texts.values():
+        (tmp_path / "sft.jsonl").write_text(text)
+        loaded = load(tmp_path, {name: some for name, some in rows.items() if name != "sft"})
+        assert list(loaded.sft) == expected
+        assert len({fate.id for fate in loaded.fates if fate.output == "sft"}) == total(loaded, "sft")["read"] == 30
+
+
+def test_what_kept_rows_have_lost_is_counted(tmp_path: Path) -> None:
+    rows = some_rows()
+    later = [{"from": "human", "value": "Sure?"}, {"from": "gpt", "value": "Yes."}]
+    first = [{"from": "system", "value": "Be brief."}, *rows["sft"][0]["conversations"], *later]
+    rows["sft"][0] |= {"conversations": first}
+    rows["sft"][1]["conversations"] += later
+    rows["dev"].append(preference_row("exam", EXAM))
+    loaded = load(tmp_path, rows)
+    assert fate(loaded, "sft", "s0") == ("kept", "system turn left out; later turns left out")
+    told = data.counts(loaded.fates)
+    assert adds_up(told)
+    assert told["sft"]["remarks"] == {"later_turns_left_out": 2, "system_turn_left_out": 1}
+    assert told["held_out"]["remarks"] == told["labelled"]["remarks"] == {"options_without_a_golden_answer": 1}
+    assert "remarks" not in told["questions"]
+
+
+def test_the_stage_says_what_kept_rows_have_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = some_rows()
+    rows["sft"][0]["conversations"].append({"from": "human", "value": "Sure?"})
+    raw = tmp_path / "data" / "raw"
+    raw.mkdir(parents=True)
+    for name, some in rows.items():
+        write_lines(raw / ("sft.jsonl" if name == "sft" else f"preference_{name}.json"), some)
+    (tmp_path / "params.yaml").write_text((CORPUS.parents[1] / "presets" / "files.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    names = ("sft", "questions", "held_out", "labelled", "quarantine", "fates", "origins", "metrics")
+    said = stage.main(raw, *(tmp_path / "out" / name for name in names))
+    assert said.endswith("30 labelled pairs, 0 rows quarantined; sft: later turns left out in 1 rows")
+
+
+def test_pairs_of_one_text_twice_are_no_labels(tmp_path: Path) -> None:
+    rows = some_rows()
+    rows["dev"].append(preference_row("same", "Why?", "So.", "So."))
+    loaded = load(tmp_path, rows, max_bad_share=0.1)
+    assert [row.reason for row in loaded.quarantine] == ["chosen and rejected are the same"]
+    assert all(row.chosen != row.rejected for row in [*loaded.labelled, *loaded.held_out])
+
+
+def test_five_options_have_a_gold_letter_and_a_reference(tmp_path: Path) -> None:
+    rows = some_rows()
+    rows["dev"].append(preference_row("exam", EXAM + "\nE. oxygen", golden_answer="(e)"))
+    loaded = load(tmp_path, rows)
+    exam = next(row for row in loaded.held_out if row.id == "exam")
+    assert (exam.kind, exam.gold, exam.reference) == ("exam", "E", "The answer is E: oxygen.")
+
+
 @pytest.mark.parametrize("name", ["sft", "train", "dev", "test"])
 def test_a_source_that_is_empty_or_not_there_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=rf"{name}\.jsonl is empty"):
         load(tmp_path, some_rows() | {name: []})
+    with pytest.raises(UserError, match=rf"{name}\.jsonl: no row in it"):
+        load(tmp_path, some_rows() | {name: [b"[]"]})
     (tmp_path / f"{name}.jsonl").unlink()
     with pytest.raises(UserError, match=rf"{name}\.jsonl is not there"):
         load(tmp_path, {key: rows for key, rows in some_rows().items() if key != name})

@@ -97,8 +97,8 @@ def test_reading_a_file_of_the_users(tmp_path) -> None:
 
 
 def test_a_file_without_long_answers_is_refused(tmp_path) -> None:
-    (tmp_path / "own.jsonl").write_text('{"id": "a"}\n')
-    with pytest.raises(UserError, match="must hold at least 2 rows"):
+    (tmp_path / "own.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    with pytest.raises(UserError, match="must hold at least 2 rows .*; it holds rows of Alpaca"):
         reading.gather("own.jsonl", tmp_path, 0)
 
 

@@ -13,6 +13,7 @@ from fake_rows import sft_row, write_lines
 
 from medqa import sources
 from medqa.params import UserError
+from medqa.sources import arrays
 
 ROWS = [
     sft_row(f"Open,{n}", f"What is caf\u00e9 {n}? \U0001f912 [x], {{y}}", '"Rest", \\ and "tea"]') for n in range(40)
@@ -95,6 +96,16 @@ def test_of_a_file_that_ends_too_early_the_whole_rows_are_kept(
     assert (torn.line, torn.torn) == (len(whole) + 1, "torn gzip" if name.endswith("gz") else "torn JSON")
 
 
+@pytest.mark.parametrize("name", ["a.json.gz", "pretty.json.gz", "a.jsonl.gz"])
+def test_of_a_small_gzip_file_that_ends_too_early_the_whole_rows_are_kept(tmp_path: Path, name: str) -> None:
+    rng = random.Random(0)
+    path = written(tmp_path / name, [sft_row(f"{n}", "".join(rng.choices("abcdefgh ", k=500))) for n in range(9)])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    *whole, torn = sources.read(path)
+    assert len(whole) >= 4 and torn.torn == "torn gzip"
+
+
 def test_a_gzip_file_that_is_damaged_within_keeps_what_stands_before(tmp_path: Path) -> None:
     rows = [sft_row(f"{random.Random(n).random()}", "Why?") for n in range(5000)]
     path = written(tmp_path / "a.jsonl.gz", rows)
@@ -113,10 +124,20 @@ TORN = [
     (b"oops", "torn JSON"),
     (b'{"id": "x", "n": ' + b"9" * 5000 + b"}", "torn JSON"),
     (b"[" * 100_000, "torn JSON"),
+    (b'{"id": "\0"}', "torn JSON"),
     (b'{"id": "\xff\xfe"}', "invalid UTF-8"),
     (rb'{"id": "half a character: \ud83d"}', "invalid UTF-8"),
 ]
-NAMES = ["cut", "no value", "no JSON", "too long a number", "too deep", "invalid UTF-8", "half a surrogate pair"]
+NAMES = [
+    "cut",
+    "no value",
+    "no JSON",
+    "too long a number",
+    "too deep",
+    "a zero byte",
+    "invalid UTF-8",
+    "half a surrogate pair",
+]
 
 
 @pytest.mark.parametrize(("raw", "reason"), TORN, ids=NAMES)
@@ -217,3 +238,124 @@ def test_an_element_much_longer_than_a_piece_is_not_begun_again_for_each_piece(
     once = time.process_time() - started
     assert told(path) == [(1, "1", "")]
     assert time.process_time() - started < 50 * max(once, 0.02)  # 600 times, if it were
+
+
+SIX = ROWS[:6]
+LINES = [json.dumps(row) for row in SIX]
+FIRST, SECOND = json.dumps(SIX[:3]), json.dumps(SIX[3:])
+STRUNG = {
+    "an array a line": f"{FIRST}\n\n{SECOND}\n",
+    "arrays without a space": FIRST + SECOND,
+    "indented arrays": json.dumps(SIX[:3], indent=2) + json.dumps(SIX[3:], indent=1),
+    "arrays with a byte order mark each": f"\ufeff{FIRST}\n\ufeff{SECOND}",
+    "an array, then lines": "\n".join([FIRST, *LINES[3:]]),
+    "lines, then an array": "\n".join([*LINES[:3], SECOND]),
+    "an array of arrays": f"[{FIRST}, {SECOND}]",
+    "an empty array among others": f"[]\n{FIRST}\n[]\n{SECOND}",
+    "indented objects": "\n".join(json.dumps(row, indent=2) for row in SIX),
+    "objects without a space": "".join(LINES),
+    "objects with commas": ",\n".join(LINES) + ",",
+    "lines ended as on an old Mac": "\r".join(LINES),
+    "an object with a list": json.dumps({"version": "1.0", "data": SIX, "total": 6}),
+    "an indented object with a list": json.dumps({"rows": SIX}, indent=2),
+    "an object with a list a line": "".join(json.dumps({"data": some}) + "\n" for some in (SIX[:3], SIX[3:])),
+}
+
+
+@pytest.mark.parametrize("text", STRUNG.values(), ids=STRUNG)
+@pytest.mark.parametrize("chunk", [16, 1 << 20])
+@pytest.mark.parametrize("packed", [False, True])
+def test_all_rows_of_all_that_is_strung_together_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, chunk: int, packed: bool
+) -> None:
+    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    path = tmp_path / "a.json"  # packed or not: its first bytes tell
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    assert [(source.line, source.row, source.torn) for source in sources.read(path)] == [
+        (line, row, "") for line, row in enumerate(SIX, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "sound", "rows"),
+    [
+        (f"{FIRST}\noops\n{SECOND}", 6, [(3, SIX[2]["id"], ""), (4, "oops\n[" + SECOND[1:15], "torn JSON")]),
+        (f"{FIRST}\nThe end.", 3, [(3, SIX[2]["id"], ""), (4, "The end.", "torn JSON")]),
+        (f"{FIRST[:-40]}\n{SECOND}", 5, [(3, LINES[2][:20], "torn JSON"), (4, SIX[3]["id"], "")]),
+        (f"{LINES[0]}{LINES[1][:-9]}\n", 1, [(1, SIX[0]["id"], ""), (2, LINES[1][:20], "torn JSON")]),
+    ],
+)
+def test_what_is_torn_among_them_costs_itself(
+    tmp_path: Path, text: str, sound: int, rows: list[tuple[int, str, str]]
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    read = told(path)
+    assert all(row in read for row in rows)
+    assert [torn for *_, torn in read].count("") == sound == len(read) - 1
+
+
+def test_rows_are_found_behind_blank_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for text in (FIRST + SECOND, "\n".join(LINES)):
+        path.write_text("\n" * 200_000 + text)
+        assert [source.row for source in sources.read(path)] == SIX
+
+
+def test_lines_behind_a_list_are_counted_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join([LINES[0], f"[{LINES[1]}, {LINES[2]}]", "", "{", LINES[3]]))
+    assert [(line, torn) for line, _, torn in told(path)] == [(1, ""), (2, ""), (3, ""), (5, "torn JSON"), (6, "")]
+
+
+FOREIGN = {
+    "CSV": (b"id,type,conversations\n1,Open-End,x\n", "is a table in CSV or TSV"),
+    "quoted CSV": (b'"id";"type"\n"1";"x"\n', "is a table in CSV or TSV"),
+    "TSV": (b"id\ttype\n1\tx\n", "is a table in CSV or TSV"),
+    "CSV with JSON": (b'id,conversations\n1,"[{""from"": ""human""}]"\n', "is a table in CSV or TSV"),
+    "HTML": (b"\n<!DOCTYPE html><html></html>", "is an HTML or XML page"),
+    "zip": (b"PK\x03\x04rest", "is a zip archive"),
+    "LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+    "UTF-16": ("\ufeff[{}]".encode("utf-16-le"), "is UTF-16"),
+    "UTF-16 without its mark": ('{"a": 1}'.encode("utf-16-le"), "is UTF-16"),
+    "Arrow": (b"ARROW1\0\0", "is an Arrow file: save it as parquet"),
+    "zstd": (b"\x28\xb5\x2f\xfd\0", "compressed by zstd"),
+    "tar": (b"a.json".ljust(257, b"\0") + b"ustar\x0000", "is a tar archive"),
+    "zeros": (b"\0" * 99, "is binary data"),
+    "gzipped parquet": (gzip.compress(b"PAR1xx"), "is a gzipped parquet file"),
+    "gzipped twice": (gzip.compress(gzip.compress(b"[]")), "is compressed twice"),
+    "gzipped CSV": (gzip.compress(b"id,type\n1,x\n"), "is a table in CSV or TSV"),
+    "Python": (b"[{'id': '1'}]", "is Python's notation"),
+    "YAML": (b"- id: x\n  type: y\n", "is no JSON, its first line is '- id: x'"),
+    "prose": (b"Gout hurts.\n", "is no JSON, its first line is 'Gout hurts.'"),
+    "two lists": (b'{"train": [{"id": "1"}], "test": [{"id": "2"}]}', "an object that holds more than a list of rows"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.parquet"])
+def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes, message: str, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        list(sources.read(path))
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+
+
+def test_a_parquet_file_may_have_another_name(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.parquet", SIX).rename(tmp_path / "a.json")
+    assert [source.row for source in sources.read(path)] == SIX
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder; name the file in it"):
+        list(sources.read(tmp_path))
+
+
+def test_a_first_object_as_large_as_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_CHUNK", 1 << 10)
+    monkeypatch.setattr(arrays, "_LARGEST", 1 << 12)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({str(n): SIX[0] for n in range(99)}))
+    with pytest.raises(UserError, match="begins with a JSON object of more than"):
+        list(sources.read(path))

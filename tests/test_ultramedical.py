@@ -1,5 +1,8 @@
 """medqa.sources.ultramedical: every damaged row has its reason, and two wordings of one prompt share a key."""
 
+import json
+import re
+import time
 from typing import Any
 
 import pytest
@@ -9,18 +12,17 @@ from medqa.sources import ultramedical
 
 
 @pytest.mark.parametrize(
-    ("row", "kind", "gold"),
+    ("row", "kind"),
     [
-        (sft_row("1", "What is angina?"), "open", ""),
-        (sft_row("1", EXAM, "A", "Exam", answer="A"), "exam", "A"),
-        (sft_row("1", EXAM, "A", "Exam", answer="AB"), "exam", ""),
-        (sft_row("1", EXAM, "A", "Exam", answer=["A"]), "exam", ""),
-        (sft_row("1", "Context: x\nWhy?", "So.", "Literature", answer="So."), "literature", ""),
+        (sft_row("1", "What is angina?"), "open"),
+        (sft_row("1", EXAM, "A", "Exam", answer="A"), "exam"),
+        (sft_row("1", EXAM, "A", "Exam", answer=["A"]), "exam"),
+        (sft_row("1", "Context: x\nWhy?", "So.", "Literature", answer="So."), "literature"),
     ],
 )
-def test_sft(row: dict[str, Any], kind: str, gold: str) -> None:
+def test_sft(row: dict[str, Any], kind: str) -> None:
     asked = ultramedical.sft(row)
-    assert (asked.id, asked.kind, asked.gold) == ("1", kind, gold)
+    assert (asked.id, asked.kind, asked.remark) == ("1", kind, "")
     assert (asked.prompt, asked.chosen) == tuple(turn["value"] for turn in row["conversations"])
 
 
@@ -28,9 +30,22 @@ def test_sft(row: dict[str, Any], kind: str, gold: str) -> None:
     ("row", "kind", "gold", "golden_text", "points"),
     [
         (preference_row("1", "Why?"), "open", "", "", ()),
-        (preference_row("1", "Why?", golden_answer="So.", key_points=["so", "", 3]), "open", "", "So.", ("so",)),
-        (preference_row("1", "Why?", golden_answer="...", key_points="so"), "open", "", "", ()),
-        (preference_row("1", "Why?", golden_answer=7, key_points=7), "open", "", "", ()),
+        (
+            preference_row("1", "Why?", golden_answer="So.", key_points=["so", "", 3, None]),
+            "open",
+            "",
+            "So.",
+            ("so", "3"),
+        ),
+        (preference_row("1", "Why?", golden_answer="...", key_points=""), "open", "", "", ()),
+        (preference_row("1", "How many?", golden_answer=7.0), "open", "", "7", ()),
+        (preference_row("1", "Why?", golden_answer=float("nan")), "open", "", "", ()),
+        (preference_row("1", "Why?", golden_answer=["So."], key_points='["so"]'), "open", "", "So.", ("so",)),
+        (preference_row("1", "Why?") | {"metadata": '{"golden_answer": "So."}'}, "open", "", "So.", ()),
+        (preference_row("1", "Why?") | {"metadata": "", "golden_answer": "So."}, "open", "", "So.", ()),
+        (preference_row("1", "Is it?\nA. yes\nB. no", golden_answer="b"), "exam", "B", "", ()),
+        (preference_row("1", EXAM + "\nE. oxygen", golden_answer="E."), "exam", "E", "", ()),
+        (preference_row("1", EXAM, golden_answer="It thins the blood."), "exam", "", "It thins the blood.", ()),
         (preference_row("1", "Why?") | {"metadata": None}, "open", "", "", ()),
         (preference_row("1", EXAM, golden_answer=" B "), "exam", "B", "", ()),
         (preference_row("1", EXAM), "exam", "", "", ()),
@@ -76,13 +91,49 @@ def test_a_damaged_sft_row_has_a_reason(row: Any, reason: str) -> None:
         ultramedical.sft(row)
 
 
-def test_a_system_turn_and_later_turns_are_passed_over() -> None:
-    said = turns(("system", "Be brief."), ("human", "Why?"), ("gpt", "So."), ("human", "Sure?"), ("gpt", "Yes."))
-    asked = ultramedical.sft(SFT | said)
-    assert (asked.prompt, asked.chosen) == ("Why?", "So.")
+WHY = (("human", "Why?"), ("gpt", "So."))
+SURE = (("human", "Sure?"), ("gpt", "Yes."))
+
+
+@pytest.mark.parametrize(
+    ("row", "remark"),
+    [
+        (turns(("system", "Be brief."), *WHY, *SURE), "system turn left out; later turns left out"),
+        (turns(("developer", "Be brief."), *WHY), "system turn left out"),
+        (turns(("system", " "), *WHY, ("human", "")), ""),
+        (turns(*WHY) | {"system": "Be brief."}, "system turn left out"),
+        (turns(*WHY, *SURE), "later turns left out"),
+        ({"conversations": json.dumps(turns(*WHY)["conversations"])}, ""),
+    ],
+)
+def test_what_is_left_out_of_a_conversation_is_remarked(row: dict[str, Any], remark: str) -> None:
+    asked = ultramedical.sft(SFT | row)
+    assert (asked.prompt, asked.chosen, asked.remark) == ("Why?", "So.", remark)
+
+
+@pytest.mark.parametrize(
+    ("golden", "remark"),
+    [
+        ("A", ""),
+        (None, "options without a golden answer"),
+        ("It thins the blood.", "golden answer is none of the options"),
+    ],
+)
+def test_an_exam_without_a_letter_is_remarked(golden: str | None, remark: str) -> None:
+    assert ultramedical.preference(preference_row("1", EXAM, golden_answer=golden)).remark == remark
 
 
 PAIR = preference_row("1", "Why?")
+
+
+def pair(chosen: tuple[str, ...], rejected: tuple[str, ...]) -> dict[str, Any]:
+    """A pair of conversations of which these are the turns after the first question."""
+
+    def side(said: tuple[str, ...]) -> list[dict[str, str]]:
+        turns = zip(("assistant", "user", "assistant"), said, strict=False)
+        return [PAIR["chosen"][0], *({"role": role, "content": text} for role, text in turns)]
+
+    return {"chosen": side(chosen), "rejected": side(rejected)}
 
 
 @pytest.mark.parametrize(
@@ -96,6 +147,21 @@ PAIR = preference_row("1", "Why?")
         (PAIR | {"chosen": PAIR["chosen"][::-1]}, "wrong order of roles"),
         (PAIR | {"rejected": preference_row("1", "Why?", rejected="--")["rejected"]}, "an empty turn"),
         (PAIR | {"prompt": None}, "prompt is not text"),
+        (PAIR | pair(("So.",), ("So. ",)), "chosen and rejected are the same"),
+        (PAIR | pair(("So.", "Sure?", "Yes."), ("So.", "Sure?", "Yes.")), "chosen and rejected are the same"),
+        (
+            PAIR | pair(("So.", "Sure?", "Yes."), ("So.", "Sure?", "No.")),
+            "chosen and rejected differ only after the first answer",
+        ),
+        (PAIR | pair(("So.", "Sure?", "Yes."), ("No.", "Sure?", "No.")), "more than one question"),
+        (PAIR | pair(("So.",), ("No.", "Sure?")), "more than one question"),
+        (PAIR | {"metadata": "{'golden_answer': 'A'}"}, "metadata is not an object"),
+        (PAIR | {"metadata": ["A"]}, "metadata is not an object"),
+        (preference_row("1", "Why?", golden_answer=["A", "B"]), "golden_answer is not text"),
+        (preference_row("1", "Why?", golden_answer=True), "golden_answer is not text"),
+        (preference_row("1", "Why?", key_points="so; thus"), "key_points are not a list of texts"),
+        (preference_row("1", "Why?", key_points=[{"point": "so"}]), "key_points are not a list of texts"),
+        (preference_row("1", EXAM, golden_answer="E"), "the golden answer names no one option of the prompt"),
     ],
 )
 def test_a_damaged_preference_row_has_a_reason(row: Any, reason: str) -> None:
@@ -184,7 +250,22 @@ def test_no_prompt_is_emptied(prompt: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "prompt", [EXAM, EXAM.replace("\n", " "), "Hepatitis A. is meant. " + EXAM.replace("\n", " ").lower()]
+    "prompt",
+    [
+        EXAM,
+        EXAM.replace("\n", " "),
+        "Hepatitis A. is meant. " + EXAM.replace("\n", " ").lower(),
+        re.sub(r"(\w)\. ", r"- **\1.** ", EXAM),
+        re.sub(r"(\w)\. ", r"* \1) ", EXAM),
+        re.sub(r"(\w)\. ", r"\1 - ", EXAM),
+        re.sub(r"(\w)\. ", r"[\1] ", EXAM),
+        re.sub(r"(\w)\. ", r"Option \1: ", EXAM),
+        re.sub(r"(\w)\. ", r"\1.\n", EXAM),
+        re.sub(r"(\w)\. ", "\\1\u3001", EXAM),
+        re.sub(r"\n(\w)\. ", r" (\1)", EXAM),
+        re.sub(r"\n(\w)\. ", r", \1. ", EXAM),
+        EXAM.translate({ord(letter): ord(letter) + 0xFEE0 for letter in "ABCD."}),
+    ],
 )
 def test_options_by_letter(prompt: str) -> None:
     assert ultramedical.options(prompt) == dict(zip("ABCD", OPTIONS, strict=True))
@@ -192,3 +273,22 @@ def test_options_by_letter(prompt: str) -> None:
 
 def test_of_a_letter_that_comes_twice_the_first_option_counts() -> None:
     assert ultramedical.options(EXAM + "\nA. oxygen") == dict(zip("ABCD", OPTIONS, strict=True))
+
+
+def test_two_options_are_enough_for_a_golden_letter_but_make_no_exam() -> None:
+    assert ultramedical.options("Is it?\nA. yes\nB. no") == {"A": "yes", "B": "no"}
+    assert ultramedical.options("Is it?\nB. yes\nC. no") == {}
+    assert ultramedical.preference(preference_row("1", "Is it?\nA. yes\nB. no")).kind == "open"
+
+
+@pytest.mark.parametrize("run", ["\n", " \n\t", " ", "*", "- ", "A. ", "A.\n"])
+def test_options_are_found_in_linear_time(run: str) -> None:
+    def seconds(times: int) -> float:
+        prompt = f"Why?\n{run * times}x"
+        started = time.process_time()
+        ultramedical.prompt_key(prompt)
+        ultramedical.options(prompt)
+        return time.process_time() - started
+
+    seconds(100)
+    assert seconds(16_000) < 16 * max(seconds(4_000), 0.01)  # 16 times as long if it were quadratic, and over a second

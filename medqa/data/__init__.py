@@ -15,7 +15,7 @@ from medqa.data.origins import SPLITS, Embedded, Hub, PreferenceFiles, SftFile, 
 from medqa.data.shelf import Row, Shelf, digest
 from medqa.params import Float, Int, Section, UserError
 from medqa.records import Example, Fate, HeldOut, Labelled, Origin, Quarantined, Question
-from medqa.sources import Source, ultramedical
+from medqa.sources import Source, foreign, ultramedical
 from medqa.sources.ultramedical import Asked
 from medqa.text import normal
 
@@ -95,9 +95,14 @@ def load_medical_data(corpus: Path, params: Params, seed: int) -> MedicalData:
 
 def counts(fates: Iterable[Fate]) -> dict[str, Any]:
     """How many rows were read, kept, and left out for each reason: for each output, in all, by kind and by label type
-    (`unknown` where the row could not be read). Every group adds up: read is the sum of all the others.
+    (`unknown` where the row could not be read). Every group adds up: read is the sum of all the others. Where kept
+    rows have lost something, `remarks` says what, and how many.
     """
-    tally = Counter((row.output, row.kind or "unknown", row.label_type or "unknown", row.fate) for row in fates)
+    tally, remarks = Counter(), {output: Counter() for output in OUTPUTS}
+    for row in fates:
+        tally[row.output, row.kind or "unknown", row.label_type or "unknown", row.fate] += 1
+        if row.fate == "kept" and row.because:
+            remarks[row.output].update(row.because.replace(" ", "_").split(";_"))
     told: dict[str, Any] = {}
     for output in OUTPUTS:
         mine = {parts[1:]: total for parts, total in tally.items() if parts[0] == output}
@@ -107,7 +112,7 @@ def counts(fates: Iterable[Fate]) -> dict[str, Any]:
             "all": _group(mine),
             "kinds": {k: _group({p: n for p, n in mine.items() if p[0] == k}) for k in sorted({k for k, *_ in mine})},
             "label_types": {k: _group({p: n for p, n in mine.items() if p[1] == k}) for k in labels},
-        }
+        } | ({"remarks": dict(sorted(remarks[output].items()))} if remarks[output] else {})
     return told
 
 
@@ -145,8 +150,8 @@ def _golden(row: Asked) -> str:
 def _shelve(
     name: str, sources: Iterator[Source], params: Params, shelf: Shelf, data: MedicalData, leaks: Leaks
 ) -> None:
-    """Put a source's rows on the shelf. Raises UserError if it has no row or too many bad ones."""
-    total, reasons = 0, Counter()
+    """Put a source's rows on the shelf. Raises UserError if too many are bad."""
+    total, reasons, firsts = 0, Counter(), {}
     for source in sources:
         total += 1
         try:
@@ -155,21 +160,29 @@ def _shelve(
             row = Row(name, source.file, source.line, reason=str(error))
             shelf.put(row, None)
             reasons[row.reason] += 1
+            firsts.setdefault(row.reason, source)
             data.quarantine.append(Quarantined(row.place, row.file, row.line, row.reason, _shown(source.row)))
             continue
         said = digest(normal(asked.chosen)) if name == "sft" else digest(asked.chosen, asked.rejected)
         key = digest(asked.key)
         if shelf.new(key):
             leaks.count(asked.key)
-        shelf.put(Row(name, source.file, source.line, asked.id, asked.kind, asked.label_type, key, said), asked)
-    if not total:
-        raise UserError(f"the source of {name} holds no row; see data in params.yaml")
+        row = Row(name, source.file, source.line, asked.id, asked.kind, asked.label_type, key, said, "", asked.remark)
+        shelf.put(row, asked)
     bad = reasons.total()
     if bad > params.max_bad_share * total:
         commonest = "; ".join(f"{reason} ({times})" for reason, times in reasons.most_common(3))
         raise UserError(
             f"{bad} of {total} rows of {name} are bad, over data.max_bad_share = {params.max_bad_share}: {commonest}"
+            + _shape(name, firsts[reasons.most_common(1)[0][0]])
         )
+
+
+def _shape(name: str, source: Source) -> str:
+    """What a bad row is if it is of another format, as the end of a sentence; '' if it is not."""
+    wanted = "UltraMedical" if name == "sft" else "UltraMedical-Preference"
+    shape = foreign.torn(source.torn) if source.torn else foreign.rows(source.row, wanted)
+    return f"; {source.file} {shape}" if shape else ""
 
 
 def _parsed(name: str, source: Source) -> Asked:

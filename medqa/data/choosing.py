@@ -69,7 +69,7 @@ class Chooser:
                 self._tell(output, row, "over_limit")
                 self.shelf.ask("DELETE FROM kept WHERE output = ? AND id = ?", output, row_id)
         for row_id, row in self.shelf.kept(output, "ORDER BY kept.id"):
-            self._tell(output, row, "kept", row_id=row_id)
+            self._tell(output, row, "kept", row.remark, row_id)
 
     def _tell(self, output: str, row: Row, fate: str, because: str = "", row_id: str = "") -> None:
         told = (f"{output}:{row.place}", output, row_id or row.id, row.kind, row.label_type, fate, because)

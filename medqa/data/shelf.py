@@ -19,7 +19,9 @@ from medqa.sources.ultramedical import Asked
 _CACHE = 16_000  # kilobytes of the database in memory
 _TABLES = """
     -- What was read; `asked` is the parsed row.
-    CREATE TABLE row (source, file, line, id, kind, label_type, key, said, reason, at INTEGER PRIMARY KEY, asked);
+    CREATE TABLE row (
+        source, file, line, id, kind, label_type, key, said, reason, remark, at INTEGER PRIMARY KEY, asked
+    );
     CREATE INDEX row_by_id ON row (id);
     -- Where the held-out row stands that a prompt comes near to; '' if there is none, NULL before it was looked for.
     CREATE TABLE prompt (key PRIMARY KEY, near) WITHOUT ROWID;
@@ -43,6 +45,7 @@ class Row:
     key: bytes = b""  # digest of its prompt's key: equal for the rows of one prompt
     said: bytes = b""  # digest of its answers: equal for rows that would teach the same
     reason: str = ""  # why it was quarantined
+    remark: str = ""  # what of it was left out or not understood
     at: int | None = None  # its number on the shelf
 
     @property
@@ -82,7 +85,7 @@ class Shelf:
 
     def put(self, row: Row, asked: Asked | None) -> None:
         """Keep a row, and what it holds if it could be parsed."""
-        marks = ", ".join("?" * 11)
+        marks = ", ".join("?" * 12)
         self.ask(f"INSERT INTO row VALUES ({marks})", *_values(row), pickle.dumps(asked, pickle.HIGHEST_PROTOCOL))
 
     def get(self, row: Row) -> Asked:

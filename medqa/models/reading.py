@@ -8,7 +8,7 @@ from pathlib import Path
 from medqa import prompts, sources
 from medqa.params import UserError
 from medqa.prompts import Messages
-from medqa.sources import embedded, ultramedical
+from medqa.sources import embedded, foreign, ultramedical
 from medqa.sources.damage import Fact
 from medqa.text import key_points
 
@@ -50,16 +50,18 @@ def _embedded(corpus: Path, seed: int) -> Reading:
 
 
 def _file(path: Path, seed: int) -> Reading:
-    rows = []
+    rows, shape = [], ""
     for source in sources.read(path):
         try:
             rows.append(ultramedical.sft(source.row))
         except ValueError:
-            continue  # the stage `data` counts bad rows; reading only needs text
+            # The stage `data` counts bad rows; reading only needs text.
+            shape = shape or ("" if source.torn else foreign.rows(source.row, "UltraMedical"))
     sentences = [(row.prompt, [point[:POINT_CHARS] for point in key_points(row.chosen)]) for row in rows]
     whole = [(question, points) for question, points in sentences if len(points) >= POINTS]
     if len(whole) < 2:
-        raise UserError(f"{path} must hold at least 2 rows with an answer of {POINTS} sentences, to train a model on")
+        needed = f"must hold at least 2 rows with an answer of {POINTS} sentences, to train a model on"
+        raise UserError(f"{path} {needed}" + (f"; it {shape}" if shape else ""))
     # A chat that goes on with a text teaches the format of turns and no answer.
     chats = [
         [{"role": "user", "content": points[0]}, {"role": "assistant", "content": " ".join(points[1:])}]

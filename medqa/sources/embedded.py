@@ -16,13 +16,13 @@ import yaml
 from medqa.params import UserError
 from medqa.prompts import Messages
 from medqa.sources.damage import Fact, worded
-from medqa.text import LETTERS
 
 CHAT = ("Tell me about {name}.", "What do you know about {name}?")
 POINTS = 3  # key points that every attribute of every condition has
 HELD_OUT_SHARE = 0.19  # of the topics; half for dev, half for test
 SFT_SHARE = 0.47  # of the topics; what is left goes to the preference questions
 EXAM_FACTS = 0.2  # of the facts that a judge learns on
+LETTERS = "ABCD"  # of its options
 LEAKS = 40  # held-out prompts that also stand in the SFT set, and again in the preference questions
 
 
