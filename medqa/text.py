@@ -6,7 +6,7 @@ from itertools import takewhile
 
 LETTERS = "ABCDEFGHIJ"  # of the options of a multiple-choice question
 FOUR = LETTERS[:4]  # where it does not list them
-_OPTION = re.compile(r"(?<!\w)[(\[【]?([A-Ja-j])[.):、\]】]")
+_OPTION = re.compile(r"(?<!\w)[(\[【]?([A-Ja-j])(?:[.):、\]】]|\*\*|[^\S\n]+[-–—]\s)")
 # Scripts without a space between words: Han, kana, bopomofo, and those of Unicode's line breaking class SA (Thai, Lao,
 # Burmese, Khmer, Tai). Their digits are left out, so that a number stays whole.
 UNSPACED = (

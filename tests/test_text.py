@@ -64,6 +64,8 @@ def test_key_points(reference: str, points: list[str]) -> None:
         ("下列哪项正确？\nＡ．高\nＢ．低\nＣ．中\nＤ．无", "ABCD"),
         ("哪项？A、高 B、低 C、中 D、无 E、都", "ABCDE"),
         ("Which?" + "".join(f"\n{letter}) {letter}" for letter in "ABCDEFGHIJ"), "ABCDEFGHIJ"),
+        ("Which?\nA - x\nB - y\nC - z\nD - w\nE - v", "ABCDE"),
+        ("Which?\n**A** x\n**B** y\n**C** z", "ABC"),
         ("Hepatitis A. or B. or E. coli?", "ABCD"),  # fewer than three in a row
         ("Why?", "ABCD"),
     ],
