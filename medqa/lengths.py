@@ -62,7 +62,7 @@ def usable(label: str, tok: Any, rows: Sequence[Any], sides: Sequence[str], max_
     result = fit(tok, rows, sides, max_length)
     if not result.rows:
         raise UserError(
-            f"{label}: none of the {len(rows)} rows can be trained on, for the prompt of each has {max_length} tokens "
+            f"none of the {len(rows)} rows can be trained on, for the prompt of each has {max_length} tokens "
             f"or more ({named(result.too_long)}); raise {label}.max_length"
         )
     for ids, what in (

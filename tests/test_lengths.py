@@ -123,7 +123,7 @@ def test_training_counts_what_it_trains_on(
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_no_row_that_fits_is_one_sentence(stage: str, tiny_base: Path, adapter: Path, tmp_path: Path) -> None:
     rows = [Example(f"e{n:02}", "open", LONG, "So.") for n in range(10)]
-    told = rf"^{stage}: none of the 10 rows .* \(e00, .*, e07 and 2 more\); raise {stage}\.max_length$"
+    told = rf"^none of the 10 rows .* \(e00, .*, e07 and 2 more\); raise {stage}\.max_length$"
     with pytest.raises(UserError, match=told):
         train(stage, tiny_base, adapter, rows, tmp_path)
     assert not (tmp_path / stage).exists()
