@@ -36,14 +36,15 @@ def evaluate_model(
     sampling = Sampling(temperature=0, top_p=1, max_new_tokens=params.max_new_tokens)
     with naming([row.id for row in held_out]):
         completions = policy.generate(asked, sampling, [0] * len(asked))
-        thoughts, texts = zip(*(thinking.split(each.text) for each in completions), strict=True)
-        answers = [replace(each, text=text) for each, text in zip(completions, texts, strict=True)]
+        parts = [thinking.split(each.text) for each in completions]
+        answers = [replace(each, text=text) for each, (_, text) in zip(completions, parts, strict=True)]
         likely = _likelihoods(policy, asked, held_out)
         scores = score(
             [(row.question, row.reference, answer.text) for row, answer in zip(held_out, answers, strict=True)]
         )
-    parts = zip(held_out, answers, thoughts, scores, likely, strict=True)
-    return [_answer(*each, judge_name) for each in parts]
+    thoughts = [thoughts for thoughts, _ in parts]
+    rows = zip(held_out, answers, thoughts, scores, likely, strict=True)
+    return [_answer(*row, judge_name) for row in rows]
 
 
 def _likelihoods(

@@ -70,8 +70,8 @@ def usable(label: str, tok: Any, rows: Sequence[Any], sides: Sequence[str], max_
         (result.shortened, "shortened: the end of an answer, which teaches to stop, lies beyond"),
     ):
         if ids and launch.rank() == 0:
-            told = f"{label}: {len(ids)} of {len(rows)} rows {what} max_length = {max_length} tokens ({named(ids)})"
-            print(told, file=sys.stderr, flush=True)
+            line = f"{label}: {len(ids)} of {len(rows)} rows {what} max_length = {max_length} tokens ({named(ids)})"
+            print(line, file=sys.stderr, flush=True)
     return result
 
 

@@ -176,8 +176,8 @@ def of_q1(change: Any) -> Any:
 @pytest.mark.parametrize(("change", "message"), NO_ANSWERS.values(), ids=NO_ANSWERS)
 def test_a_row_without_an_answer_is_one_failed_row(engine, capsys, change, message: str, sampling: Sampling) -> None:
     with FakeServer(spoils=of_q1(change)) as server:
-        given = ask(engine(server, failed=1, patience=60), 4, sampling)
-        assert [each.finish for each in given] == ["stop", "failed", "stop", "stop"] and given[1].text == ""
+        answers = ask(engine(server, failed=1, patience=60), 4, sampling)
+        assert [each.finish for each in answers] == ["stop", "failed", "stop", "stop"] and answers[1].text == ""
         assert re.search(f"row 2: .*{message}.*; it is left undone .1 of at most 1", capsys.readouterr().err)
         with pytest.raises(UserError, match=f"row 2: .*{message}"):
             ask(engine(server, patience=60), 4, sampling)
@@ -215,8 +215,8 @@ UNUSUAL = {
 @pytest.mark.parametrize(("change", "text", "finish"), UNUSUAL.values(), ids=UNUSUAL)
 def test_an_answer_in_another_form_is_read(engine, change: Any, text: str, finish: str) -> None:
     with FakeServer(spoils=of_q1(change)) as server:
-        given = ask(engine(server), 3, GREEDY)[1]
-        assert (given.text, given.finish) == (text, finish)
+        answers = ask(engine(server), 3, GREEDY)[1]
+        assert (answers.text, answers.finish) == (text, finish)
         assert "\n</think>" not in text or thinking.split(text)[0]
 
 

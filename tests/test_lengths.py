@@ -62,8 +62,8 @@ def test_what_is_left_out_is_what_trl_drops(grown: list[Example], tiny_base: Pat
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     peft = LoraConfig(r=4, target_modules=training.TARGETS, task_type="CAUSAL_LM")
-    asked = [{"id": row.id, "prompt": prompts.ask(row.question)} for row in grown]
-    rows = [one | {"completion": prompts.reply(row.answer)} for one, row in zip(asked, grown, strict=True)]
+    questions = [{"id": row.id, "prompt": prompts.ask(row.question)} for row in grown]
+    rows = [one | {"completion": prompts.reply(row.answer)} for one, row in zip(questions, grown, strict=True)]
     usable = sft.fit(tiny_base, grown, SFT)
     assert [row.id for row in usable.rows] == ids_of_trl(
         tiny_base, tmp_path, rows, SFTTrainer, SFTConfig, peft_config=peft
@@ -73,7 +73,7 @@ def test_what_is_left_out_is_what_trl_drops(grown: list[Example], tiny_base: Pat
     assert usable.shortened == [f"e{n}" for n in (51, 53, 55, 57, 58, 59, 60, 61, 62, 63)]
     sides = [
         one | {"chosen": prompts.reply(row.answer), "rejected": prompts.reply("No.")}
-        for one, row in zip(asked, grown, strict=True)
+        for one, row in zip(questions, grown, strict=True)
     ]
     usable = dpo.fit(tiny_base, pairs_of(grown), DPO)
     assert [row.id for row in usable.rows] == ids_of_trl(
@@ -115,16 +115,16 @@ def test_training_counts_what_it_trains_on(
     result = train(stage, tiny_base, adapter, examples, tmp_path, **changes)
     counts = {"examples" if stage == "sft" else "pairs": len(rows) - rows.count(LONG), "steps": steps}
     assert result == result | counts | {"left_out_too_long": rows.count(LONG), "shortened": 0}
-    said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
-    told = f"{stage}: 1 of {len(rows)} rows left out: the prompt alone reaches max_length = 64 tokens (e"
-    assert [line[: len(told)] for line in said] == [told] * rows.count(LONG)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    message = f"{stage}: 1 of {len(rows)} rows left out: the prompt alone reaches max_length = 64 tokens (e"
+    assert [line[: len(message)] for line in lines] == [message] * rows.count(LONG)
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_no_row_that_fits_is_one_sentence(stage: str, tiny_base: Path, adapter: Path, tmp_path: Path) -> None:
     rows = [Example(f"e{n:02}", "open", LONG, "So.") for n in range(10)]
-    told = rf"^none of the 10 rows .* \(e00, .*, e07 and 2 more\); raise {stage}\.max_length$"
-    with pytest.raises(UserError, match=told):
+    message = rf"^none of the 10 rows .* \(e00, .*, e07 and 2 more\); raise {stage}\.max_length$"
+    with pytest.raises(UserError, match=message):
         train(stage, tiny_base, adapter, rows, tmp_path)
     assert not (tmp_path / stage).exists()
 

@@ -42,7 +42,7 @@ def test_candidates_keep_thoughts_beside_the_answer() -> None:
     params = generate.Params(n=2, temperature=0.7, top_p=0.95, max_new_tokens=40)
     says = {"b": "<think>A? Hardly.</think> C", "a": "<think>So long-", "c": "C"}
     questions = [Question(name, name, "") for name in says]
-    rows = generate.generate_answers(FakeEngine(lambda asked, _: says[asked]), questions, params, seed=1)
+    rows = generate.generate_answers(FakeEngine(lambda question, _: says[question]), questions, params, seed=1)
     assert [(row.thinking, row.text, row.finish) for row in rows[::2]] == [
         ("A? Hardly.", "C", "stop"),
         ("So long-", "", "length"),
@@ -53,14 +53,16 @@ def test_candidates_keep_thoughts_beside_the_answer() -> None:
 def test_thoughts_are_neither_measured_nor_judged() -> None:
     cases = []
 
-    def score(some: list[tuple[str, str, str]]) -> list[Score]:
-        cases.extend(some)
-        return [Score(0.5, 0.5, 0.5, 0.5, 0.9, 0, "")] * len(some)
+    def score(triples: list[tuple[str, str, str]]) -> list[Score]:
+        cases.extend(triples)
+        return [Score(0.5, 0.5, 0.5, 0.5, 0.9, 0, "")] * len(triples)
 
     says = {"x": "<think>The answer is A? A A A A A A Hardly.</think> C", "y": "<think>The answer is A"}
     held_out = [HeldOut(name, "exam", name, "The answer is C.", ("C",), "C", "C", "A") for name in says]
     params = evaluate.Params(judge="judge", max_new_tokens=40, bootstrap_samples=200)
-    whole, cut = evaluate.evaluate_model(FakeEngine(lambda asked, _: says[asked]), score, held_out, params, "judge")
+    whole, cut = evaluate.evaluate_model(
+        FakeEngine(lambda question, _: says[question]), score, held_out, params, "judge"
+    )
     assert [case[2] for case in cases] == ["C", ""]
     assert (whole.choice, whole.correct, whole.repetition, whole.key_point_recall) == ("C", True, 0, 1)
     assert (whole.text, whole.thinking) == ("C", "The answer is A? A A A A A A Hardly.")
@@ -79,9 +81,9 @@ def test_an_engine_keeps_the_tags_whatever_the_tokenizer_makes_of_them(tiny_base
     net = model.load_merged(tiny_base, "float32")
     net.resize_token_embeddings(len(tok))
     engine = local.Transformers(net, tok, batch_size=2)
-    asked = prompts.ask("What is gout?")
-    assert thinking.opened(engine._texts([asked])[0]) == ("<think>" if opened else "")
-    tag = thinking.opened(engine._texts([asked])[0])
+    question = prompts.ask("What is gout?")
+    assert thinking.opened(engine._texts([question])[0]) == ("<think>" if opened else "")
+    tag = thinking.opened(engine._texts([question])[0])
 
     def made(text: str, ended: bool) -> Completion:
         return engine._completion(tok.encode(text) + [tok.eos_token_id] * ended, tag)
@@ -92,10 +94,10 @@ def test_an_engine_keeps_the_tags_whatever_the_tokenizer_makes_of_them(tiny_base
     assert (thinking.split(cut.text), cut.finish) == (("joint pain", ""), "length")
     assert thinking.split(made("fever", True).text) == ("", "fever")
     sampling = engines.Sampling(temperature=0, top_p=1, max_new_tokens=4)
-    (answer,) = engine.generate([asked], sampling, [0])
+    (answer,) = engine.generate([question], sampling, [0])
     assert answer.tokens == 4 or answer.finish == "stop"
     # An answer to learn has no thoughts: its likelihood begins where it parts from the prompt.
-    (likely,) = engine.answer_logprobs([asked], ["fever"])
+    (likely,) = engine.answer_logprobs([question], ["fever"])
     plain = model.tokenizer(tiny_base)
-    (usual,) = local.Transformers(net, plain, batch_size=2).answer_logprobs([asked], ["fever"])
+    (usual,) = local.Transformers(net, plain, batch_size=2).answer_logprobs([question], ["fever"])
     assert likely == usual
