@@ -183,6 +183,13 @@ def test_a_row_without_an_answer_is_one_failed_row(engine, capsys, change, messa
             ask(engine(server, patience=60), 4, sampling)
 
 
+def test_thoughts_that_a_server_hides_say_nothing_of_its_seeds(engine, capsys) -> None:
+    hides = message(None, "length")
+    with FakeServer(spoils=lambda path, body, number, answer: (200, {}, hides(answer[2]))) as server:
+        assert ask(engine(server), 2) == [Completion("", "length", 3)] * 2
+    assert "gives no text within 24 tokens: its seeds are not checked" in capsys.readouterr().err
+
+
 def test_a_judge_without_an_answer_is_one_failed_row(engine) -> None:
     with FakeServer(spoils=of_q1(NO_ANSWERS["filter"][0])) as server:
         assert [each.mass > 0 for each in judge(engine(server, failed=1))] == [True, False]
