@@ -172,17 +172,14 @@ def _by_pair(values: list[tuple[Attacked, float]]) -> list[float]:
 
 
 def _judge(row: Agreed) -> float:
-    return _win(row.chosen_score, row.rejected_score)
+    return metrics.win(row.chosen_score, row.rejected_score)
 
 
 def _longer(row: Agreed) -> float:
-    return _win(row.chosen_words, row.rejected_words)
+    return metrics.win(row.chosen_words, row.rejected_words)
 
 
 def _likelier(row: Agreed) -> float:
     # A side that the base could not read says nothing.
-    return 0.5 if None in (row.chosen_logprob, row.rejected_logprob) else _win(row.chosen_logprob, row.rejected_logprob)
-
-
-def _win(chosen: float, rejected: float) -> float:
-    return 0.5 if chosen == rejected else float(chosen > rejected)
+    sides = (row.chosen_logprob, row.rejected_logprob)
+    return 0.5 if None in sides else metrics.win(*sides)

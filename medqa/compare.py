@@ -78,16 +78,17 @@ def losses(after: Sequence[Answer], before: Sequence[Answer]) -> dict[str, float
 
     On open questions: the rise in repetition and in the share cut off, the ratio of mean lengths in tokens, and the
     mean fall, in nats a token, of the log-probability of the answer that people chose. On multiple choice: the rise in
-    the share unreadable, the fall in accuracy.
+    the share unreadable, the fall in accuracy. An answer that one of the models could not write is in none of them.
     """
     pairs = list(zip(after, before, strict=True))
-    told = [pair for pair in pairs if pair[0].correct is None]
-    exam = [pair for pair in pairs if pair[0].correct is not None]
     drops = [
         (old.chosen_logprob - new.chosen_logprob) / new.chosen_tokens
-        for new, old in told
-        if new.chosen_tokens is not None
+        for new, old in pairs
+        if new.correct is None and None not in (new.chosen_logprob, old.chosen_logprob)
     ]
+    pairs = [pair for pair in pairs if "failed" not in (pair[0].finish, pair[1].finish)]
+    told = [pair for pair in pairs if pair[0].correct is None]
+    exam = [pair for pair in pairs if pair[0].correct is not None]
     result = {}
     if told:
         result["repetition_rise"] = fmean(new.repetition - old.repetition for new, old in told)

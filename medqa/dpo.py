@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from medqa import checkpoints, hashes, launch, model, packing, prompts, training
+from medqa import checkpoints, hashes, launch, lengths, model, packing, prompts, training
 from medqa.params import Float, Int, Section
 from medqa.records import Pair
 from medqa.store import Store
 
 CHUNK = 64  # pairs whose reference is computed and then kept; always the same ones together, for the same last bits
 
+SIDES = ("chosen", "rejected")  # fields of a pair that hold an answer
 COLUMNS = {
     "loss": "loss",
     "learning_rate": "learning_rate",
@@ -70,17 +71,19 @@ def train(
     curve: Path,
     minutes: float = 10,
     store: Store | None = None,
-) -> None:
-    """Train the SFT adapter on with preference pairs, save it to `out` and its step curve to `curve`.
+) -> lengths.Fit:
+    """Train the SFT adapter on with the pairs that fit, save it to `out` and its step curve to `curve`; which did fit.
 
     The first step is taken from the reference itself: with the loss type sigmoid, loss ln 2 (beside the SFT term) and
-    margin 0. Raises UserError if the loss or the gradient stops being finite; nothing is saved then. In `store` the
-    reference's log-probabilities are kept for runs with another beta, learning rate or number of epochs.
+    margin 0. Raises UserError if none fits, or if the loss or the gradient stops being finite; nothing is saved then.
+    In `store` the reference's log-probabilities are kept for runs with another beta, learning rate or number of epochs.
     """
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
     tok = model.tokenizer(base)
+    usable = lengths.usable("dpo", tok, pairs, SIDES, params.max_length)
+    pairs = usable.rows
     rows = [
         {
             "id": pair.id,
@@ -104,11 +107,13 @@ def train(
             processing_class=tok,
             callbacks=[steps],
         )
+        lengths.check(trainer, pairs)
         packing.pack(trainer.model.get_base_model())
         refer(trainer, pairs, [base, adapter], params, dtype, store)
         training.run(trainer, steps, kept, minutes)
         training.save_adapter(trainer.model, base, out)
         training.write_curve(curve, steps.rows, COLUMNS)
+    return usable
 
 
 def refer(
@@ -154,11 +159,15 @@ def _reference(trainer: Any, chunk: range, at_once: int) -> tuple[list[float], l
     return sides
 
 
-def summary(pairs: int, curve: Path) -> dict[str, Any]:
-    """The metrics of a run on so many pairs, from its step curve."""
+def fit(base: Path, pairs: Sequence[Pair], params: Params) -> lengths.Fit:
+    """Which pairs `train` trains on."""
+    return lengths.fit(model.tokenizer(base), pairs, SIDES, params.max_length)
+
+
+def summary(usable: lengths.Fit, curve: Path) -> dict[str, Any]:
+    """The metrics of a run on the pairs that fit, from its step curve."""
     steps = training.read_curve(curve)
-    return {
-        "pairs": pairs,
+    return usable.counts("pairs") | {
         "steps": len(steps["loss"]),
         "first_loss": steps["loss"][0],
         "first_margin": steps["margin"][0],

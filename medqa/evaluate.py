@@ -1,14 +1,14 @@
 """A model's answers to held-out questions, judged, and measured where no judge is needed."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import fmean
 from typing import Any
 
 from pydantic import Field
 
-from medqa import metrics, prompts, text
-from medqa.engines import Completion, Engine, Likelihood, Sampling, naming, placing
+from medqa import judge, metrics, prompts, text
+from medqa.engines import Completion, Engine, Likelihood, Sampling, naming, placing, thinking
 from medqa.params import Int, Section
 from medqa.records import Answer, HeldOut, Score
 
@@ -35,12 +35,16 @@ def evaluate_model(
     asked = [prompts.ask(row.question) for row in held_out]
     sampling = Sampling(temperature=0, top_p=1, max_new_tokens=params.max_new_tokens)
     with naming([row.id for row in held_out]):
-        given = policy.generate(asked, sampling, [0] * len(asked))
+        completions = policy.generate(asked, sampling, [0] * len(asked))
+        parts = [thinking.split(each.text) for each in completions]
+        answers = [replace(each, text=text) for each, (_, text) in zip(completions, parts, strict=True)]
         likely = _likelihoods(policy, asked, held_out)
         scores = score(
-            [(row.question, row.reference, answer.text) for row, answer in zip(held_out, given, strict=True)]
+            [(row.question, row.reference, answer.text) for row, answer in zip(held_out, answers, strict=True)]
         )
-    return [_answer(*parts, judge_name) for parts in zip(held_out, given, scores, likely, strict=True)]
+    thoughts = [thoughts for thoughts, _ in parts]
+    rows = zip(held_out, answers, thoughts, scores, likely, strict=True)
+    return [_answer(*row, judge_name) for row in rows]
 
 
 def _likelihoods(
@@ -61,6 +65,7 @@ def _likelihoods(
 def _answer(
     row: HeldOut,
     answer: Completion,
+    thoughts: str,
     judged: Score,
     likely: tuple[Likelihood, Likelihood, Likelihood],
     judge_name: str,
@@ -68,7 +73,7 @@ def _answer(
     chosen, rejected, reference = likely
     # What an engine was allowed to leave undone is none, never zero.
     if answer.finish == "failed":
-        judged = Score(None, None, None, None, 0.0, 0, "the model could not answer")
+        judged = judge.UNANSWERED
     told = bool(chosen.tokens and rejected.tokens)
     referred = bool(row.reference and reference.tokens)
     return Answer(
@@ -80,6 +85,7 @@ def _answer(
         reference_logprob=reference.nats if referred else None,
         reference_tokens=reference.tokens if referred else None,
         judge=judge_name,
+        thinking=thoughts,
     )
 
 
@@ -105,17 +111,19 @@ def measured(row: HeldOut, answer: Completion) -> dict[str, Any]:
 def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any]:
     """The metrics of one model: open and literature questions by judge and reference, multiple choice by its letter.
 
-    Means of nothing are left out. Answers that the model could not write count for none of the means of texts.
+    Means of nothing are left out. Answers that the model could not write count for none of the means of texts and
+    letters. In `preference_alignment` a tie counts as half.
     `score`, `key_point_recall`, `token_f1`, `rouge_l` and `reference_logprob` come with a 95% bootstrap interval.
     `chosen_logprob` and `reference_logprob` are in nats per token, of the answer that people chose and the reference.
     """
     told = [row for row in answers if row.correct is None]
-    exam = [row for row in answers if row.correct is not None]
+    exam = [row for row in answers if row.correct is not None and row.finish != "failed"]
     scored = [row for row in told if row.score is not None]
     answered = [row for row in told if row.finish != "failed"]
     result: dict[str, Any] = {
         "judge": ", ".join(sorted({row.judge for row in answers})),
         "questions": len(answers),
+        "failed": sum(row.finish == "failed" for row in answers),
         "unscored": len(told) - len(scored),
         "shortened": sum(row.hidden > 0 for row in told),
     }
@@ -133,10 +141,8 @@ def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any
     result |= _mean("cut_off", [row.finish == "length" for row in answered])
     result |= _mean("exam_accuracy", [bool(row.correct) for row in exam])
     result |= _mean("exam_unreadable", [not row.choice for row in exam])
-    pairs = [(row.chosen_logprob, row.rejected_logprob) for row in answers]
-    return result | _mean(
-        "preference_alignment", [chosen > rejected for chosen, rejected in pairs if chosen is not None]
-    )
+    pairs = [(row.chosen_logprob, row.rejected_logprob) for row in answers if row.chosen_logprob is not None]
+    return result | _mean("preference_alignment", [metrics.win(*pair) for pair in pairs])
 
 
 def _mean(name: str, values: Sequence[float]) -> dict[str, float]:

@@ -6,6 +6,7 @@ from statistics import fmean
 from pydantic import Field
 
 from medqa import engines, prompts
+from medqa.engines import thinking
 from medqa.params import Int
 from medqa.records import Candidate, Question
 
@@ -27,6 +28,7 @@ def generate_answers(
             params,
             [engines.sample_seed(seed, question.id, sample) for question, sample in wanted],
         )
+    parts = [thinking.split(answer.text) for answer in answers]
     return [
         Candidate(
             id=f"{question.id}#{sample}",
@@ -34,14 +36,19 @@ def generate_answers(
             sample=sample,
             question=question.question,
             reference=question.reference,
-            text=answer.text,
+            text=text,
             finish=answer.finish,
+            thinking=thoughts,
         )
-        for (question, sample), answer in zip(wanted, answers, strict=True)
+        for (question, sample), answer, (thoughts, text) in zip(wanted, answers, parts, strict=True)
     ]
 
 
 def summary(candidates: Iterable[Candidate]) -> dict[str, float]:
-    """How many candidates there are (at least one), and the share that the token limit cut off."""
-    cut_off = [row.finish == "length" for row in candidates]
-    return {"candidates": len(cut_off), "candidates_cut_off": fmean(cut_off)}
+    """How many candidates there are (at least one), how many of them failed, and the share that was cut off."""
+    finishes = [row.finish for row in candidates]
+    return {
+        "candidates": len(finishes),
+        "candidates_failed": finishes.count("failed"),
+        "candidates_cut_off": fmean(finish == "length" for finish in finishes),
+    }

@@ -23,6 +23,7 @@ PLACES = 6  # decimals of a score in a file: beyond them the order of additions 
 Case = tuple[str, str, str]
 
 _WORST = Score(0.0, 0.0, 0.0, 0.0, 1.0, 0, "")
+UNANSWERED = Score(None, None, None, None, 0.0, 0, "the model could not answer")
 
 
 class Criteria(Section):
@@ -49,10 +50,11 @@ class Params(Section):
 
 
 def rank_answers(engine: Engine, candidates: Sequence[Candidate], params: Params) -> list[Judged]:
-    """Every candidate with its scores; unscored ones carry the reason."""
+    """Every candidate with its scores; unscored ones carry the reason. One that a model left undone is unscored."""
     with naming([row.id for row in candidates]):
         scores = score(engine, [(row.question, row.reference, row.text) for row in candidates], params)
-    return [Judged(**asdict(row), **asdict(given)) for row, given in zip(candidates, scores, strict=True)]
+    scores = [UNANSWERED if row.finish == "failed" else each for row, each in zip(candidates, scores, strict=True)]
+    return [Judged(**asdict(row), **asdict(each)) for row, each in zip(candidates, scores, strict=True)]
 
 
 def score(engine: Engine, cases: Sequence[Case], params: Params) -> list[Score]:

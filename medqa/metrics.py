@@ -199,6 +199,11 @@ def choice(answer: str, letters: str = FOUR) -> str:
     return ""
 
 
+def win(chosen: float, rejected: float) -> float:
+    """1 if the better one has more, 0 if it has less; a tie is half, as chance is."""
+    return 0.5 if chosen == rejected else float(chosen > rejected)
+
+
 def mean_interval(values: Sequence[float], seed: int, samples: int) -> tuple[float, float, float]:
     """The mean and its 95% percentile bootstrap interval (Efron 1979). Needs at least one value."""
     data = np.asarray(values, dtype=np.float64)

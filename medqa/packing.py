@@ -48,7 +48,7 @@ def tree(rows: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[tuple[int
     tokens: list[tuple[int, int]] = []
     last = None
     for row in sorted(range(len(rows)), key=lambda row: rows[row]):
-        same = 0 if last is None else _shared(rows[last], rows[row])
+        same = 0 if last is None else shared(rows[last], rows[row])
         paths[row] = paths[last][:same] if same else []
         paths[row] += range(len(tokens), len(tokens) + len(rows[row]) - same)
         tokens += [(row, place) for place in range(same, len(rows[row]))]
@@ -56,7 +56,8 @@ def tree(rows: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[tuple[int
     return paths, tokens
 
 
-def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+def shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two rows have in common from their beginning."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))
 

@@ -27,15 +27,18 @@ class Tally:
 
     def __init__(self) -> None:
         self.left_out: Counter[str] = Counter()
-        self.margins, self.longer = array("d"), array("b")  # of each pair
+        self.unscored = self.empty = 0  # candidates that can be on no side of a pair
+        self.margins, self.longer = array("d"), array("d")  # of each pair
         self.scores, self.lengths = array("d"), array("q")  # of each scored candidate, in words
 
     def metrics(self) -> dict[str, Any]:
-        """Counts and means. The counts add up to the questions."""
+        """Counts and means. Pairs and questions left out add up to the questions; of equal lengths half is longer."""
         return {
             "questions": len(self.margins) + self.left_out.total(),
             "pairs": len(self.margins),
             **{f"left_out_{reason}": self.left_out[reason] for reason in REASONS},
+            "candidates_unscored": self.unscored,
+            "candidates_empty": self.empty,
             "margin_mean": _mean(self.margins),
             "chosen_longer": _mean(self.longer),
             "score_length_correlation": _correlation(self.lengths, self.scores),
@@ -52,12 +55,14 @@ def build(judged: Iterable[Judged], params: Params) -> tuple[list[Pair], dict[st
 def stream(judged: Iterable[Judged], params: Params, tally: Tally) -> Iterator[Pair]:
     """The pairs of candidates that come sorted by id, as files hold them, with one question in memory at a time.
 
-    A question gives a pair or is counted in `tally` under the one reason why not: `unscored`, `too_few`, `empty`,
-    `same_text`, `tie`, `cut_off` or `length`.
+    A question gives a pair or is counted in `tally` under the one reason why not: `too_few` candidates, fewer than two
+    with a score (`unscored`), fewer than two of those with a word (`empty`), `same_text`, `tie`, `cut_off` or `length`.
     """
     for candidates in _questions(judged):
         told = {row.sample: words(row.text) for row in candidates}
         scored = [row for row in candidates if row.score is not None]
+        tally.unscored += len(candidates) - len(scored)
+        tally.empty += sum(not told[row.sample] for row in scored)
         tally.scores.extend(row.score for row in scored)
         tally.lengths.extend(len(told[row.sample]) for row in scored)
         best, worst, reason = _extremes(candidates, told, params)
@@ -65,7 +70,8 @@ def stream(judged: Iterable[Judged], params: Params, tally: Tally) -> Iterator[P
             tally.left_out[reason] += 1
             continue
         tally.margins.append(best.score - worst.score)
-        tally.longer.append(len(told[best.sample]) > len(told[worst.sample]))
+        longer = len(told[best.sample]) - len(told[worst.sample])
+        tally.longer.append(0.5 if longer == 0 else longer > 0)
         yield Pair(best.question_id, best.question, best.text, worst.text, best.score, worst.score)
 
 
@@ -88,17 +94,19 @@ def _extremes(candidates: list[Judged], told: dict[int, list[str]], params: Para
     """The best and the worst candidate, and why they are no pair (empty if they are one); `told` are their words."""
     if len(candidates) < 2:
         return candidates[0], candidates[0], "too_few"
-    if any(row.score is None for row in candidates):
+    scored = [row for row in candidates if row.score is not None]
+    if len(scored) < 2:
         return candidates[0], candidates[0], "unscored"
+    answered = [row for row in scored if told[row.sample]]
+    if len(answered) < 2:
+        return candidates[0], candidates[0], "empty"
     # Ties between equal scores are broken by the sample's number, so that the order of rows changes no pair.
-    ranked = sorted(candidates, key=lambda row: (-row.score, row.sample))
+    ranked = sorted(answered, key=lambda row: (-row.score, row.sample))
     best, worst = ranked[0], ranked[-1]
     return best, worst, _reason(best, worst, told[best.sample], told[worst.sample], params)
 
 
 def _reason(best: Judged, worst: Judged, chosen: list[str], rejected: list[str], params: Params) -> str:
-    if not chosen or not rejected:
-        return "empty"
     if chosen == rejected:
         return "same_text"
     # Scores have six decimals; the rest of a difference is binary noise.

@@ -117,6 +117,7 @@ class Candidate:
     reference: str
     text: str
     finish: str  # stop, length where the token limit cut it off, or failed where the model could not answer
+    thinking: str = ""  # what a reasoning model wrote before its answer; neither judged nor measured nor trained on
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,7 @@ class Answer(Score):
     reference_logprob: float | None  # nats, as above, of the reference given as the answer; none where it is empty
     reference_tokens: int | None  # how many that sum is over
     judge: str  # the model that gave the scores
+    thinking: str = ""  # as in Candidate; its tokens are among `tokens`
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ from typing import Any
 
 from pydantic import Field
 
-from medqa import checkpoints, model, packing, prompts, training
+from medqa import checkpoints, lengths, model, packing, prompts, training
 from medqa.params import Float, Int, Section
 from medqa.records import Example
+
+SIDES = ("answer",)  # fields of a row that hold an answer
 
 
 class Lora(Section):
@@ -34,22 +36,24 @@ def train(
     out: Path,
     curve: Path,
     minutes: float = 10,
-) -> None:
-    """Train an adapter on `examples`, save it to `out` and its step curve to `curve`.
+) -> lengths.Fit:
+    """Train an adapter on the examples that fit, save it to `out` and its step curve to `curve`; which did fit.
 
-    Raises UserError if the loss or the gradient stops being finite; nothing is saved then.
+    Raises UserError if none fits, or if the loss or the gradient stops being finite; nothing is saved then.
     """
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
     tok = model.tokenizer(base)
+    usable = lengths.usable("sft", tok, examples, SIDES, params.max_length)
     rows = [
-        {"id": row.id, "prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in examples
+        {"id": row.id, "prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)}
+        for row in usable.rows
     ]
     lora = params.lora
     steps = training.curve("sft")
-    name = checkpoints.fingerprint(params, dtype, seed, examples, [base])
+    name = checkpoints.fingerprint(params, dtype, seed, usable.rows, [base])
     with checkpoints.folder(name) as (kept, folder):
         trainer = SFTTrainer(
             args=training.on_one_gpu(SFTConfig(**training.arguments(params, len(rows), dtype, seed, folder))),
@@ -65,13 +69,21 @@ def train(
                 task_type="CAUSAL_LM",
             ),
         )
+        lengths.check(trainer, usable.rows)
         packing.pack(trainer.model.get_base_model())
         training.run(trainer, steps, kept, minutes)
         training.save_adapter(trainer.model, base, out)
         training.write_curve(curve, steps.rows, {"loss": "loss", "learning_rate": "learning_rate"})
+    return usable
 
 
-def summary(examples: int, curve: Path) -> dict[str, Any]:
-    """The metrics of a run on so many rows, from its step curve."""
+def fit(base: Path, examples: Sequence[Example], params: Params) -> lengths.Fit:
+    """Which examples `train` trains on."""
+    return lengths.fit(model.tokenizer(base), examples, SIDES, params.max_length)
+
+
+def summary(usable: lengths.Fit, curve: Path) -> dict[str, Any]:
+    """The metrics of a run on the rows that fit, from its step curve."""
     loss = training.read_curve(curve)["loss"]
-    return {"examples": examples, "steps": len(loss), "first_loss": loss[0], "final_loss": training.tail_mean(loss)}
+    steps = {"steps": len(loss), "first_loss": loss[0], "final_loss": training.tail_mean(loss)}
+    return usable.counts("examples") | steps

@@ -12,13 +12,12 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from medqa import checkpoints, launch, model, records
+from medqa import checkpoints, launch, lengths, model, records
 from medqa.params import Float, Int, Section, UserError
 
 JUMP = 100.0  # times the mean loss of the last steps: more is no bad batch, it is the end
 STEPS_BEFORE = 10  # whose mean loss that is
 LEAST_LOSS = 0.1  # a mean under this counts as this: a preference loss may come near 0, and up again
-NAMED = 8  # row ids in a message
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -151,10 +150,9 @@ def broken(logs: dict[str, float], losses: list[float]) -> str:
 
 def ended(step: int, told: str, ids: list[str]) -> UserError:
     """The error that ends a run at a step, with the rows of that step."""
-    rows = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
     return UserError(
-        f"step {step}: {told} (rows {rows}); training ended, nothing of this step was saved; lower learning_rate, or "
-        "look at these rows"
+        f"step {step}: {told} (rows {lengths.named(ids)}); training ended, nothing of this step was saved; lower "
+        "learning_rate, or look at these rows"
     )
 
 

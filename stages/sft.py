@@ -11,15 +11,18 @@ def main(base: Path, examples: Path, out: Path, curve: Path, metrics: Path) -> s
     given = params.read()
     rows = records.read_some(examples, records.Example)
     minutes = given["compute"].checkpoint_minutes
-    sft.train(base, rows, given["sft"], given["dtype"], given["seed"], out, curve, minutes)
-    result = measured(given, examples, curve)
+    usable = sft.train(base, rows, given["sft"], given["dtype"], given["seed"], out, curve, minutes)
+    result = sft.summary(usable, curve)
     records.write_metrics(metrics, result)
-    return f"{result['steps']} steps on {len(rows)} rows, loss {result['first_loss']:.3f} to {result['final_loss']:.3f}"
+    return (
+        f"{result['steps']} steps on {result['examples']} rows, loss {result['first_loss']:.3f} to "
+        f"{result['final_loss']:.3f}"
+    )
 
 
-def measured(given: dict[str, Any], examples: Path, curve: Path) -> dict[str, Any]:
-    """The metrics, from the rows and the step curve."""
-    return sft.summary(sum(1 for _ in records.read(examples, records.Example)), curve)
+def measured(given: dict[str, Any], base: Path, examples: Path, curve: Path) -> dict[str, Any]:
+    """The metrics, from the rows in the base's tokens and the step curve."""
+    return sft.summary(sft.fit(base, records.read_some(examples, records.Example), given["sft"]), curve)
 
 
 if __name__ == "__main__":

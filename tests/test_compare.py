@@ -111,6 +111,19 @@ def test_what_one_of_the_models_left_undone_is_in_no_pair() -> None:
     assert "reference_logprob_gain" not in step
 
 
+def test_what_one_of_the_models_left_undone_is_in_no_guard() -> None:
+    before = answers(0.5, 0.5, exam=2)
+    failed = [before[0], before[2]]
+    undone = [
+        replace(row, finish="failed", tokens=0, correct=row.correct and False) if row in failed else row
+        for row in before
+    ]
+    unread = [replace(row, chosen_logprob=None, chosen_tokens=None) for row in before]
+    assert compare.losses(undone, before) == compare.losses(before, undone) == compare.losses(before, before)
+    for after, old in ((unread, before), (before, unread)):
+        assert "chosen_logprob_drop" not in compare.losses(after, old)
+
+
 @pytest.mark.parametrize("step", ["sft_over_base", "dpo_over_sft", "dpo_over_base"])
 @pytest.mark.parametrize("measure", ["score", "key_point_recall"])
 def test_the_interval_holds_the_mean(step: str, measure: str) -> None:

@@ -153,8 +153,8 @@ def test_means_are_what_one_counts_by_hand(answers: list[Answer]) -> None:
     assert result["reference_logprob"] == pytest.approx(fmean([-24 / 4, -15 / 2, -9 / 3]))  # nats per token
     assert result["exam_accuracy"] == 0.5
     assert result["exam_unreadable"] == 0.5
-    # The fake likes short answers: b, c and e have the shorter chosen; in d they are as long, in a it is the longer.
-    assert result["preference_alignment"] == pytest.approx(3 / 5)
+    # The fake likes short answers: b, c and e have the shorter chosen; in d it is a tie, in a it is the longer.
+    assert result["preference_alignment"] == pytest.approx(3.5 / 5)
 
 
 def test_a_score_of_zero_counts(answers: list[Answer]) -> None:
@@ -196,3 +196,4 @@ def test_what_an_engine_left_undone_is_none_and_not_zero() -> None:
     result = evaluate.summary(rows, seed=0, samples=200)
     assert not {"score", "preference_alignment", "chosen_logprob", "reference_logprob"} & set(result)
     assert not {"token_f1", "rouge_l", "repetition", "tokens", "cut_off"} & set(result) and result["unscored"] == 3
+    assert not {"exam_accuracy", "exam_unreadable"} & set(result) and result["failed"] == 5

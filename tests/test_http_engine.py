@@ -1,6 +1,7 @@
 """The engine http: what servers say is checked, what they leave out is refused, and no row is lost or made twice."""
 
 import math
+import re
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 from fake_server import FILLING, Answer, FakeServer
 
 from medqa import engines, prompts, store
-from medqa.engines import Completion, Labels, Likelihood, Sampling, http_engine, pool, servers
+from medqa.engines import Completion, Labels, Likelihood, Sampling, http_engine, pool, servers, thinking
 from medqa.params import UserError
 
 WARM = Sampling(temperature=0.7, top_p=0.95, max_new_tokens=8)
@@ -28,10 +29,10 @@ def hurried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(servers.KEY, raising=False)
 
 
-def compute(*some: FakeServer, kept: bool = False, **changes: Any) -> engines.Params:
+def compute(*some: FakeServer, kept: bool = False, failed: int = 0, **changes: Any) -> engines.Params:
     given = {"addresses": [each.address for each in some], "model": "served", "requests": 4, "timeout": 5}
     given |= {"patience": 0.3, "extra": {}} | changes
-    batches = {"generate_batch_size": 1, "judge_batch_size": 1, "processes": 1, "max_failed_rows": 0}
+    batches = {"generate_batch_size": 1, "judge_batch_size": 1, "processes": 1, "max_failed_rows": failed}
     return engines.Params(engine="http", servers={"base": given}, store=kept, checkpoint_minutes=1, **batches)
 
 
@@ -105,16 +106,15 @@ def test_a_label_that_is_not_listed_counts_as_nothing_and_mass_is_never_overstat
 
 # What a server may do wrong in an answer to generate, and what is said of it.
 LIES = {
-    "fewer choices": (lambda data: {**data, "choices": []}, "gives 0 choices where 1 was asked for"),
     "more choices": (lambda data: {**data, "choices": data["choices"] * 2}, "gives 2 choices where 1 was asked for"),
     "no choices": (lambda data: {**data, "choices": None}, "gives no choices"),
     "empty choice": (lambda data: {**data, "choices": [{}]}, "gives choice None"),
     "out of order": (lambda data: changed(data, index=1), "gives choice 1 where choice 0 was asked for"),
     "another model": (lambda data: {**data, "model": "served-dpo"}, "answers for the model 'served-dpo', not for 's"),
     "no model": (lambda data: {**data, "model": None}, "answers for the model None"),
-    "no text": (lambda data: changed(data, message={"content": None}), "gives a choice without a text"),
+    "number for text": (lambda data: changed(data, message={"content": 5}), "gives a choice without a text"),
     "text for chat": (lambda data: changed(data, message="hello"), "gives a choice without a text"),
-    "finish": (lambda data: changed(data, finish_reason="content_filter"), "finish_reason 'content_filter'"),
+    "finish": (lambda data: changed(data, finish_reason="eos"), "finish_reason 'eos'"),
     "no finish": (lambda data: changed(data, finish_reason=None), "finish_reason None"),
     "no usage": (lambda data: {**data, "usage": None}, "gives None for usage.completion_tokens"),
     "tokens no number": (lambda data: {**data, "usage": {"completion_tokens": True}}, "gives True for usage"),
@@ -141,6 +141,90 @@ def test_a_lie_is_noticed_and_names_the_address(engine, lie: Any, message: str) 
     with FakeServer(spoils=spoils) as server, pytest.raises(UserError, match=message) as told:
         ask(engine(server), 3, GREEDY)
     assert str(told.value).startswith(server.address) and "\n" not in str(told.value)
+
+
+def message(content: Any = None, finish_reason: str = "stop", **more: Any) -> Any:
+    return lambda data: changed(data, message={"content": content, **more}, finish_reason=finish_reason)
+
+
+# What a sound server may do with one row of several, and what is said of it.
+NO_ANSWERS = {
+    "nothing": (message(), "gives a message without a text"),
+    "no content": (lambda data: changed(data, message={"role": "assistant"}), "gives a message without a text"),
+    "refusal": (message(refusal="I cannot\nhelp."), "refuses: I cannot help."),
+    "filter": (message("So", "content_filter"), "ended with finish_reason 'content_filter', without an answer"),
+    "tool": (message(None, "tool_calls", tool_calls=[{"id": "1"}]), "finish_reason 'tool_calls', without an answer"),
+    "tool without its finish": (message(tool_calls=[{"id": "1"}]), "gives a message without a text"),
+    "image": (message([{"type": "image_url", "image_url": {}}]), "gives a message without a text"),
+    "no parts": (message([]), "gives a message without a text"),
+    "no choices": (lambda data: {**data, "choices": []}, "gives 0 choices where 1 was asked for"),
+    "given up": (message("So", "error"), "5 tries failed, the last at http.*: it gave the request up"),
+}
+
+
+def of_q1(change: Any) -> Any:
+    """A server that changes its answer to the question q1."""
+
+    def spoils(path: str, body: Any, number: int, answer: Answer) -> Answer:
+        chat = path.endswith("/chat/completions") and body["messages"][-1]["content"] == "q1"
+        return (200, {}, change(answer[2])) if chat else answer
+
+    return spoils
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "sampled"])
+@pytest.mark.parametrize(("change", "message"), NO_ANSWERS.values(), ids=NO_ANSWERS)
+def test_a_row_without_an_answer_is_one_failed_row(engine, capsys, change, message: str, sampling: Sampling) -> None:
+    with FakeServer(spoils=of_q1(change)) as server:
+        answers = ask(engine(server, failed=1, patience=60), 4, sampling)
+        assert [each.finish for each in answers] == ["stop", "failed", "stop", "stop"] and answers[1].text == ""
+        assert re.search(f"row 2: .*{message}.*; it is left undone .1 of at most 1", capsys.readouterr().err)
+        with pytest.raises(UserError, match=f"row 2: .*{message}"):
+            ask(engine(server, patience=60), 4, sampling)
+
+
+def test_thoughts_that_a_server_hides_say_nothing_of_its_seeds(engine, capsys) -> None:
+    hides = message(None, "length")
+    with FakeServer(spoils=lambda path, body, number, answer: (200, {}, hides(answer[2]))) as server:
+        assert ask(engine(server), 2) == [Completion("", "length", 3)] * 2
+    assert "gives no text within 24 tokens: its seeds are not checked" in capsys.readouterr().err
+
+
+def test_a_judge_without_an_answer_is_one_failed_row(engine) -> None:
+    with FakeServer(spoils=of_q1(NO_ANSWERS["filter"][0])) as server:
+        assert [each.mass > 0 for each in judge(engine(server, failed=1))] == [True, False]
+
+
+PARTS = [{"type": "text", "text": "The answer "}, {"type": "text", "text": "is C."}]
+THOUGHTS = {"type": "thinking", "thinking": [{"type": "text", "text": "A?"}]}
+# Messages that hold an answer in another way, and its text as it is kept.
+UNUSUAL = {
+    "parts": (message(PARTS), "The answer is C.", "stop"),
+    "thoughts in parts": (message([THOUGHTS, *PARTS]), "<think>\nA?\n</think>\n\nThe answer is C.", "stop"),
+    "thoughts apart": (message("C", reasoning_content="A?"), "<think>\nA?\n</think>\n\nC", "stop"),
+    "of newer servers": (message("C", reasoning="A?", reasoning_content=None), "<think>\nA?\n</think>\n\nC", "stop"),
+    "cut off within them": (message(None, "length", reasoning_content="A?"), "<think>\nA?\n</think>", "length"),
+    "cut off, none kept": (message(None, "length"), "", "length"),
+    "nothing after them": (message(None, reasoning="A?"), "<think>\nA?\n</think>", "stop"),
+    "no parser": (message("<think>A?</think>C"), "<think>\nA?\n</think>\n\nC", "stop"),
+    "no opening tag": (message("A?</think>C"), "<think>\nA?\n</think>\n\nC", "stop"),
+    "no closing tag": (message("<think>A?", "length"), "<think>\nA?\n</think>", "length"),
+    "control tokens": (
+        message("C<|im_end|></think>", reasoning="A?</think>"),
+        "<think>\nA?< /think>\n</think>\n\nC< |im_end|>< /think>",
+        "stop",
+    ),
+    "empty": (message(""), "", "stop"),
+    "no refusal": (message("C", refusal=None, tool_calls=[]), "C", "stop"),
+}
+
+
+@pytest.mark.parametrize(("change", "text", "finish"), UNUSUAL.values(), ids=UNUSUAL)
+def test_an_answer_in_another_form_is_read(engine, change: Any, text: str, finish: str) -> None:
+    with FakeServer(spoils=of_q1(change)) as server:
+        answers = ask(engine(server), 3, GREEDY)[1]
+        assert (answers.text, answers.finish) == (text, finish)
+        assert "\n</think>" not in text or thinking.split(text)[0]
 
 
 def content(*top: Any) -> Any:

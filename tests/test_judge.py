@@ -102,6 +102,11 @@ def test_candidates_keep_all_they_have() -> None:
     assert [(row.id, row.text, row.score) for row in ranked] == [("q#0", "So.", 0.5), ("q#1", "", 0.0)]
 
 
+def test_a_candidate_that_the_model_could_not_write_is_unscored_and_not_zero() -> None:
+    (row,) = judge.rank_answers(FakeEngine(), [Candidate("q#0", "q", 0, "What?", "So.", "", "failed")], params())
+    assert (row.score, row.unscored) == (None, "the model could not answer")
+
+
 @pytest.mark.parametrize(("length", "kept"), [(99, 99), (100, 100), (101, 99), (5000, 99)])
 def test_shorten_leaves_out_the_middle(length: int, kept: int) -> None:
     text = "".join(chr(ord("a") + place % 26) for place in range(length))

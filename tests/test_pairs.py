@@ -38,7 +38,11 @@ TABLE = [
     ([(0.55, "good"), (0.5, "bad")], "tie"),  # exactly min_margin, but 0.55 - 0.5 > 0.05 in binary
     ([(0.9, "good"), (None, "bad")], "unscored"),
     ([(None, "good"), (None, "bad")], "unscored"),
+    ([(0.9, "good"), (None, "best"), (0.1, "bad"), (None, "worst")], ("good", "bad")),  # these two cost themselves
+    ([(0.9, "good"), (0.1, "bad"), (0.0, "")], ("good", "bad")),
+    ([(0.9, "good"), (None, "bad"), (0.0, "")], "empty"),
     ([(0.9, "good")], "too_few"),
+    ([(None, "good")], "too_few"),
     ([(0.9, "good"), (0.0, "")], "empty"),
     ([(0.9, "good"), (0.0, " ... ")], "empty"),
     ([(0.0, ""), (0.0, "")], "empty"),
@@ -87,6 +91,8 @@ def test_means_over_the_pairs() -> None:
     metrics = pairs.build(rows, PARAMS)[1]
     assert metrics["margin_mean"] == pytest.approx(0.6)
     assert metrics["chosen_longer"] == 0.5
+    equal = question("c", (0.8, "x y"), (0.4, "z x"))
+    assert pairs.build(rows[:2] + equal, PARAMS)[1]["chosen_longer"] == 0.75  # a tie is half
 
 
 @pytest.mark.parametrize(
@@ -132,7 +138,8 @@ def test_fuzzed_pairs_hold_every_promise() -> None:
         assert round(pair.chosen_score - pair.rejected_score, 6) > 0.05
         assert (pair.id, pair.chosen, pair.chosen_score) in by_text
         assert (pair.id, pair.rejected, pair.rejected_score) in by_text
-        assert not any(row.score is None for row in rows if row.question_id == pair.id)
+    assert metrics["candidates_unscored"] == sum(row.score is None for row in rows)
+    assert metrics["candidates_empty"] == sum(row.score is not None and not words(row.text) for row in rows)
     assert len(built) > 100 and all(metrics[f"left_out_{reason}"] > 10 for reason in REASONS)
     assert metrics["questions"] == 2000 == len(built) + sum(metrics[f"left_out_{reason}"] for reason in REASONS)
     assert pairs.build(rows[::-1], params) == (built, metrics)

@@ -14,6 +14,7 @@ from medqa.records import Candidate
 
 ROOT = Path(__file__).parent.parent
 ROWS = [Candidate(f"q#{n}", "q", n, "What?", "So.", "So.", "length" if n == 0 else "stop") for n in range(4)]
+GENERATED = {"candidates": 4, "candidates_failed": 0, "candidates_cut_off": 0.25}
 LOCK = """
 stages:
   generate:
@@ -32,7 +33,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = (ROOT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("medqa/corpus", str(ROOT / "medqa" / "corpus")))
     records.write(Path("data/candidates.jsonl"), ROWS)
-    records.write_metrics(Path("metrics/generate.json"), {"candidates": 4, "candidates_cut_off": 0.25})
+    records.write_metrics(Path("metrics/generate.json"), GENERATED)
     return tmp_path
 
 
@@ -46,20 +47,23 @@ def test_cells_come_out_of_the_rows(project: Path) -> None:
     told = "metrics/generate.json candidates_cut_off: 0.25 stored, 0.25 from data/candidates.jsonl\n"
     assert (done.returncode, done.stdout) == (0, told)
     done = medqa(project)
-    assert (done.returncode, done.stdout.count("2 of 2 cells as stored")) == (0, 1)
+    assert (done.returncode, done.stdout.count("3 of 3 cells as stored")) == (0, 1)
 
 
 def test_a_number_that_no_row_bears_out_is_found(project: Path) -> None:
-    records.write_metrics(Path("metrics/generate.json"), {"candidates": 4, "candidates_cut_off": 0.26})
+    records.write_metrics(Path("metrics/generate.json"), GENERATED | {"candidates_cut_off": 0.26})
     done = medqa(project)
     assert done.returncode == 1
-    assert "candidates_cut_off: 0.26 stored, 0.25 from" in done.stdout and "1 of 2 cells as stored" in done.stdout
+    assert "candidates_cut_off: 0.26 stored, 0.25 from" in done.stdout and "2 of 3 cells as stored" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("metrics/generate.json", "cut"), "has no cell 'cut'; it has candidates, candidates_cut_off"),
+        (
+            ("metrics/generate.json", "cut"),
+            "has no cell 'cut'; it has candidates, candidates_failed, candidates_cut_off",
+        ),
         (("metrics/other.json",), "is no metrics file of dvc.lock; there are metrics/generate.json"),
     ],
 )

@@ -32,16 +32,17 @@ PAIRS = [Pair(f"p{n}", f"What causes disease {n}?", "bacteria and age", "nothing
 @pytest.fixture(scope="module")
 def tuned(tiny_base, tmp_path_factory):
     out = tmp_path_factory.mktemp("sft")
-    sft.train(tiny_base, EXAMPLES, sft.Params(**SCHEDULE, lora=LORA), "float32", 0, out / "sft", out / "sft.tsv")
-    return out, sft.summary(len(EXAMPLES), out / "sft.tsv")
+    params = sft.Params(**SCHEDULE, lora=LORA)
+    usable = sft.train(tiny_base, EXAMPLES, params, "float32", 0, out / "sft", out / "sft.tsv")
+    return out, sft.summary(usable, out / "sft.tsv")
 
 
 @pytest.fixture(scope="module")
 def preferred(tiny_base, tuned, tmp_path_factory):
     out = tmp_path_factory.mktemp("dpo")
     params = dpo.Params(**SCHEDULE, beta=0.1, loss_type="sigmoid", sft_weight=0.0)
-    dpo.train(tiny_base, tuned[0] / "sft", PAIRS, params, "float32", 0, out / "dpo", out / "dpo.tsv")
-    return out, dpo.summary(len(PAIRS), out / "dpo.tsv")
+    usable = dpo.train(tiny_base, tuned[0] / "sft", PAIRS, params, "float32", 0, out / "dpo", out / "dpo.tsv")
+    return out, dpo.summary(usable, out / "dpo.tsv")
 
 
 LONG = [
@@ -180,8 +181,9 @@ def test_dpo_begins_at_its_reference(preferred) -> None:
 @pytest.mark.parametrize("loss_type", get_args(dpo.LossType))
 def test_every_loss_type_trains(tiny_base, tuned, tmp_path, loss_type) -> None:
     params = dpo.Params(**SCHEDULE, beta=0.1, loss_type=loss_type, sft_weight=0.1)
-    dpo.train(tiny_base, tuned[0] / "sft", PAIRS[:4], params, "float32", 0, tmp_path / "dpo", tmp_path / "dpo.tsv")
-    assert math.isfinite(dpo.summary(4, tmp_path / "dpo.tsv")["final_loss"])
+    curve = tmp_path / "dpo.tsv"
+    usable = dpo.train(tiny_base, tuned[0] / "sft", PAIRS[:4], params, "float32", 0, tmp_path / "dpo", curve)
+    assert math.isfinite(dpo.summary(usable, curve)["final_loss"])
     before, after = (load_file(path / "adapter_model.safetensors") for path in (tuned[0] / "sft", tmp_path / "dpo"))
     assert any((before[name] != after[name]).any() for name in before)
 

@@ -12,15 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from medqa import store
-from medqa.engines import EVERYTHING, Completion, Engine, Labels, Likelihood, Params, RowError, Sampling, http_answers
+from medqa.engines import (
+    EVERYTHING,
+    Completion,
+    Engine,
+    Labels,
+    Likelihood,
+    Params,
+    RowError,
+    Sampling,
+    http_answers,
+    thinking,
+    tree,
+)
 from medqa.engines.http_answers import INSTEAD
 from medqa.engines.pool import Pool
-from medqa.engines.servers import Client, Refused, Unreached
+from medqa.engines.servers import Client, Refused, Unanswered, Unreached
 from medqa.engines.stored import Stored
 from medqa.params import UserError
 from medqa.prompts import Messages, plain, reply
 
-ARITHMETIC = 1  # raise it with every change below that can change a result
+ARITHMETIC = 2  # raise it with every change below that can change a result
 TOP = 20  # tokens listed for a label: what vLLM and OpenAI give at most, unless told otherwise
 PROBES = (1, 1, 2)  # seeds: the first two have to give one text, the third another
 
@@ -45,7 +57,7 @@ class Http:
 
         def run(client: Client, row: int) -> Completion:
             if sampling.temperature > 0:
-                self._once(client, "seed", lambda: self._check_seed(client, asked[0]))
+                self._once(client, "seed", lambda: self._check_seed(client, asked[row]))
             return self._completion(client, asked[row], sampling, seeds[row])
 
         return self._through(len(asked), run)
@@ -79,13 +91,11 @@ class Http:
             text = tok.apply_chat_template(turns, tokenize=False, add_generation_prompt=asking)
             return tok(text, add_special_tokens=False).input_ids
 
-        told = [
-            (len(ids(messages, True)), ids([*messages, *reply(answer)], False))
-            for messages, answer in zip(asked, answers, strict=True)
-        ]
+        wholes = [ids([*messages, *reply(answer)], False) for messages, answer in zip(asked, answers, strict=True)]
+        starts = [tree.shared(ids(messages, True), whole) for messages, whole in zip(asked, wholes, strict=True)]
 
         def run(client: Client, row: int) -> Likelihood:
-            start, whole = told[row]
+            start, whole = starts[row], wholes[row]
             sent = {"prompt": whole, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
             try:
                 choice, _ = self._sent(client, "/completions", sent)
@@ -102,6 +112,8 @@ class Http:
             try:
                 self._once(client, "adapter", lambda: self._load_adapter(client))
                 return run(client, row)
+            except Unanswered as error:
+                raise RowError(row, str(error)) from None
             except Refused as error:
                 # These may be the fault of one row, such as one that is too long for the server.
                 raise RowError(row, str(error)) if error.status in (400, 413, 422) else error from None
@@ -142,7 +154,9 @@ class Http:
     def _check_seed(self, client: Client, messages: Messages) -> None:
         sampling = Sampling(temperature=1.5, top_p=1, max_new_tokens=24)
         first, again, other = (self._completion(client, messages, sampling, seed).text for seed in PROBES)
-        if first == again == other:
+        if not (first or again or other):
+            _say(f"{client.address} gives no text within {sampling.max_new_tokens} tokens: its seeds are not checked")
+        elif first == again == other:
             raise client.wrong(
                 "gives the same text for every seed, even at temperature 1.5, so that all answers to a question would "
                 "be one; start it so that it samples (transformers serve: do_sample in the model's generation_config)"
@@ -154,10 +168,12 @@ class Http:
         sent = {"messages": messages, "max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
         sent |= {"top_p": sampling.top_p, "seed": seed} if sampling.temperature > 0 else {"top_p": 1}
         choice, tokens = self._sent(client, "/chat/completions", sent)
-        text = http_answers.text(client, choice, tokens, sampling.max_new_tokens)
+        # Apart before control tokens are broken up: the tags around thoughts would be, too.
+        parts = http_answers.parts(client, choice, tokens, sampling.max_new_tokens)
+        thoughts, answer = (self._plain(client, part).strip() for part in parts)
         # Servers count the end-of-turn token, the engine in the process does not.
         done = choice["finish_reason"] == "stop"
-        return Completion(self._plain(client, text).strip(), choice["finish_reason"], max(tokens - done, 0))
+        return Completion(thinking.join(thoughts, answer), choice["finish_reason"], max(tokens - done, 0))
 
     def _plain(self, client: Client, text: str) -> str:
         safe = plain(text)

@@ -1,9 +1,10 @@
 """The engine that runs a model of transformers in this process."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain, groupby
 from typing import Any
 
-from medqa.engines import Completion, Labels, Likelihood, RowError, Sampling, tree
+from medqa.engines import Completion, Labels, Likelihood, RowError, Sampling, thinking, tree
 from medqa.engines.decode import SPARE, Asked, Batch
 from medqa.model import out_of_memory
 from medqa.prompts import Messages, reply
@@ -24,6 +25,9 @@ class Transformers:
         self.model, self.tok, self.batch_size, self.progress = model, tokenizer, batch_size, progress
         # On a GPU and in 16 bits nothing makes a row's last bit its own; there the filling would only cost time.
         self.steady = model.device.type == "cpu" and model.dtype.itemsize == 4
+        # Tags around thoughts that are control tokens: decoding leaves those out, and would mix thoughts and answer.
+        special = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self.tags = {number: tag for number, tag in special.items() if tag in chain(*thinking.TAGS)}
         self.divisor, self.fitted = 1, 0  # batches are this much smaller than asked for, since so many of them
         tree.prepare(model)
 
@@ -36,6 +40,7 @@ class Transformers:
         waiting.sort(key=lambda row: (row.length, row.prompt, row.row))
         results: list[Any] = [None] * len(asked)
         batch = Batch(self.model, sampling, self._stops())
+        tag = thinking.opened(self._texts(asked[:1])[0]) if asked else ""
         while waiting or batch.alive:
             room = max(1, self.batch_size // self.divisor)
             free = room - len(batch.alive)
@@ -57,7 +62,7 @@ class Transformers:
                 continue
             del waiting[len(waiting) - len(new) :]
             for row in ended:
-                results[row.row] = self._completion(row.told)
+                results[row.row] = self._completion(row.told, tag)
             self.progress(len(ended))
         return results
 
@@ -75,7 +80,9 @@ class Transformers:
     def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]:
         """The likelihood of each answer after what was asked."""
         turns = [[*messages, *reply(answer)] for messages, answer in zip(asked, answers, strict=True)]
-        rows, starts = self._ids(turns, answered=True), [len(ids) for ids in self._ids(asked)]
+        rows = self._ids(turns, answered=True)
+        # An answer begins where it parts from the prompt: a template may open thoughts there that an answer has not.
+        starts = [tree.shared(ids, row) for ids, row in zip(self._ids(asked), rows, strict=True)]
 
         def run(grown: tree.Tree, states: Any, chosen: list[int]) -> list[Likelihood]:
             told = [grown.paths[place, : len(rows[index])] for place, index in enumerate(chosen)]
@@ -153,19 +160,27 @@ class Transformers:
         return RowError(row, "does not fit into memory, even alone; shorten it, or take a larger machine")
 
     def _ids(self, asked: Sequence[Messages], answered: bool = False) -> list[list[int]]:
-        texts = [
+        return self.tok(self._texts(asked, answered), add_special_tokens=False).input_ids if asked else []
+
+    def _texts(self, asked: Sequence[Messages], answered: bool = False) -> list[str]:
+        return [
             self.tok.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered) for turns in asked
         ]
-        return self.tok(texts, add_special_tokens=False).input_ids if texts else []
 
     def _stops(self) -> tuple[int, int]:
         return self.tok.eos_token_id, self.tok.pad_token_id
 
-    def _completion(self, ids: list[int]) -> Completion:
+    def _completion(self, ids: list[int], tag: str) -> Completion:
+        """The answer of these tokens to a prompt that ends with an opening tag, if its template opens thoughts."""
         ended = ids[-1] in self._stops()
         told = ids[:-1] if ended else ids
-        text = self.tok.decode(told, skip_special_tokens=True).strip()
-        return Completion(text, "stop" if ended else "length", len(told))
+        pieces = (
+            self.tags[number] if number in self.tags else self.tok.decode(list(group), skip_special_tokens=True)
+            for number, group in groupby(told, lambda number: number if number in self.tags else None)
+        )
+        text = "".join(pieces).strip()
+        # Cut off before a closing tag, all of it is thoughts, and only the prompt says so.
+        return Completion(f"{tag}{text}" if tag and not ended else text, "stop" if ended else "length", len(told))
 
     def _label_id(self, label: str) -> int:
         ids = self.tok.encode(label, add_special_tokens=False)

@@ -65,6 +65,10 @@ class Refused(UserError):
         self.status = status
 
 
+class Unanswered(UserError):
+    """A server that answers as it should, but one request not with a text: a filter, a refusal, a call of a tool."""
+
+
 class Client:
     """One address, and how it has been doing."""
 
@@ -106,6 +110,10 @@ class Client:
     def wrong(self, message: str) -> UserError:
         """What is wrong with this server, as an error."""
         return UserError(f"{self.address} {message}")
+
+    def unanswered(self, message: str) -> Unanswered:
+        """What this server did instead of answering one request, as an error."""
+        return Unanswered(f"{self.address} {message}")
 
     def _sent(self, path: str, body: Any) -> tuple[int, bytes, float]:
         import httpx2

@@ -196,6 +196,8 @@ def _notes(row: Any) -> list[str]:
         notes.append(f"the judge did not see {row.hidden:,} characters")
     if row.finish == "length":
         notes.append("cut off by the token limit")
+    if row.thinking:
+        notes.append(f"after {len(words(row.thinking)):,} words of thinking, which are set aside")
     return notes
 
 

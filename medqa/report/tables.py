@@ -32,6 +32,7 @@ BASELINES = {
 # In the order in which they are shown; what is not named here follows under its own name.
 MEASURES = {
     "questions": "held-out questions",
+    "failed": "questions that the model could not answer",
     "unscored": "unscored open questions",
     "score": "judged score, 0 to 1",
     "judged_accuracy": "judged accuracy",
@@ -59,9 +60,9 @@ FATES = {
     "over_limit": "over the limit",
 }
 REASONS = {
-    "unscored": "a candidate without a score",
+    "unscored": "fewer than two candidates with a score",
     "too_few": "fewer than two candidates",
-    "empty": "an empty candidate",
+    "empty": "fewer than two scored candidates with a word",
     "same_text": "candidates with the same text",
     "tie": "margin at or under the floor",
     "cut_off": "the better one cut off",
