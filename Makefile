@@ -1,52 +1,67 @@
 # The two commands that a newcomer needs: `make repro` and `make test`.
-PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $(name)),$(name))))
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# DVC needs a home and a name, which the user of a container may lack.
+export HOME := $(or $(value HOME),$(CURDIR)/.medqa/home)
+export USER := $(or $(value USER),$(value LOGNAME),$(shell id -un 2>/dev/null),user)
+
 .PHONY: repro test real bench soak install clean
 
+# Each path is relative or $$PWD: the shell expands that once, whatever characters the folder's name has. dvc is started
+# as a module, since the first line of an installed script holds the path too. The check says first what DVC says badly.
+DVC := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m dvc
+CHECK := $(BIN)/python -m stages.check --out models/.checked
+# In an unpacked archive DVC has to be told so; without git it has no experiments.
+WITHOUT_GIT := [ -e .git ] || git rev-parse --git-dir > /dev/null 2>&1 || $(DVC) config --local core.no_scm true
+
 repro: $(INSTALLED)
-	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
+	$(CHECK)
+	@$(WITHOUT_GIT)
+	$(DVC) repro
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 # Real weights: SmolLM2-135M on the files of data/raw, or on the embedded corpus where there are none. Under an hour.
 REAL := presets/smollm2$(if $(wildcard data/raw/sft.jsonl),-files).yaml
 real: $(INSTALLED)
 	@cmp -s $(REAL) params.yaml || git diff --quiet -- params.yaml || \
-		{ echo "params.yaml has changes that $(REAL) would replace: commit or stash them" >&2; exit 1; }
+		{ echo "params.yaml may have changes that $(REAL) would replace: commit them, or copy it over yourself" >&2; exit 1; }
 	cp $(REAL) params.yaml
-	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
+	$(CHECK)
+	@$(WITHOUT_GIT)
+	$(DVC) repro
 
 # Each stage against its peers, some forty minutes on two cores. RUNS is how often each.
 bench: $(INSTALLED)
-	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro pairs
+	$(DVC) repro pairs
 	$(BIN)/python -m bench --runs $${RUNS:-5} --readme README.md
 
 # Kills every stage and dvc itself at random moments, about an hour. MEDQA_SOAK is how often each.
 soak: $(INSTALLED)
-	PATH="$(CURDIR)/$(BIN):$$PATH" MEDQA_SOAK=$${MEDQA_SOAK:-20} $(BIN)/python -m pytest tests/faults
+	PATH="$$PWD/$(BIN):$$PATH" MEDQA_SOAK=$${MEDQA_SOAK:-20} $(BIN)/python -m pytest tests/faults
 
 # The real preset's whole pipeline on random weights of its models' shapes: 16 GB of disk, a table last.
 .PHONY: rehearsal
 rehearsal: $(INSTALLED)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.rehearsal
+	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m bench.rehearsal
 
 # Wheels for a machine with a GPU and no network, which has Python 3.12 and torch; gpu-bundle/run measures there.
 .PHONY: gpu-bundle
 gpu-bundle: $(INSTALLED)
-	$(BIN)/python -m bench.bundle --python $${PYTHON312:-python3.12}
+	$(BIN)/python -m bench.bundle --python "$${PYTHON312:-python3.12}"
 
 install: $(INSTALLED)
 
 # Versions are exact; gptqmodel builds from source against the torch that is there.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/python -m pip install --quiet --disable-pip-version-check torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 

@@ -80,7 +80,7 @@ def data(folder: Path) -> None:
     from stages import data
 
     names = ("sft", "questions", "held_out", "labelled", "quarantine", "fates", "origins")
-    data.main(folder, *(folder / "out" / f"{name}.jsonl" for name in names), folder / "metrics.json")
+    data.main(*(folder / "out" / f"{name}.jsonl" for name in names), folder / "metrics.json")
 
 
 def write_judged(shape: Any, rows: int, folder: Path) -> None:

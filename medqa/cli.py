@@ -30,6 +30,8 @@ def main(given: Sequence[str] | None = None) -> int:
         return import_module(f"medqa.commands.{options.command}").run(options)
     except UserError as error:
         print(f"medqa {options.command}: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"medqa {options.command}: {error.strerror or error} ({error.filename or '.'})", file=sys.stderr)
     except KeyboardInterrupt:
         print(f"medqa {options.command}: interrupted", file=sys.stderr)
     return 1

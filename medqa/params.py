@@ -83,8 +83,11 @@ def _dtype(value: str) -> str:
 
 
 def _corpus(value: str) -> str:
-    if not Path(value).is_dir():
+    if not value.strip() or not Path(value).is_dir():
         raise ValueError("must be a folder that exists, absolute or relative to params.yaml")
+    written = [Path(name).resolve() for name in ("data", "models", "metrics") if Path(name).is_dir()]
+    if any(folder.is_relative_to(Path(value).resolve()) for folder in written):
+        raise ValueError("holds what stages write; must be a folder of its own, such as data/raw")
     return value
 
 
@@ -123,9 +126,23 @@ def read(path: Path = PARAMS) -> dict[str, Any]:
     return checked
 
 
+def project() -> Path:
+    """The folder of the main repository, also from a temporary run."""
+    return Path(os.environ.get("DVC_ROOT") or ".")
+
+
 def scratch_root() -> Path:
-    """Where work in progress is kept: $MEDQA_CACHE, else .medqa in the main repository (also from a temporary run)."""
-    return Path(os.environ.get("MEDQA_CACHE") or Path(os.environ.get("DVC_ROOT", ".")) / ".medqa")
+    """Where work in progress is kept: $MEDQA_CACHE, absolute or relative to the main repository, else .medqa in it.
+
+    Raises UserError if a file is there.
+    """
+    try:
+        root = project() / Path(os.environ.get("MEDQA_CACHE", "").strip() or ".medqa").expanduser()
+    except RuntimeError:
+        raise UserError(f"MEDQA_CACHE = {os.environ['MEDQA_CACHE']}: that user has no home; name a folder") from None
+    if file := next((path for path in (root, *root.parents) if path.is_file()), None):
+        raise UserError(f"{file} is a file, and work in progress is kept below it; set MEDQA_CACHE to another folder")
+    return root
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -133,6 +150,8 @@ def _parse(path: Path) -> dict[str, Any]:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is not there; copy a file of presets/ to it") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):

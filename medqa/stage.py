@@ -38,8 +38,8 @@ def run(main: Callable[..., str], launched: bool = False) -> None:
     stage = Path(sys.argv[0]).stem
     # A killed `dvc repro` leaves its stage running, and the next would start a second writer of the same outputs.
     same = hashlib.sha256("\n".join([os.getcwd(), stage, *sys.argv[1:]]).encode()).hexdigest()[:32]
-    lock = scratch_root() / "locks" / f"{same}.lock"
     try:
+        lock = scratch_root() / "locks" / f"{same}.lock"
         if launched and launch.again(params.read()["compute"].processes):
             return
         if launch.rank() == 0:
@@ -54,7 +54,7 @@ def run(main: Callable[..., str], launched: bool = False) -> None:
     except FileNotFoundError as error:
         fail(stage, f"{error.filename} is not there; rerun the stage that writes it (dvc repro)", 1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         fail(stage, f"{error.strerror} ({error.filename or Path.cwd()}); nothing half-written was left in place", 1)
     except (MemoryError, RuntimeError) as error:

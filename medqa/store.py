@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from medqa.params import scratch_root
+from medqa.params import project, scratch_root
 
 VERSION = 1  # of the file and of the keys: another version is another file
 LIMIT = 2 << 30  # bytes; beyond it the rows that were used longest ago go
@@ -22,6 +22,7 @@ WAIT = 60  # seconds for another process to finish writing
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS models(model TEXT PRIMARY KEY, name TEXT, hits INTEGER);
+CREATE TABLE IF NOT EXISTS users(model TEXT, project TEXT, PRIMARY KEY(model, project)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS rows(key BLOB PRIMARY KEY, model TEXT, day INTEGER, value BLOB, sum BLOB) WITHOUT ROWID;
 """
 
@@ -96,6 +97,7 @@ class Store:
                 "INSERT INTO models VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET hits = hits + excluded.hits",
                 (model, name, len(known)),
             )
+            db.execute("INSERT OR IGNORE INTO users VALUES (?, ?)", (model, str(project().resolve())))
 
         if not self._safely(look):
             known.clear()

@@ -7,7 +7,6 @@ from medqa import data, params, records, stage
 
 
 def main(
-    corpus: Path,
     sft: Path,
     questions: Path,
     held_out: Path,
@@ -19,7 +18,7 @@ def main(
 ) -> str:
     """Write the files of rows that everything later reads, and what became of every row that was read."""
     given = params.read()
-    loaded = data.load_medical_data(corpus, given["data"], given["seed"])
+    loaded = data.load_medical_data(Path(given["corpus"]), given["data"], given["seed"])
     for path, rows in ((sft, loaded.sft), (questions, loaded.questions), (held_out, loaded.held_out)):
         records.write(path, rows, ordered=True)
     records.write(labelled, loaded.labelled, ordered=True)

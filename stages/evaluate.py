@@ -6,9 +6,10 @@ from typing import Any
 from medqa import engines, evaluate, hub, judge, params, records, stage
 
 
-def main(base: Path, policy: Path, judge_model: Path, held_out: Path, answers: Path, metrics: Path) -> str:
-    """Evaluate the policy: the base itself, or the adapter in the folder `policy` on it."""
+def main(models: Path, base: Path, policy: Path, held_out: Path, answers: Path, metrics: Path) -> str:
+    """Evaluate the policy: the base itself, or the adapter in the folder `policy` on it. `models` holds the judge."""
     given = params.read()
+    judge_model = models / given["evaluate"].judge
     compute = given["compute"]
     rows = records.read_some(held_out, records.HeldOut)
 

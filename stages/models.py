@@ -4,24 +4,35 @@ from pathlib import Path
 from typing import Any
 
 from medqa import models, params, records, stage
+from medqa.params import UserError
 
 
-def main(name: str, corpus: Path, out: Path, curve: Path, metrics: Path) -> str:
-    """Make the model `name` of the section `models`."""
-    given = params.read()
-    source = given["models"]
-    losses = models.make(getattr(source, name), corpus, source.seed(name, given["seed"]), out)
-    with records.whole(curve) as file:
+def main(name: str, out: Path, curves: Path, metrics: Path) -> str:
+    """Make the model that the stage `name` is for, in the folder `out`; the other folders get a file of its name."""
+    given, model = params.read(), model_name(name)
+    sources = given["models"].sources()
+    if model not in sources:
+        raise UserError(f"--name {name}: must end with @ and one of `models` ({', '.join(sources)})")
+    seed = given["models"].seed(model, given["seed"])
+    losses = models.make(sources[model], Path(given["corpus"]), seed, out / model)
+    with records.whole(curves / f"{model}.tsv") as file:
         file.write("step\tloss\n" + "".join(f"{step}\t{loss:.6g}\n" for step, loss in enumerate(losses, 1)))
-    result = measured(given, out, curve)
-    records.write_metrics(metrics, result)
-    return f"{name} in {out} ({', '.join(f'{key} {value}' for key, value in result.items())})"
+    result = measured(given, name, out, curves)
+    records.write_metrics(metrics / f"{model}.json", result)
+    return f"{model} in {out / model} ({', '.join(f'{key} {value}' for key, value in result.items())})"
 
 
-def measured(given: dict[str, Any], out: Path, curve: Path) -> dict[str, Any]:
+def measured(given: dict[str, Any], name: str, out: Path, curves: Path) -> dict[str, Any]:
     """The metrics, from the pin or the step curve and what a judge says of unseen lessons."""
-    lines = curve.read_text(encoding="utf-8").splitlines()[1:]
-    return models.summary(out, [float(line.split("\t")[1]) for line in lines])
+    model = model_name(name)
+    (out / model).stat()  # raises FileNotFoundError where it was not pulled
+    lines = (curves / f"{model}.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    return models.summary(out / model, [float(line.split("\t")[1]) for line in lines])
+
+
+def model_name(name: str) -> str:
+    """NAME of models@NAME, which DVC, run in a folder below, calls ../dvc.yaml:models@NAME."""
+    return name.rpartition("@")[2]
 
 
 if __name__ == "__main__":

@@ -6,13 +6,15 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
 
-from medqa import cli, hashes, store
+from medqa import cli, commands, hashes, store
 from medqa.commands import doctor
+from medqa.params import UserError
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,7 +77,64 @@ def test_a_folder_has_the_hash_that_dvc_gives_it(project: Path) -> None:
         assert hashes.of(project / item["path"]) == item["md5"]
 
 
+FILES = ["a.txt", ".DS_Store", "sub/b.tmp", "sub/keep.tmp", "sub/deep/c", "cache/d", "cache/e/f", ".git/x", "x y.txt"]
+FILES += ["é.log", "__pycache__/z.pyc", "[a]/w", "build", "sub/build/q"]
+PATTERNS = [
+    "",
+    ".DS_Store",
+    "*.tmp\n!keep.tmp",
+    "model/sub",
+    "sub/",
+    "cache/*\n!cache/e",
+    "cache\n!cache/e/f",
+    "build/",
+]
+PATTERNS += [
+    "**/deep/**",
+    "# c\n\n  *.log  ",
+    "\\[a\\]",
+    "[a-c].txt",
+    "/sub",
+    "*.txt\n!x y.txt",
+    "sub/*.tmp",
+    "__pycache__",
+]
+
+
+@pytest.mark.parametrize("nearer", ["", "*.tmp", "!.DS_Store\n/model/a.txt"])
+def test_what_dvc_ignores_is_no_part_of_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nearer: str) -> None:
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(tmp_path)
+    Repo.init(no_scm=True).close()
+    folder = tmp_path / "models" / "model"
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (tmp_path / "models" / ".dvcignore").write_text(nearer)
+    for text in PATTERNS:
+        (tmp_path / ".dvcignore").write_text(text.replace("model/", "models/model/"))
+        with Repo() as repo:
+            wanted = {Path(path) for path in repo.dvcignore.find(repo.fs, str(folder))}
+        assert set(hashes.files(folder)) == set(hashes.files(Path("models/model").absolute())) == wanted, text
+        assert {path.absolute() for path in hashes.files(Path("models/model"))} == wanted, text
+
+
+def test_code_in_a_folder_that_a_project_ignores_still_has_a_hash(tmp_path: Path) -> None:
+    package = tmp_path / ".venv" / "medqa"
+    for name in ("code.py", "__pycache__/code.pyc"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(name)
+    outside = hashes.of(package)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvcignore").write_text(".venv\n")
+    assert list(hashes.files(package)) == [package / "code.py"] and hashes.of(package) == outside
+
+
 def test_verify_finds_nothing_in_a_sound_project(project: Path, capsys: pytest.CaptureFixture) -> None:
+    (project / ".dvcignore").write_text(".DS_Store\n*~\n")
+    for name in (".DS_Store", "part/w~"):
+        (project / "model" / name).touch()
     assert cli.main(["verify"]) == 0
     # Four paths in the workspace; in the cache two files, a folder and its file; the store.
     assert "9 files, folders, pins and stores checked, 0 problems" in capsys.readouterr().out
@@ -157,6 +216,47 @@ def test_store_shows_prunes_verifies_and_empties(project: Path, capsys: pytest.C
     assert cli.main(["store", "--empty"]) == 0 and "20 of 20 rows dropped" in capsys.readouterr().out
 
 
+def test_what_another_project_needs_is_never_pruned(
+    project: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    other = tmp_path_factory.mktemp("it's another")
+    git(other, "init", "-q")
+    needed, unneeded, unknown = ("1" * 32 + ".dir", "2" * 32 + ".dir", "3" * 32 + ".dir")
+    (other / "dvc.lock").write_text(f"stages: {{train: {{outs: [{{path: model, md5: {needed}}}]}}}}")
+    rows = store.Store(store.path())
+    monkeypatch.setenv("DVC_ROOT", str(other))
+    for model in (needed, unneeded):
+        rows.put(model, {model.encode(): ["answer"]})
+        rows.get(model, "other's", [model.encode()])
+    monkeypatch.delenv("DVC_ROOT")
+    rows.put(unknown, {b"3": ["answer"]})  # as an older version did, which noted no project
+    rows.db.close()
+
+    def left() -> set[str]:
+        with closing(store.connect(store.path())) as db:
+            return {model for (model,) in db.execute("SELECT DISTINCT model FROM rows")}
+
+    mine = {hashes.of(project / "model"), "0" * 32 + ".dir"}
+    (other / ".git").rename(other / "away")
+    assert cli.main(["store", "--prune-unneeded"]) == 0
+    assert left() == mine - {"0" * 32 + ".dir"} | {needed, unneeded, unknown}
+    told = capsys.readouterr().out
+    assert f"{other} with git (fatal: not a git repository" in told and "what it used stays (--prune-older DAYS" in told
+    (other / "away").rename(other / ".git")
+    assert cli.main(["store", "--prune-unneeded"]) == 0
+    assert left() == mine - {"0" * 32 + ".dir"} | {needed, unknown}
+    # From the other one, too.
+    monkeypatch.chdir(other)
+    assert cli.main(["store", "--prune-unneeded"]) == 0
+    assert left() == mine - {"0" * 32 + ".dir"} | {needed, unknown}
+    shutil.rmtree(project / ".git")
+    assert cli.main(["store", "--prune-unneeded"]) == 0
+    assert mine & left() == mine - {"0" * 32 + ".dir"}
+
+
 def test_store_verify_drops_what_is_damaged(project: Path, capsys: pytest.CaptureFixture) -> None:
     with sqlite3.connect(store.path()) as db:
         db.execute("UPDATE rows SET sum = zeroblob(16) WHERE key IN (SELECT key FROM rows LIMIT 2)")
@@ -180,6 +280,34 @@ def test_doctor_fits_one_screen(project: Path, capsys: pytest.CaptureFixture) ->
     assert "equals presets/qwen2.5-1.5b.yaml" in capsys.readouterr().out
     (project / "params.yaml").write_text("seed: none\n")
     assert cli.main(["doctor"]) == 1
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_no_command_shows_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doctor, "accelerator", lambda: ("cpu", 0.0))
+    monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "kept"))
+    empty = cli.main([command])
+    assert empty == (command != "store")
+    (tmp_path / "dvc.lock").write_text("stages: {}\n")  # an archive without git
+    (tmp_path / ".dvc").mkdir()
+    assert cli.main([command]) == (command in ("doctor", "verify"))
+    told = capsys.readouterr()
+    assert ("dvc config --local core.no_scm true" in told.out + told.err) == (command in ("doctor", "verify"))
+    monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "dvc.lock"))
+    assert cli.main([command]) == (command != "recompute")
+    assert capsys.readouterr().err.count("\n") == (command != "recompute")
+
+
+def test_dvc_without_a_user_is_one_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_: object) -> None:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("dvc.repo.Repo.__init__", without)
+    with pytest.raises(UserError, match=r"^DVC does not start \(.*1234.*\); it needs the variables HOME and USER$"):
+        commands.repository()
 
 
 def test_a_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -108,7 +108,12 @@ MISTAKES = [
     ("pairs.max_length_ratio", 0.5, "pairs.max_length_ratio = 0.5: should be greater than or equal to 1"),
     ("sft.micro_batch_size", 48, "sft batch_size = 64 must be a multiple of micro_batch_size = 48"),
     ("corpus", "no/such/folder", "corpus = 'no/such/folder': must be a folder that exists"),
+    ("corpus", " ", "corpus = ' ': must be a folder that exists"),
+    ("corpus", "data", "corpus = 'data': holds what stages write; must be a folder of its own, such as data/raw"),
+    ("corpus", ".", "corpus = '.': holds what stages write"),
     ("seed", True, "seed = True: must be a number"),
+    ("seed", "$(touch x)", "seed = '$(touch x)': should be a valid integer"),
+    ("sft.epochs", "1; touch x", "sft.epochs = '1; touch x': should be a valid number"),
     ("seed", -1, "seed = -1: must be from 0 to "),
     ("dtype", "int8", "dtype = 'int8': must be float32, bfloat16 or float16"),
     ("dpoo", {}, "has an unknown key 'dpoo'; did you mean dpo?"),
@@ -133,6 +138,85 @@ def test_another_judge_can_be_named_and_evaluate(tmp_path: Path) -> None:
     assert (models.judges(), models.second.layers) == (["judge", "second"], 2)
     # Trained alike from the same seed, the second judge would be the first.
     assert len({models.seed(name, 7) for name in ("base", "judge", "second")}) == 3
+
+
+NAMES = [
+    "qwen2.5-3b",
+    "my judge",
+    "x;id",
+    "../tests",
+    "a/b",
+    "a@b",
+    "it's",
+    "$HOME",
+    "a\nb",
+    "a\n",
+    "é",
+    "",
+    "x" * 65,
+    1,
+    None,
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_letters_digits_and_two_signs(tmp_path: Path, name: Any) -> None:
+    path = with_judges(tmp_path, name)
+    with pytest.raises(UserError) as error:
+        params.read(path)
+    wanted = f"{path}: models has a judge named {name!r}: a name is text of 1 to 64 letters, digits, - and _"
+    assert str(error.value) == wanted
+
+
+@pytest.mark.parametrize("names", [["sft"], ["DPO"], ["scores"], ["Judge"], ["BASE"], ["second", "Second"]])
+def test_a_name_that_is_taken_is_one_line(tmp_path: Path, names: list[str]) -> None:
+    path = with_judges(tmp_path, *names)
+    with pytest.raises(UserError) as error:
+        params.read(path)
+    wanted = f"{path}: models has a judge named {names[-1]!r}: that name is taken, whatever its case; choose another"
+    assert str(error.value) == wanted
+
+
+@pytest.mark.parametrize("name", ["second", "qwen2_5-3B", "-S", "1", "seed", "sources", "model_fields", "__class__"])
+def test_any_other_name_is_a_judge(tmp_path: Path, name: str) -> None:
+    models = params.read(with_judges(tmp_path, name))["models"]
+    assert models.judges() == ["judge", name] and models.sources()[name] == models.judge and models.seed(name, 5) == 7
+
+
+def with_judges(folder: Path, *names: Any) -> Path:
+    """A params.yaml like the repository's, with further judges like its judge, in this order."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["models"] |= dict.fromkeys(names, raw["models"]["judge"])
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(raw, sort_keys=False, allow_unicode=True))
+    return path
+
+
+HOME = Path.home()
+
+
+@pytest.mark.parametrize(
+    ("cache", "root", "wanted"),
+    [
+        ("", "", Path(".medqa")),
+        (" ", "/p", Path("/p/.medqa")),
+        ("~/kept", "/p", HOME / "kept"),
+        ("kept", "/p", Path("/p/kept")),
+        ("/kept", "/p", Path("/kept")),
+    ],
+)
+def test_where_work_is_kept(monkeypatch: pytest.MonkeyPatch, cache: str, root: str, wanted: Path) -> None:
+    monkeypatch.setenv("MEDQA_CACHE", cache)
+    monkeypatch.setenv("DVC_ROOT", root)
+    assert params.scratch_root() == wanted
+
+
+@pytest.mark.parametrize("cache", ["{}/file", "{}/file/below", "~no-such-user/kept"])
+def test_where_work_cannot_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: str) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MEDQA_CACHE", cache.format(tmp_path))
+    with pytest.raises(UserError, match="file is a file|that user has no home"):
+        params.scratch_root()
 
 
 def test_a_mistake_in_one_section_stops_the_reader_of_another(tmp_path: Path) -> None:

@@ -72,9 +72,43 @@ def test_what_is_not_there_is_one_sentence(project: Path, words: tuple[str, ...]
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
 
 
+def test_without_rows_there_is_one_line_after_what_can_be_recomputed(project: Path) -> None:
+    lock = (project / "dvc.lock").read_text()
+    pairs = "  pairs: {cmd: python -m stages.pairs --judged data/judged.jsonl, outs: [{path: metrics/pairs.json}]}\n"
+    (project / "dvc.lock").write_text(f"{lock}{pairs}")
+    done = medqa(project)
+    assert done.returncode == 1 and "2 of 2 cells as stored" in done.stdout
+    assert done.stderr == (
+        "medqa recompute: not here: data/judged.jsonl; dvc pull brings what was pushed, dvc repro makes the rest\n"
+    )
+
+
+def test_the_stage_models_finds_its_model_by_the_name_of_the_stage(project: Path) -> None:
+    command = (
+        'python -m stages.models --name "$DVC_STAGE" --out models --curves metrics/curves --metrics metrics/models'
+    )
+    stage = {"cmd": command, "outs": [{"path": "metrics/models/base.json"}]}
+    (project / "dvc.lock").write_text(json.dumps({"stages": {"models@base": stage}}))
+    records.write_metrics(Path("metrics/models/base.json"), {"steps": 1, "final_loss": 0.5})
+    with records.whole(Path("metrics/curves/base.tsv")) as file:
+        file.write("step\tloss\n1\t0.5\n")
+    done = medqa(project)
+    assert "not here: models/base;" in done.stderr
+    (project / "models" / "base").mkdir(parents=True)
+    done = medqa(project)
+    assert (done.returncode, done.stdout.count("2 of 2 cells as stored, from models@base")) == (0, 1), done.stderr
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD\nstages: {}\n", "", "stages: 3\n", "- a\n"])
+def test_a_lock_that_cannot_be_read_is_one_sentence(project: Path, text: str) -> None:
+    (project / "dvc.lock").write_text(text)
+    with pytest.raises(UserError, match=r"^dvc\.lock is no lock file of DVC; git checkout"):
+        recompute.all_metrics()
+
+
 def test_without_a_lock_there_is_one_sentence(project: Path) -> None:
     Path("dvc.lock").unlink()
-    with pytest.raises(UserError, match=r"dvc\.lock is not there; run dvc repro"):
+    with pytest.raises(UserError, match=r"dvc\.lock is not here; run it in the project, after dvc repro"):
         recompute.all_metrics()
 
 

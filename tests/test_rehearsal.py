@@ -83,7 +83,7 @@ def test_the_preset_runs_on_it_as_far_as_its_pairs(tmp_path: Path) -> None:
     result = rehearsal.rehearse(shapes, rehearsal.OVERRIDES, tmp_path, targets=["pairs"])
     told = rehearsal.table(result)
     assert result["exit_code"] == 0, told
-    wanted = {"models@base", "models@judge", "data", "sft", "generate", "judge", "pairs"}
+    wanted = {"check", "models@base", "models@judge", "data", "sft", "generate", "judge", "pairs"}
     assert {row["stage"] for row in result["stages"]} == wanted
     assert all(row["peak_gb"] > 0 and f"\n{row['stage']} " in told for row in result["stages"])
     measured = tmp_path / "project" / "metrics" / "models"

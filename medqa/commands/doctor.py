@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from medqa.commands import repository
 from medqa.params import PARAMS, UserError, read, scratch_root
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "gptqmodel", "optimum", "dvc", "numpy")
@@ -116,13 +117,10 @@ def _models(name: str) -> list[dict[str, Any]]:
 
 def links() -> str:
     """How DVC puts files of its cache into the workspace, with advice."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
     try:
-        kinds = Repo(".").cache.local.cache_types
-    except DvcException:
-        return "no repository here"
+        kinds = repository().cache.local.cache_types
+    except UserError as error:
+        return str(error)
     told = f"cache links {','.join(kinds)}"
     if not {"hardlink", "symlink"} & set(kinds):
         told += (

@@ -9,12 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from medqa import params, records
+from medqa.commands import locked
 from medqa.params import UserError
-
-LOCK = Path("dvc.lock")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -24,32 +21,54 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what was found; the exit code is 1 if a number is stored that the rows do not bear out."""
-    paths = [options.file] if options.file else all_metrics()
-    results = [report(path, options.cell) for path in paths]
-    print("\n".join(told for told, _ in results))
-    return 0 if all(same for _, same in results) else 1
+    """Print what was found; the exit code is 1 if a number is stored that the rows do not bear out.
+
+    Raises UserError, after what could be recomputed, if files are not there.
+    """
+    wrong, missing = 0, []
+    for path in [options.file] if options.file else all_metrics():
+        try:
+            line, same = report(path, options.cell)
+        except FileNotFoundError as error:
+            missing.append(str(error.filename))
+            continue
+        print(line)
+        wrong += not same
+    if missing:
+        names = list(dict.fromkeys(missing))
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        raise UserError(
+            f"not here: {', '.join(names[:4])}{more}; dvc pull brings what was pushed, dvc repro makes the rest"
+        )
+    return int(wrong > 0)
 
 
-def recompute(metrics: Path) -> tuple[dict[str, Any], list[Path]]:
+def recompute(metrics: Path) -> tuple[dict[str, Any], list[Any]]:
     """The cells of a metrics file (name to value, nested names with dots), from rows; and the files of those rows.
 
     The stage that wrote the file, and where it found its rows, stand in dvc.lock; parameters are those of params.yaml.
-    Raises UserError if no stage wrote the file.
+    Raises UserError if no stage wrote the file, or one whose options are other ones now.
     """
-    words = shlex.split(_command(metrics))
+    stage, command = _command(metrics)
+    words = [stage if word == "$DVC_STAGE" else word for word in shlex.split(command)]
     module = importlib.import_module(words[words.index("-m") + 1])
     options = {
         name[2:].replace("-", "_"): value for name, value in zip(words, words[1:], strict=False) if name[:2] == "--"
     }
-    wanted = [name for name in inspect.signature(module.measured).parameters if name != "given"]
-    paths = {name: Path(options[name]) for name in wanted}
-    return dict(cells(records.rounded(module.measured(params.read(), **paths)))), list(paths.values())
+    signature = inspect.signature(module.measured)
+    wanted = {name: parameter.annotation for name, parameter in signature.parameters.items() if name != "given"}
+    if wanted.keys() - options:
+        raise UserError(f"{stage} was last run by another version of its code; run dvc repro {stage} first")
+    values = {name: kind(options[name]) for name, kind in wanted.items()}
+    return dict(cells(records.rounded(module.measured(params.read(), **values)))), list(values.values())
 
 
 def stored(metrics: Path) -> dict[str, Any]:
-    """The cells of a metrics file as it stands."""
-    return dict(cells(json.loads(metrics.read_text(encoding="utf-8"))))
+    """The cells of a metrics file as it is. Raises UserError if it is none."""
+    try:
+        return dict(cells(json.loads(metrics.read_text(encoding="utf-8"))))
+    except (ValueError, AttributeError):
+        raise UserError(f"{metrics} is no file of metrics; dvc repro writes it again") from None
 
 
 def cells(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -82,19 +101,17 @@ def report(metrics: Path, cell: str | None) -> tuple[str, bool]:
 
 def all_metrics() -> list[Path]:
     """The metrics files that dvc.lock names."""
-    return [path for path, _ in _written() if path.suffix == ".json" and path.parts[0] == "metrics"]
+    return [path for path, _, _ in _written() if path.suffix == ".json" and path.parts[0] == "metrics"]
 
 
-def _command(metrics: Path) -> str:
-    for path, command in _written():
+def _command(metrics: Path) -> tuple[str, str]:
+    for path, stage, command in _written():
         if path == metrics:
-            return command
+            return stage, command
     raise UserError(f"{metrics} is no metrics file of dvc.lock; there are {', '.join(map(str, all_metrics()))}")
 
 
-def _written() -> Iterator[tuple[Path, str]]:
-    if not LOCK.is_file():
-        raise UserError(f"{LOCK} is not there; run dvc repro first")
-    for stage in yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"].values():
+def _written() -> Iterator[tuple[Path, str, str]]:
+    for name, stage in locked().items():
         for out in stage.get("outs", []):
-            yield Path(out["path"]), stage["cmd"]
+            yield Path(out["path"]), name, stage["cmd"]

@@ -6,11 +6,12 @@ import shutil
 import sqlite3
 import subprocess
 import time
+from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
 
 from medqa import checkpoints, locks, store
-from medqa.params import UserError
+from medqa.params import UserError, project
 
 DAY = 86400
 
@@ -19,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """The options; without one, the rows are shown."""
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--prune-older", type=int, metavar="DAYS", help="drop what was not used for so many days")
-    what.add_argument("--prune-unneeded", action="store_true", help="drop models that no commit's dvc.lock names")
+    what.add_argument("--prune-unneeded", action="store_true", help="drop models that no project names in a dvc.lock")
     what.add_argument("--verify", action="store_true", help="check every row against its sum, and drop what is damaged")
     what.add_argument("--empty", action="store_true", help="drop all rows and all training checkpoints")
 
@@ -47,13 +48,12 @@ def _run(options: argparse.Namespace, db: sqlite3.Connection, file: Path) -> int
             db.execute("DELETE FROM rows WHERE day < ?", (today - options.prune_older,))
             _drop_checkpoints(time.time() - options.prune_older * DAY)
         if options.prune_unneeded:
-            models = {model for (model,) in db.execute("SELECT DISTINCT model FROM rows")}
-            unneeded = [(model,) for model in models if not set(model.split("+")) <= needed()]
-            db.executemany("DELETE FROM rows WHERE model = ?", unneeded)
+            db.executemany("DELETE FROM rows WHERE model = ?", [(model,) for model in unneeded(db)])
         if options.empty:
             db.execute("DELETE FROM rows")
             _drop_checkpoints(float("inf"))
-        db.execute("DELETE FROM models WHERE model NOT IN (SELECT model FROM rows)")
+        for table in ("models", "users"):
+            db.execute(f"DELETE FROM {table} WHERE model NOT IN (SELECT model FROM rows)")
     after = db.execute("SELECT count(*) FROM rows").fetchone()[0]
     if after < before:
         db.execute("VACUUM")
@@ -72,23 +72,45 @@ def damaged(db: sqlite3.Connection) -> list[bytes]:
     return [row[0] for row in db.execute("SELECT key, model, value, sum FROM rows") if not store.sound(*row)]
 
 
-def needed() -> set[str]:
-    """The hashes in the dvc.lock of the workspace and of every commit of every branch, tag and experiment."""
-    texts = [Path("dvc.lock").read_text(encoding="utf-8")] if Path("dvc.lock").is_file() else []
+def unneeded(db: sqlite3.Connection) -> list[str]:
+    """The models that no project which uses the store needs.
+
+    Of a model whose users are not known (an older store), or not all readable, nobody knows; the latter are named.
+    Raises UserError if this project cannot be read.
+    """
+    users = defaultdict(set)
+    for model, user in db.execute("SELECT model, project FROM users"):
+        users[model].add(user)
+    here = str(project().resolve())
+    needs = {here: needed(Path(here))}
+    for user in sorted(set().union(*users.values()) - {here}):
+        try:
+            needs[user] = needed(Path(user))
+        except UserError as error:
+            print(f"{error}; what it used stays (--prune-older DAYS drops it)")
+    known = {model for model, names in users.items() if names <= needs.keys()}
+    every = set().union(*needs.values())
+    return [model for model in known if not set(model.split("+")) <= every]
+
+
+def needed(folder: Path) -> set[str]:
+    """The hashes in the dvc.lock of a project and of every commit of its branches, tags and experiments.
+
+    Raises UserError if git cannot read it.
+    """
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout
 
     try:
         commits = git("log", "--all", "--format=%H", "--", "dvc.lock").split()
-        texts += [git("show", f"{commit}:./dvc.lock") for commit in commits if _has(commit)]
-    except (subprocess.CalledProcessError, FileNotFoundError):
-        raise UserError("--prune-unneeded reads the commits of a git repository; run it in the project") from None
+        texts = [git("show", f"{commit}:./dvc.lock") for commit in commits if git("ls-tree", commit, "dvc.lock")]
+        locks = [folder / "dvc.lock", *folder.glob(".dvc/tmp/exps/*/dvc.lock")]  # and of runs that have not ended
+        texts += [lock.read_text(encoding="utf-8") for lock in locks if lock.is_file()]
+    except (subprocess.CalledProcessError, OSError, UnicodeDecodeError) as error:
+        why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
+        raise UserError(f"--prune-unneeded has to read the commits of {folder} with git ({why})") from None
     return {found for text in texts for found in re.findall(r"\b[0-9a-f]{32}(?:\.dir)?", text)}
-
-
-def _has(commit: str) -> bool:
-    return subprocess.run(["git", "cat-file", "-e", f"{commit}:./dvc.lock"], capture_output=True).returncode == 0
 
 
 def _drop_checkpoints(before: float) -> None:

@@ -9,10 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from medqa import hashes
-from medqa.params import UserError
+from medqa.commands import locked, repository
 
 Problem = tuple[str, str]  # what is wrong, what to do
 
@@ -24,9 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print each problem with its remedy; the exit code is 1 if there is one. Raises UserError outside a project."""
     del options
-    if not Path("dvc.lock").is_file():
-        raise UserError("dvc.lock is not here; run it in the project, after dvc repro")
-    stages = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
+    stages = locked()
     checked, problems = 0, 0
     for found in (workspace(stages), cached(stages, cache_folder()), pinned(), kept()):
         for problem in found:
@@ -126,13 +122,7 @@ def kept() -> Iterator[Problem | None]:
 
 def cache_folder() -> Path:
     """The folder of DVC's cached objects."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        return Path(Repo(".").cache.local.path)
-    except DvcException as error:
-        raise UserError(f"DVC finds no repository here ({error}); run it in the project") from None
+    return Path(repository().cache.local.path)
 
 
 def rerun(stage: str) -> str:

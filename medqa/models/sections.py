@@ -1,11 +1,15 @@
 """Section `models` of params.yaml: where each model directory comes from."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
 from medqa.params import Float, Int, Section
 from medqa.prompts import Template
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)  # of a judge: it becomes a part of paths and of a stage's name
+TAKEN = ("sft", "dpo", "scores", "evaluation")  # files that other stages write beside those of the models
 
 
 class Hub(Section):
@@ -108,20 +112,36 @@ class Params(Section):
     base: Source
     judge: JudgeSource
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names(cls, raw: Any) -> Any:
+        taken = {*TAKEN, *cls.model_fields}
+        for name in raw if isinstance(raw, dict) else ():
+            if name in cls.model_fields:
+                continue
+            if not (isinstance(name, str) and NAME.fullmatch(name)):
+                raise ValueError(f"has a judge named {name!r}: a name is text of 1 to 64 letters, digits, - and _")
+            if name.lower() in taken:
+                raise ValueError(f"has a judge named {name!r}: that name is taken, whatever its case; choose another")
+            taken.add(name.lower())
+        return raw
+
+    def sources(self) -> dict[str, "Source | JudgeSource"]:
+        """Where each model comes from, by name, the base first. (A judge called `seed` is no attribute.)"""
+        return {"base": self.base, "judge": self.judge, **(self.__pydantic_extra__ or {})}
+
     def judges(self) -> list[str]:
         """The names of the models that can judge."""
         return ["judge", *self.__pydantic_extra__]
 
     def seed(self, name: str, seed: int) -> int:
         """The seed of one model: two judges that are trained alike must not come out the same."""
-        return (seed + ["base", *self.judges()].index(name)) % 2**31
+        return (seed + list(self.sources()).index(name)) % 2**31
 
     def files(self) -> dict[str, str]:
         """The files that it names, by key, relative to `corpus`."""
         return {
-            f"{name}.{key}": file
-            for name in ("base", *self.judges())
-            for key, file in _files(getattr(self, name)).items()
+            f"{name}.{key}": file for name, source in self.sources().items() for key, file in _files(source).items()
         }
 
 
