@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from medqa import launch, locks, params
 from medqa.model import out_of_memory, set_up
@@ -26,11 +26,15 @@ NO_MEMORY = (
 def run(main: Callable[..., str], launched: bool = False) -> None:
     """Call `main` with its keyword parameters (paths or text) taken from options, and print the line it returns.
 
+    A parameter with a default is an option that may be left out.
     If `launched`, it runs in `compute.processes` processes at once, of which the main one returns.
     """
     parser = argparse.ArgumentParser(description=inspect.getdoc(main))
     for name, parameter in inspect.signature(main).parameters.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=parameter.annotation, required=True)
+        kind = next(iter(get_args(parameter.annotation)), parameter.annotation)  # Path, also of Path | None
+        required = parameter.default is parameter.empty
+        default = None if required else parameter.default
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, required=required, default=default)
     options = vars(parser.parse_args())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     set_up()

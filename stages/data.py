@@ -15,10 +15,14 @@ def main(
     fates: Path,
     origins: Path,
     metrics: Path,
+    corpus: Path | None = None,
 ) -> str:
-    """Write the files of rows that everything later reads, and what became of every row that was read."""
+    """Write the files of rows that everything later reads, and what became of every row that was read.
+
+    They come from the folder `corpus`, or from that of params.yaml.
+    """
     given = params.read()
-    loaded = data.load_medical_data(Path(given["corpus"]), given["data"], given["seed"])
+    loaded = data.load_medical_data(corpus or Path(given["corpus"]), given["data"], given["seed"])
     for path, rows in ((sft, loaded.sft), (questions, loaded.questions), (held_out, loaded.held_out)):
         records.write(path, rows, ordered=True)
     records.write(labelled, loaded.labelled, ordered=True)

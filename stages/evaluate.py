@@ -6,10 +6,15 @@ from typing import Any
 from medqa import engines, evaluate, hub, judge, params, records, stage
 
 
-def main(models: Path, base: Path, policy: Path, held_out: Path, answers: Path, metrics: Path) -> str:
-    """Evaluate the policy: the base itself, or the adapter in the folder `policy` on it. `models` holds the judge."""
+def main(
+    base: Path, policy: Path, held_out: Path, answers: Path, metrics: Path, judge_model: Path | None = None
+) -> str:
+    """Evaluate the policy: the base itself, or the adapter in the folder `policy` on it.
+
+    Judged by `judge_model`, or by the model beside the base that `evaluate.judge` names.
+    """
     given = params.read()
-    judge_model = models / given["evaluate"].judge
+    judge_model = judge_model or base.parent / given["evaluate"].judge
     compute = given["compute"]
     rows = records.read_some(held_out, records.HeldOut)
 

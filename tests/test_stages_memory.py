@@ -50,7 +50,7 @@ def written(folder: Path, record: type, **others: Any) -> Path:
 def test_evaluate_lets_go_of_the_policy_before_it_judges(held: list[list[str]], tmp_path: Path) -> None:
     rows = written(tmp_path, records.HeldOut, kind="open", key_points=(), gold="")
     base, out = tmp_path / "base", tmp_path / "out"
-    evaluate.main(tmp_path, base, base, rows, out / "answers.jsonl", out / "metrics.json")
+    evaluate.main(base, base, rows, out / "answers.jsonl", out / "metrics.json")
     assert ["base"] in held and ["judge"] in held and all(len(names) == 1 for names in held)
 
 
