@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medqa import hub
+from medqa.chat import tokenizer as tokenizer
 from medqa.params import UserError
 
 ENVIRONMENT = {
@@ -87,15 +88,6 @@ def multiplies_bfloat16(device: str) -> bool:
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported()
-
-
-def tokenizer(model_dir: Path) -> Any:
-    """The tokenizer of a model directory or pin, padding on the left, as generation and prefill need it."""
-    from transformers import AutoTokenizer
-
-    tok = AutoTokenizer.from_pretrained(hub.local_path(model_dir))
-    tok.padding_side = "left"
-    return tok
 
 
 def load(

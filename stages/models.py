@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from medqa import models, params, records, stage
+from medqa import chat, models, params, records, stage
 
 
 def main(name: str, corpus: Path, out: Path, curve: Path, metrics: Path) -> str:
@@ -13,6 +13,8 @@ def main(name: str, corpus: Path, out: Path, curve: Path, metrics: Path) -> str:
     losses = models.make(getattr(source, name), corpus, source.seed(name, given["seed"]), out)
     with records.whole(curve) as file:
         file.write("step\tloss\n" + "".join(f"{step}\t{loss:.6g}\n" for step, loss in enumerate(losses, 1)))
+    for line in chat.read(out).described():
+        print(f"models: {name}: {line}", flush=True)
     result = measured(given, out, curve)
     records.write_metrics(metrics, result)
     return f"{name} in {out} ({', '.join(f'{key} {value}' for key, value in result.items())})"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fake_server import FILLING, Answer, FakeServer
 
-from medqa import engines, prompts, store
+from medqa import chat, engines, prompts, store
 from medqa.engines import Completion, Labels, Likelihood, Sampling, http_engine, pool, servers
 from medqa.params import UserError
 
@@ -40,6 +40,7 @@ def base(tmp_path: Path) -> Path:
     folder = tmp_path / "models" / "base"
     folder.mkdir(parents=True)
     (folder / "pin.json").write_text("{}")
+    chat.write(folder, chat.ChatFormat())
     return folder
 
 

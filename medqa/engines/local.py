@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from medqa import chat
 from medqa.engines import Completion, Labels, Likelihood, RowError, Sampling, tree
 from medqa.engines.decode import SPARE, Asked, Batch
 from medqa.model import out_of_memory
+from medqa.params import UserError
 from medqa.prompts import Messages, reply
 
 LOGIT_ROWS = 256  # tokens whose logits are held at once
@@ -13,7 +15,7 @@ RECOVERY = 8  # batches that have to fit before one of twice their size is tried
 
 
 class Transformers:
-    """A model in this process. Raises ValueError for a label of several tokens.
+    """A model in this process. Raises UserError for labels that are not one token each.
 
     `batch_size` is how many answers are written at once, and how many prompts of one length, sharing nothing, are read
     at once. A batch that does not fit into memory is halved; what is done stays done. RowError names a row that does
@@ -24,18 +26,23 @@ class Transformers:
         self.model, self.tok, self.batch_size, self.progress = model, tokenizer, batch_size, progress
         # On a GPU and in 16 bits nothing makes a row's last bit its own; there the filling would only cost time.
         self.steady = model.device.type == "cpu" and model.dtype.itemsize == 4
+        name, settings = str(model.name_or_path), (model.config, model.generation_config)
+        self.chat = chat.inspect(tokenizer, *(part.to_dict() for part in settings), name)
         self.divisor, self.fitted = 1, 0  # batches are this much smaller than asked for, since so many of them
         tree.prepare(model)
 
     def generate(self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         import torch
 
+        self.chat.check_room(sampling.max_new_tokens)
         prompts = self._ids(asked)
+        self._check_context(prompts, sampling.max_new_tokens)
         # Longest first: if a batch does not fit into memory, that shows at once.
         waiting = [Asked(row, *told) for row, told in enumerate(zip(prompts, seeds, strict=True))]
         waiting.sort(key=lambda row: (row.length, row.prompt, row.row))
         results: list[Any] = [None] * len(asked)
-        batch = Batch(self.model, sampling, self._stops())
+        stops = list(self.chat.ends.values())
+        batch = Batch(self.model, sampling, stops)
         while waiting or batch.alive:
             room = max(1, self.batch_size // self.divisor)
             free = room - len(batch.alive)
@@ -53,7 +60,7 @@ class Transformers:
                 for row in (*alive, *new):
                     row.told.clear()
                 waiting += alive
-                batch = Batch(self.model, sampling, self._stops())
+                batch = Batch(self.model, sampling, stops)
                 continue
             del waiting[len(waiting) - len(new) :]
             for row in ended:
@@ -62,7 +69,9 @@ class Transformers:
         return results
 
     def label_probabilities(self, asked: Sequence[Messages], labels: Sequence[str]) -> list[Labels]:
-        ids = [self._label_id(label) for label in labels]
+        lead, ids = self._label_ids(labels)
+        rows = [[*prompt, *lead] for prompt in self._ids(asked)]
+        self._check_context(rows)
 
         def run(grown: tree.Tree, states: Any, chosen: list[int]) -> list[Labels]:
             held = tree.ends(self.model, grown, states).double().softmax(-1)[:, ids]
@@ -70,12 +79,15 @@ class Transformers:
             share = (held / mass).tolist()
             return [Labels(tuple(row), total) for row, total in zip(share, mass[:, 0].tolist(), strict=True)]
 
-        return self._read(self._ids(asked), run, self.batch_size)
+        return self._read(rows, run, self.batch_size)
 
     def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]:
         """The likelihood of each answer after what was asked."""
         turns = [[*messages, *reply(answer)] for messages, answer in zip(asked, answers, strict=True)]
-        rows, starts = self._ids(turns, answered=True), [len(ids) for ids in self._ids(asked)]
+        rows = self._ids(turns, answered=True)
+        # A template may begin an answer otherwise than it asks for one: with a place to think in, say.
+        starts = [tree.shared(row, prompt) for row, prompt in zip(rows, self._ids(asked), strict=True)]
+        self._check_context(rows)
 
         def run(grown: tree.Tree, states: Any, chosen: list[int]) -> list[Likelihood]:
             told = [grown.paths[place, : len(rows[index])] for place, index in enumerate(chosen)]
@@ -158,20 +170,29 @@ class Transformers:
         ]
         return self.tok(texts, add_special_tokens=False).input_ids if texts else []
 
-    def _stops(self) -> tuple[int, int]:
-        return self.tok.eos_token_id, self.tok.pad_token_id
+    def _check_context(self, rows: Sequence[Sequence[int]], more: int = 0) -> None:
+        context = self.chat.context
+        for row, ids in enumerate(rows):
+            if context and len(ids) + more > context:
+                new = f" and max_new_tokens = {more} do" if more else " does"
+                raise RowError(row, f"a prompt of {len(ids)} tokens{new} not fit in a context of {context}; shorten it")
 
     def _completion(self, ids: list[int]) -> Completion:
-        ended = ids[-1] in self._stops()
+        ended = ids[-1] in self.chat.ends.values()
         told = ids[:-1] if ended else ids
         text = self.tok.decode(told, skip_special_tokens=True).strip()
         return Completion(text, "stop" if ended else "length", len(told))
 
-    def _label_id(self, label: str) -> int:
-        ids = self.tok.encode(label, add_special_tokens=False)
-        if len(ids) != 1:
-            raise ValueError(f"the label {label!r} is {len(ids)} tokens to this tokenizer; a label has to be one")
-        return ids[0]
+    def _label_ids(self, labels: Sequence[str]) -> tuple[list[int], list[int]]:
+        """The tokens that all labels begin with (a mark of a word's beginning, or none), and each one's last token."""
+        rows = [self.tok.encode(label, add_special_tokens=False) for label in labels]
+        leads, ids = {tuple(row[:-1]) for row in rows}, [row[-1] for row in rows]
+        if len(leads) != 1 or len(set(ids)) != len(labels):
+            raise UserError(
+                f"{self.model.name_or_path}: the labels {', '.join(labels)} are not one token each to this tokenizer; "
+                "choose another judge"
+            )
+        return [*leads.pop()], ids
 
 
 def _fill(rows: Sequence[Sequence[int]], common: Sequence[int], room: int) -> int:
