@@ -22,6 +22,7 @@ DATE = date(2025, 1, 1)  # what a template takes for today: prompts, rows and tr
 OTHER_DATE = date(2031, 12, 28)
 CLOCK = "strftime_now"  # the function of transformers that a template asks for the time
 QUESTION, ANSWER = "What is gout?", "A disease of the joints."
+MARKERS = re.compile(r"\[/?[A-Z_]{2,}\]|<</?[A-Z_]{2,}>>")
 LONGEST = 10**9  # tokens: tokenizers without a limit name a far larger number
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 STRETCHED = ("linear", "dynamic", "yarn")  # rotary scalings beside which the configuration may name the length before
@@ -137,10 +138,13 @@ def inspect(tok: Any, config: dict[str, Any], generation: dict[str, Any], name: 
 
 
 def control_tokens(tok: Any, template: str) -> tuple[str, ...]:
-    """The tokens that a tokenizer calls special, and those added to it that the chat template writes."""
+    """What a tokenizer calls special, what was added to it and the template writes, and the template's [NAME]s.
+
+    Llama 2 and its kin know [INST] by its letters alone.
+    """
     added = [token for _, token in sorted(tok.added_tokens_decoder.items())]
     named = [token.content for token in added if token.special or (token.content.strip() and token.content in template)]
-    return tuple(dict.fromkeys([*named, *tok.all_special_tokens]))
+    return tuple(dict.fromkeys([*named, *tok.all_special_tokens, *MARKERS.findall(template)]))
 
 
 def dated(tok: Any, **settings: Any) -> bool:
@@ -212,7 +216,12 @@ def _turns(tok: Any, template: str, name: str) -> tuple[str, str]:
 def _end(tok: Any, template: str, name: str) -> str:
     """The control token that the template puts after an answer."""
     tail = _turns(tok, template, name)[1].rpartition(ANSWER)[2]
-    match = _pattern(control_tokens(tok, template)).search(tail)
+    tokens = tuple(
+        token
+        for token in control_tokens(tok, template)
+        if tok.convert_ids_to_tokens(tok.convert_tokens_to_ids(token)) == token
+    )
+    match = _pattern(tokens).search(tail)
     if not match:
         raise UserError(
             f"{name}: the chat template puts no control token after an answer, so that nothing tells where it ends; "
@@ -234,7 +243,7 @@ def _ends(tok: Any, end: str, *configs: dict[str, Any]) -> dict[str, int]:
 def _check_control(tok: Any, format: ChatFormat, name: str) -> None:
     broken = [f"a{format.plain(token)}b" for token in format.control]
     # A tokenizer without bytes reads what it does not know as its unknown token; that one is no danger.
-    numbers = {*tok.convert_tokens_to_ids(list(format.control))} - {tok.unk_token_id}
+    numbers = {*tok.convert_tokens_to_ids(list(format.control))} - {tok.unk_token_id, None}
     for token, ids in zip(format.control, tok(broken, add_special_tokens=False).input_ids, strict=True):
         if numbers & {*ids}:
             raise UserError(

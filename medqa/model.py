@@ -118,6 +118,8 @@ def load(
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable, torch_device=str(model.device))
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = str(path)  # else peft asks the Hub for it whenever the adapter is saved
     return model.eval()
 
 

@@ -246,8 +246,7 @@ def save_adapter(model: Any, base: Path, out: Path) -> None:
     """Save the adapter `default` and nothing else, the same bytes for the same weights on every machine."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        # Else peft asks the Hub whether the base has other embeddings.
-        model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+        model.save_pretrained(folder, selected_adapters=["default"])
         path = Path(folder, "adapter_config.json")
         config = json.loads(path.read_text(encoding="utf-8"))
         # Peft keeps sets and the loaded path here: neither is the same in the next run or on the next machine.

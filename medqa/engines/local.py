@@ -103,12 +103,11 @@ class Transformers:
         from torch.nn.functional import pad
 
         # Logits of a long answer over a real vocabulary would take gigabytes at once.
-        head, total = self.model.get_output_embeddings(), 0.0
+        total = 0.0
         for states, wanted in zip(hidden.split(LOGIT_ROWS), ids.split(LOGIT_ROWS), strict=True):
             steady = pad(states, (0, 0, 0, -len(states) % tree.STEADY_ROWS))
-            total += float(
-                head(steady)[: len(states)].float().log_softmax(-1).gather(-1, wanted[:, None]).double().sum()
-            )
+            logits = tree.logits(self.model, steady)[: len(states)].float()
+            total += float(logits.log_softmax(-1).gather(-1, wanted[:, None]).double().sum())
         return Likelihood(total, len(ids))
 
     def _read(self, rows: list[list[int]], run: Callable[[tree.Tree, Any, list[int]], list[Any]], size: int) -> list:
