@@ -179,6 +179,27 @@ def test_a_template_that_does_not_hold_is_refused(
     assert "\n" not in str(told.value) and str(tmp_path / "base") in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("tokenizer.json", None, "the tokenizer cannot be read"),
+        ("config.json", '{"model_type": "brandnew"}', "config.json cannot be read .*brandnew"),
+        ("config.json", '{"model_type": "t5"}', "a model of the type t5 writes no text"),
+        ("generation_config.json", "torn", "generation_config.json cannot be read"),
+    ],
+)
+def test_a_model_that_cannot_be_read_is_refused(
+    folders: dict[str, Path], tmp_path: Path, file: str, text: str | None, message: str
+) -> None:
+    shutil.copytree(folders["Mistral"], tmp_path / "base")
+    (tmp_path / "base" / file).unlink()
+    if text is not None:
+        (tmp_path / "base" / file).write_text(text)
+    with pytest.raises(UserError, match=message) as told:
+        chat.look(tmp_path / "base")
+    assert len(str(told.value)) < 400 and "\n" not in str(told.value)
+
+
 def test_a_control_token_that_no_space_breaks_is_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
     shutil.copytree(folders["Qwen2.5"], tmp_path / "base")
     tok = model.tokenizer(tmp_path / "base")
