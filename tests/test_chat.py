@@ -10,7 +10,7 @@ import torch
 from fake_formats import CHATML, CONTEXT, FORMATS, write
 
 from medqa import chat, hub, model, models, prompts, sft, training
-from medqa.engines import Sampling, decode, local, naming
+from medqa.engines import Labels, Sampling, decode, local, naming
 from medqa.params import UserError
 from medqa.records import Example
 
@@ -263,11 +263,13 @@ def test_what_exceeds_the_context_is_refused_and_named(folders: dict[str, Path])
     message = rf"^b: a prompt of \d+ tokens.* not fit in a context of {CONTEXT}"
     for run in (
         lambda rows: asked.generate(rows, Sampling(temperature=0, top_p=1, max_new_tokens=4), [0, 0]),
-        lambda rows: asked.label_probabilities(rows, prompts.LABELS),
         lambda rows: asked.answer_logprobs(rows, ["Rest."] * 2),
     ):
         with pytest.raises(UserError, match=message), naming(["a", "b"]):
             run([prompts.ask("Why?"), long])
+    # The judge calls such a row unscored; the others are worth their scores.
+    unread, read = asked.label_probabilities([long, prompts.ask("Why?")], prompts.LABELS)
+    assert unread == Labels((), 0.0) and read.mass > 0
 
 
 def test_training_beyond_the_context_is_refused(folders: dict[str, Path]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from medqa import chat
-from medqa.engines import Completion, Labels, Likelihood, RowError, Sampling, tree
+from medqa.engines import Completion, Labels, Likelihood, RowError, Sampling, placing, tree
 from medqa.engines.decode import SPARE, Asked, Batch
 from medqa.model import out_of_memory
 from medqa.params import UserError
@@ -69,9 +69,10 @@ class Transformers:
         return results
 
     def label_probabilities(self, asked: Sequence[Messages], labels: Sequence[str]) -> list[Labels]:
+        """A prompt beyond the context has no probabilities and no mass, as a row that is left undone."""
         lead, ids = self._label_ids(labels)
         rows = [[*prompt, *lead] for prompt in self._ids(asked)]
-        self._check_context(rows)
+        fitting = [place for place, row in enumerate(rows) if not self.chat.context or len(row) <= self.chat.context]
 
         def run(grown: tree.Tree, states: Any, chosen: list[int]) -> list[Labels]:
             held = tree.ends(self.model, grown, states).double().softmax(-1)[:, ids]
@@ -79,7 +80,11 @@ class Transformers:
             share = (held / mass).tolist()
             return [Labels(tuple(row), total) for row, total in zip(share, mass[:, 0].tolist(), strict=True)]
 
-        return self._read(rows, run, self.batch_size)
+        with placing(fitting):
+            read = self._read([rows[place] for place in fitting], run, self.batch_size)
+        self.progress(len(rows) - len(fitting))
+        results = dict(zip(fitting, read, strict=True))
+        return [results.get(place, Labels((), 0.0)) for place in range(len(rows))]
 
     def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]:
         """The likelihood of each answer after what was asked."""
