@@ -111,7 +111,7 @@ FORMATS = {
         "<|im_end|>",
         frozenset({"<|im_end|>", "<|endoftext|>"}),
         ("<|im_end|>", "<|endoftext|>"),
-        plain=("<think>", "</think>", "<tool_call>"),
+        plain=("<think>", "</think>", "<tool_call>", "assistant"),
     ),
     "SmolLM2": Format(
         "llama",

@@ -69,9 +69,8 @@ def test_no_text_brings_a_control_token(name: str, folder: Path) -> None:
         return sum(token in {*tok.convert_tokens_to_ids(list(control))} - {tok.unk_token_id} for token in ids)
 
     assert count(hostile) == count("rest")
-    assert "[Na+] <5 mg <b>x</b> [1] [CT] H<sub>2</sub>O" in tok.apply_chat_template(
-        prompts.ask("[Na+] <5 mg <b>x</b> [1] [CT] H<sub>2</sub>O"), tokenize=False
-    )
+    medical = "The assistant gave [Na+] <5 mg <b>x</b> [1] [CT] H<sub>2</sub>O"
+    assert medical in tok.apply_chat_template(prompts.ask(medical), tokenize=False)
 
 
 @pytest.mark.parametrize("which", ["template", "generation"])

@@ -114,10 +114,11 @@ def dated(tok: Any, **settings: Any) -> bool:
 def control_tokens(tok: Any, text: str) -> tuple[str, ...]:
     """What a tokenizer calls special, what was added to it and the template writes, and the template's [NAME]s.
 
-    Llama 2 and its kin know [INST] by its letters alone.
+    Llama 2 and its kin know [INST] by its letters alone. A plain word that was added is a word of texts too.
     """
     added = [token for _, token in sorted(tok.added_tokens_decoder.items())]
-    named = [token.content for token in added if token.special or (token.content.strip() and token.content in text)]
+    written = [token.content for token in added if len(token.content.strip()) > 2 and not token.content.isalnum()]
+    named = [token.content for token in added if token.special or (token.content in written and token.content in text)]
     return tuple(dict.fromkeys([*named, *tok.all_special_tokens, *MARKERS.findall(text)]))
 
 
