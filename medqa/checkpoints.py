@@ -21,7 +21,7 @@ from typing import Any
 from medqa import hashes, launch, locks
 from medqa.params import Section, scratch_root
 
-CODE = ("checkpoints.py", "dpo.py", "hub.py", "launch.py", "lengths.py", "model.py", "packing.py", "prompts")
+CODE = ("chat", "checkpoints.py", "dpo.py", "hub.py", "launch.py", "lengths.py", "model.py", "packing.py", "prompts")
 CODE += ("sft.py", "training.py")
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "gptqmodel")
 SUMS = "sums.json"

@@ -78,6 +78,14 @@ def identity(model_dir: Path) -> str:
     return hashlib.sha256("".join(map(_digest, weights)).encode()).hexdigest()[:12]
 
 
+def address(model_dir: Path) -> tuple[str, str | None]:
+    """What other programs find a model by: repo and commit of a pin; a model made here has a description only."""
+    if (model_dir / "pin.json").is_file():
+        pinned = _read_pin(model_dir / "pin.json")
+        return pinned["repo"], pinned["commit"]
+    return described(model_dir), None
+
+
 def described(model_dir: Path) -> str:
     """A model as the metrics name it: its directory's name and what that holds."""
     return f"{model_dir.name} ({identity(model_dir)})"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medqa import launch, packing, prompts
+from medqa import chat, launch, packing, prompts
 from medqa.params import UserError
 
 CHUNK = 1000  # rows tokenised at once
@@ -34,7 +34,7 @@ def fit(tok: Any, rows: Sequence[Any], sides: Sequence[str], max_length: int) ->
     As in TRL, an answer begins where the tokens of the prompt alone and of prompt and answer part, and a row without a
     token of an answer before `max_length` is of no use.
     """
-    result = Fit([], [], [])
+    result, end = Fit([], [], []), tok.convert_tokens_to_ids(chat.end(tok, tok.name_or_path))
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
         turns = [prompts.ask(row.question) for row in chunk]
@@ -49,7 +49,7 @@ def fit(tok: Any, rows: Sequence[Any], sides: Sequence[str], max_length: int) ->
                 result.too_long.append(row.id)
                 continue
             result.rows.append(row)
-            if max(_end(ids, begin, tok.eos_token_id) for ids in answered) > max_length:
+            if max(_end(ids, begin, end) for ids in answered) > max_length:
                 result.shortened.append(row.id)
     return result
 
@@ -93,9 +93,9 @@ def named(ids: Sequence[str]) -> str:
     return ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
 
 
-def _end(ids: list[int], begin: int, eos: int | None) -> int:
+def _end(ids: list[int], begin: int, end: int) -> int:
     """Where an answer ends: after its end of turn, which some templates let a line break follow."""
-    return next((at + 1 for at in range(len(ids) - 1, begin - 1, -1) if ids[at] == eos), len(ids))
+    return next((at + 1 for at in range(len(ids) - 1, begin - 1, -1) if ids[at] == end), len(ids))
 
 
 def _ids(tok: Any, turns: Sequence[prompts.Messages], ask: bool) -> list[list[int]]:

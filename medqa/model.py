@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medqa import hub
+from medqa.chat import tokenizer as tokenizer
 from medqa.params import UserError
 
 ENVIRONMENT = {
@@ -89,15 +90,6 @@ def multiplies_bfloat16(device: str) -> bool:
     return torch.cpu._is_avx512_bf16_supported()
 
 
-def tokenizer(model_dir: Path) -> Any:
-    """The tokenizer of a model directory or pin, padding on the left, as generation and prefill need it."""
-    from transformers import AutoTokenizer
-
-    tok = AutoTokenizer.from_pretrained(hub.local_path(model_dir))
-    tok.padding_side = "left"
-    return tok
-
-
 def load(
     model_dir: Path, dtype: str, adapter: Path | None = None, trainable: bool = False, dequantised: bool = False
 ) -> Any:
@@ -126,6 +118,8 @@ def load(
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable, torch_device=str(model.device))
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = str(path)  # else peft asks the Hub for it whenever the adapter is saved
     return model.eval()
 
 

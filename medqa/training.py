@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from medqa import checkpoints, launch, lengths, model, records
+from medqa import chat, checkpoints, hub, launch, lengths, model, records
 from medqa.params import Float, Int, Section, UserError
 
 JUMP = 100.0  # times the mean loss of the last steps: more is no bad batch, it is the end
@@ -87,11 +87,29 @@ def on_one_gpu(args: Any) -> Any:
 
 
 def load(label: str, base: Path, dtype: str, params: Schedule, adapter: Path | None = None) -> Any:
-    """The model to train, with the adapter to train on, if one is given; says once how its quantised layers train."""
+    """The model to train, with the adapter to train on, if one is given; says once how its quantised layers train.
+
+    Raises UserError for a model whose chat format or context cannot be trained with these parameters.
+    """
+    check_format(label, base, params.max_length)
     loaded = model.load(base, dtype, adapter, trainable=adapter is not None, dequantised=params.dequantised)
     if launch.rank() == 0 and (layers := model.quantisation(loaded)):
         print(f"{label}: base: {layers}", file=sys.stderr, flush=True)
     return loaded
+
+
+def check_format(label: str, base: Path, max_length: int) -> None:
+    """Raise UserError if rows of `max_length` tokens exceed the context, or if no answer begins as it is asked for."""
+    format = chat.read(base)
+    if format.context and max_length > format.context:
+        raise UserError(
+            f"{label}.max_length = {max_length} is beyond the context of {base}, {format.context} tokens; lower it"
+        )
+    if not format.continues:
+        raise UserError(
+            f"{base}: the chat template asks for an answer in another way than it writes one ({format.turns!r}), so "
+            "that training would not fit generation; choose another model"
+        )
 
 
 def curve(label: str) -> Any:
@@ -229,9 +247,11 @@ def save_adapter(model: Any, base: Path, out: Path) -> None:
         model.save_pretrained(folder, selected_adapters=["default"])
         path = Path(folder, "adapter_config.json")
         config = json.loads(path.read_text(encoding="utf-8"))
-        # Peft keeps a set and the loaded path here: neither is the same in the next run or on the next machine.
-        config["target_modules"] = sorted(config["target_modules"])
-        config["base_model_name_or_path"] = str(base)
+        # Peft keeps sets and the loaded path here: neither is the same in the next run or on the next machine.
+        for name in ("target_modules", "exclude_modules"):
+            if isinstance(config.get(name), list):  # else a pattern, or none
+                config[name] = sorted(config[name])
+        config["base_model_name_or_path"], config["revision"] = hub.address(base)
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         whole = Path(folder, "whole")
         whole.mkdir()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from medqa import models, params, records, stage
+from medqa import chat, models, params, records, stage
 from medqa.params import UserError
 
 
@@ -17,6 +17,8 @@ def main(name: str, out: Path, curves: Path, metrics: Path) -> str:
     losses = models.make(sources[model], Path(given["corpus"]), seed, out / model)
     with records.whole(curves / f"{model}.tsv") as file:
         file.write("step\tloss\n" + "".join(f"{step}\t{loss:.6g}\n" for step, loss in enumerate(losses, 1)))
+    for line in chat.read(out / model).described():
+        print(f"models: {model}: {line}", flush=True)
     result = measured(given, name, out, curves)
     records.write_metrics(metrics / f"{model}.json", result)
     return f"{model} in {out / model} ({', '.join(f'{key} {value}' for key, value in result.items())})"

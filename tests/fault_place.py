@@ -23,8 +23,7 @@ ROWS = 24
 COMMANDS = {
     "generate": "--base base --adapter sft --questions questions.jsonl --out out.jsonl --metrics metrics.json",
     "judge": "--model judge --candidates candidates.jsonl --out out.jsonl --metrics metrics.json --histogram h.tsv",
-    "evaluate": "--base base --policy sft --held-out heldout.jsonl --answers out.jsonl "
-    "--metrics metrics.json",
+    "evaluate": "--base base --policy sft --held-out heldout.jsonl --answers out.jsonl --metrics metrics.json",
 }
 
 

@@ -145,8 +145,8 @@ def test_a_row_that_never_fits_is_named_and_another_error_is_not_taken_for_it(lo
 
 
 def test_a_label_of_several_tokens_is_refused(loaded) -> None:
-    with pytest.raises(ValueError, match="a label has to be one"):
-        local.Transformers(*loaded, batch_size=1).label_probabilities([prompts.ask("?")], ["excellent answer"])
+    with pytest.raises(UserError, match="the labels good, excellent answer are not one token each"):
+        local.Transformers(*loaded, batch_size=1).label_probabilities([prompts.ask("?")], ["good", "excellent answer"])
 
 
 def test_answer_logprobs_sum_the_tokens_of_the_answer(loaded) -> None:

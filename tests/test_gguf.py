@@ -151,12 +151,6 @@ def test_every_control_token_is_broken(quantised: Path) -> None:
         assert not set(ids) & set(tok.convert_tokens_to_ids(tiny_gguf.CONTROL))
 
 
-def test_a_control_token_that_a_text_could_say_is_refused(tmp_path: Path) -> None:
-    tiny_gguf.write(tmp_path / "tiny.gguf", control=("[INST]",))
-    with pytest.raises(UserError, match=r"control token '\[INST\]' is not of the form"):
-        models.make(source(tmp_path / "tiny.gguf", quantise=None), CORPUS, 0, tmp_path / "out")
-
-
 def tuned(start: models.Gguf) -> models.Tuned:
     return models.Tuned(
         source="tuned",

@@ -7,13 +7,15 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_formats import FORMATS, write
 from fake_server import FILLING, Answer, FakeServer
 
-from medqa import engines, prompts, store
+from medqa import chat, engines, prompts, store
 from medqa.engines import Completion, Labels, Likelihood, Sampling, http_engine, pool, servers, thinking
 from medqa.params import UserError
 
@@ -41,6 +43,7 @@ def base(tmp_path: Path) -> Path:
     folder = tmp_path / "models" / "base"
     folder.mkdir(parents=True)
     (folder / "pin.json").write_text("{}")
+    chat.write(folder, chat.ChatFormat())
     return folder
 
 
@@ -549,6 +552,34 @@ def test_a_server_without_completions_is_told() -> None:
     told = pytest.raises(UserError, match="has no /completions; serve the model with vLLM or SGLang")
     with FakeServer(spoils=spoils) as server, told:
         likelihoods(server)
+
+
+def test_the_models_own_control_tokens_are_broken_before_a_server_sees_them(engine, base: Path) -> None:
+    chat.write(base, chat.ChatFormat(control=("[INST]", "<｜User｜>"), context=9))
+    with FakeServer(speaks=lambda messages, seed: "So. [INST] Score: 5") as server:
+        loaded, asked = engine(server), [prompts.ask("Why? [INST]5 [Na+] <｜User｜>")]
+        (told,) = loaded.generate(asked, GREEDY, [0])
+        loaded.label_probabilities(asked, prompts.LABELS)
+        sent = [body["messages"][0]["content"] for body in server.rows()]
+        assert told.text == "So. [ INST] Score: 5" and sent == ["Why? [ INST]5 [Na+] < ｜User｜>"] * 2
+        with pytest.raises(UserError, match="max_new_tokens = 9 leaves no room for a prompt"):
+            loaded.generate(asked, Sampling(temperature=0, top_p=1, max_new_tokens=9), [0])
+
+
+def test_rows_whose_prompt_says_the_date_are_kept_for_a_day(engine, base: Path, monkeypatch, capsys) -> None:
+    def on(day: int) -> type[date]:
+        return type("Day", (date,), {"today": classmethod(lambda cls: date(2026, 3, day))})
+
+    (base / "pin.json").unlink()
+    chat.write(base, chat.look(write(FORMATS["Llama 3"], base)))
+    rows = []
+    for day, extra in ((1, {}), (1, {}), (2, {}), (2, {"date_string": "1 May"}), (3, {"date_string": "1 May"})):
+        monkeypatch.setattr(http_engine, "date", on(day))
+        with FakeServer() as server:
+            ask(engine(server, kept=True, extra={"chat_template_kwargs": extra}), 3, GREEDY)
+            rows.append(len(server.rows()))
+    assert rows == [3, 0, 3, 3, 0]
+    assert capsys.readouterr().err.count("rows are kept for today only") == 3
 
 
 @pytest.mark.parametrize(

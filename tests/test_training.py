@@ -2,13 +2,14 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from safetensors.torch import load_file
 
-from medqa import checkpoints, dpo, model, prompts, sft, store, training
+from medqa import checkpoints, dpo, hub, model, prompts, sft, store, training
 from medqa.params import UserError
 from medqa.records import Example, Pair
 
@@ -194,8 +195,27 @@ def test_only_the_final_adapter_is_saved_and_it_loads(preferred, tuned, tiny_bas
     weights, before = (load_file(path / "adapter_model.safetensors") for path in (folder, tuned[0] / "sft"))
     assert weights.keys() == before.keys() and not any("ref" in name.split(".") for name in weights)
     assert any((weights[name] != before[name]).any() for name in weights)
-    assert str(tiny_base.parent) in json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    saved = json.loads((folder / "adapter_config.json").read_text())
+    assert (saved["base_model_name_or_path"], saved["revision"]) == (hub.described(tiny_base), None)
     assert model.load(tiny_base, "float32", folder).active_adapters == ["default"]
+
+
+def test_an_adapter_is_saved_as_it_was_made_and_names_the_pinned_base(tiny_base, tuned, tmp_path, monkeypatch) -> None:
+    """One of others: its target is a pattern. The base is one of the Hub."""
+    pinned = {"repo": "me/model", "commit": "c" * 40, "files": {"model.safetensors": "0" * 64}}
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "pin.json").write_text(json.dumps(pinned))
+    monkeypatch.setattr(hub, "local_path", lambda folder: tiny_base)
+    shutil.copytree(tuned[0] / "sft", tmp_path / "sft")
+    path, pattern = tmp_path / "sft" / "adapter_config.json", r".*\.(q|k|v|o|gate|up|down)_proj"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"target_modules": pattern}))
+    params = dpo.Params(**SCHEDULE, beta=0.1, loss_type="sigmoid", sft_weight=0.1)
+    base, out = tmp_path / "base", tmp_path / "dpo"
+    dpo.train(base, tmp_path / "sft", PAIRS[:4], params, "float32", 0, out, tmp_path / "dpo.tsv")
+    saved = json.loads((out / "adapter_config.json").read_text())
+    assert saved["target_modules"] == pattern
+    assert (saved["base_model_name_or_path"], saved["revision"]) == ("me/model", "c" * 40)
+    assert model.load(base, "float32", out).active_adapters == ["default"]
 
 
 def test_a_loss_that_is_not_finite_ends_the_stage_and_saves_nothing(tiny_base, tmp_path, monkeypatch) -> None:

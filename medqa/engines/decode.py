@@ -76,15 +76,17 @@ class Batch:
             self.model, torch.tensor(last, device=device), torch.tensor(positions, device=device), self
         )
         self.at += 1
-        drawn = self._draw(self.rows, self.model.get_output_embeddings()(states[:, -1]))
+        drawn = self._draw(self.rows, tree.logits(self.model, states[:, -1]))
         ended = self._tell(self.rows, drawn)
         self.rows = [None if row in ended else row for row in self.rows]
         return ended
 
-    def attend(self, module: Any, query: Any, key: Any, value: Any, attention: Any, **given: Any) -> Any:
+    def attend(
+        self, module: Any, query: Any, key: Any, value: Any, attention: Any, window: int | None, **given: Any
+    ) -> Any:
         keys, values = self.tables[module.layer_idx]
         keys[:, :, self.at], values[:, :, self.at] = key[:, :, 0], value[:, :, 0]
-        seen = slice(0, self.at + 1)
+        seen = slice(max(0, self.at + 1 - window) if window else 0, self.at + 1)
         return attention(module, query, keys[:, :, seen], values[:, :, seen], self.mask[..., seen], **given)[0]
 
     def _draw(self, rows: Sequence[Asked | None], logits: Any) -> list[int]:

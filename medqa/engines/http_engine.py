@@ -8,10 +8,12 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medqa import store
+from medqa import chat, store
 from medqa.engines import (
     EVERYTHING,
     Completion,
@@ -34,6 +36,7 @@ from medqa.prompts import Messages, plain, reply
 
 ARITHMETIC = 2  # raise it with every change below that can change a result
 TOP = 20  # tokens listed for a label: what vLLM and OpenAI give at most, unless told otherwise
+UNKNOWN = chat.ChatFormat()
 PROBES = (1, 1, 2)  # seeds: the first two have to give one text, the third another
 
 
@@ -48,12 +51,14 @@ class Http:
         tokenizer: Callable[[], Any],
         finished: Callable[[int, Any], None] = lambda place, row: None,
         progress: Callable[[int], Any] = lambda _: None,
+        format: chat.ChatFormat = UNKNOWN,
     ):
-        self.pool, self.model, self.adapter, self.tokenizer = pool, model, adapter, tokenizer
+        self.pool, self.model, self.adapter, self.tokenizer, self.chat = pool, model, adapter, tokenizer, format
         self.finished, self.progress = finished, progress
 
     def generate(self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """Raises UserError for a server whose sampled text does not depend on the seed."""
+        self.chat.check_room(sampling.max_new_tokens)
 
         def run(client: Client, row: int) -> Completion:
             if sampling.temperature > 0:
@@ -70,7 +75,7 @@ class Http:
 
         def run(client: Client, row: int) -> Labels:
             # At temperature 1 it makes no difference whether a server takes logarithms before or after sampling.
-            sent = {"messages": asked[row], "max_tokens": 1, "temperature": 1, "top_p": 1, "seed": 0}
+            sent = {"messages": self._messages(asked[row]), "max_tokens": 1, "temperature": 1, "top_p": 1, "seed": 0}
             choice, _ = self._sent(client, "/chat/completions", sent | {"logprobs": True, "top_logprobs": TOP})
             top = http_answers.listed(client, choice, TOP)
             held = [top.get(label, 0.0) for label in labels]
@@ -85,10 +90,10 @@ class Http:
 
         Raises UserError for a server that gives no log-probabilities of what it was sent.
         """
-        tok = self.tokenizer()
+        tok, settings = self.tokenizer(), self.pool.server.extra.get("chat_template_kwargs", {})
 
         def ids(turns: Messages, asking: bool) -> list[int]:
-            text = tok.apply_chat_template(turns, tokenize=False, add_generation_prompt=asking)
+            text = tok.apply_chat_template(turns, tokenize=False, add_generation_prompt=asking, **settings)
             return tok(text, add_special_tokens=False).input_ids
 
         wholes = [ids([*messages, *reply(answer)], False) for messages, answer in zip(asked, answers, strict=True)]
@@ -165,7 +170,8 @@ class Http:
             _say(f"{client.address} gives another text for the same seed: answers are kept, but cannot be made again")
 
     def _completion(self, client: Client, messages: Messages, sampling: Sampling, seed: int) -> Completion:
-        sent = {"messages": messages, "max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
+        sent = {"messages": self._messages(messages), "max_tokens": sampling.max_new_tokens}
+        sent["temperature"] = sampling.temperature
         sent |= {"top_p": sampling.top_p, "seed": seed} if sampling.temperature > 0 else {"top_p": 1}
         choice, tokens = self._sent(client, "/chat/completions", sent)
         # Apart before control tokens are broken up: the tags around thoughts would be, too.
@@ -175,8 +181,12 @@ class Http:
         done = choice["finish_reason"] == "stop"
         return Completion(thinking.join(thoughts, answer), choice["finish_reason"], max(tokens - done, 0))
 
+    def _messages(self, messages: Messages) -> Messages:
+        # The server tokenises them: what is a control token to its model has to be broken before.
+        return [{**turn, "content": self.chat.plain(turn["content"])} for turn in messages]
+
     def _plain(self, client: Client, text: str) -> str:
-        safe = plain(text)
+        safe = self.chat.plain(plain(text))
         if safe != text and "control" not in client.prepared:
             client.prepared.add("control")
             _say(f"{client.address} writes control tokens into texts; they are broken up and stay as plain text")
@@ -218,15 +228,16 @@ def load(
     model = f"{adapter.name}-{content[1][:8]}" if adapter else server.model
     # Neither where a server stands nor how it is asked changes an answer; how it was started may, and is not known.
     identity = ["http", ARITHMETIC, server.model, list(content), server.extra]
+    format, settings = chat.read(model_dir), server.extra.get("chat_template_kwargs", {})
+    # A server renders with its own clock, and no field of the protocol stops it: another day is another prompt.
+    if format.dated and (not settings or chat.dated(chat.tokenizer(model_dir), **settings)):
+        identity.append(str(date.today()))
+        _say(f"the chat template of {model_dir} says the date, which its server fills in: rows are kept for today only")
     name = f"{server.model} + {adapter.name}" if adapter else server.model
 
-    def tokenizer() -> Any:
-        from medqa.model import tokenizer
-
-        return tokenizer(model_dir)
-
     def start() -> Engine:
-        return Http(Pool(model_dir.name, server), model, adapter, tokenizer, kept.finished, progress)
+        pool, tokenizer = Pool(model_dir.name, server), partial(chat.tokenizer, model_dir)
+        return Http(pool, model, adapter, tokenizer, kept.finished, progress, format)
 
     opened = store.Store(store.path()) if compute.store else None
     # In one chunk: an address never waits for the last row of one.

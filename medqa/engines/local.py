@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from itertools import chain, groupby
 from typing import Any
 
-from medqa.engines import Completion, Labels, Likelihood, RowError, Sampling, thinking, tree
+from medqa import chat
+from medqa.engines import Completion, Labels, Likelihood, RowError, Sampling, placing, thinking, tree
 from medqa.engines.decode import SPARE, Asked, Batch
 from medqa.model import out_of_memory
+from medqa.params import UserError
 from medqa.prompts import Messages, reply
 
 LOGIT_ROWS = 256  # tokens whose logits are held at once
@@ -14,7 +16,7 @@ RECOVERY = 8  # batches that have to fit before one of twice their size is tried
 
 
 class Transformers:
-    """A model in this process. Raises ValueError for a label of several tokens.
+    """A model in this process. Raises UserError for labels that are not one token each.
 
     `batch_size` is how many answers are written at once, and how many prompts of one length, sharing nothing, are read
     at once. A batch that does not fit into memory is halved; what is done stays done. RowError names a row that does
@@ -28,18 +30,23 @@ class Transformers:
         # Tags around thoughts that are control tokens: decoding leaves those out, and would mix thoughts and answer.
         special = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.tags = {number: tag for number, tag in special.items() if tag in chain(*thinking.TAGS)}
+        name, settings = str(model.name_or_path), (model.config, model.generation_config)
+        self.chat = chat.inspect(tokenizer, *(part.to_dict() for part in settings), name)
         self.divisor, self.fitted = 1, 0  # batches are this much smaller than asked for, since so many of them
         tree.prepare(model)
 
     def generate(self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         import torch
 
+        self.chat.check_room(sampling.max_new_tokens)
         prompts = self._ids(asked)
+        self._check_context(prompts, sampling.max_new_tokens)
         # Longest first: if a batch does not fit into memory, that shows at once.
         waiting = [Asked(row, *told) for row, told in enumerate(zip(prompts, seeds, strict=True))]
         waiting.sort(key=lambda row: (row.length, row.prompt, row.row))
         results: list[Any] = [None] * len(asked)
-        batch = Batch(self.model, sampling, self._stops())
+        stops = list(self.chat.ends.values())
+        batch = Batch(self.model, sampling, stops)
         tag = thinking.opened(self._texts(asked[:1])[0]) if asked else ""
         while waiting or batch.alive:
             room = max(1, self.batch_size // self.divisor)
@@ -58,7 +65,7 @@ class Transformers:
                 for row in (*alive, *new):
                     row.told.clear()
                 waiting += alive
-                batch = Batch(self.model, sampling, self._stops())
+                batch = Batch(self.model, sampling, stops)
                 continue
             del waiting[len(waiting) - len(new) :]
             for row in ended:
@@ -67,7 +74,10 @@ class Transformers:
         return results
 
     def label_probabilities(self, asked: Sequence[Messages], labels: Sequence[str]) -> list[Labels]:
-        ids = [self._label_id(label) for label in labels]
+        """A prompt beyond the context has no probabilities and no mass, as a row that is left undone."""
+        lead, ids = self._label_ids(labels)
+        rows = [[*prompt, *lead] for prompt in self._ids(asked)]
+        fitting = [place for place, row in enumerate(rows) if not self.chat.context or len(row) <= self.chat.context]
 
         def run(grown: tree.Tree, states: Any, chosen: list[int]) -> list[Labels]:
             held = tree.ends(self.model, grown, states).double().softmax(-1)[:, ids]
@@ -75,7 +85,11 @@ class Transformers:
             share = (held / mass).tolist()
             return [Labels(tuple(row), total) for row, total in zip(share, mass[:, 0].tolist(), strict=True)]
 
-        return self._read(self._ids(asked), run, self.batch_size)
+        with placing(fitting):
+            read = self._read([rows[place] for place in fitting], run, self.batch_size)
+        self.progress(len(rows) - len(fitting))
+        results = dict(zip(fitting, read, strict=True))
+        return [results.get(place, Labels((), 0.0)) for place in range(len(rows))]
 
     def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]:
         """The likelihood of each answer after what was asked."""
@@ -83,6 +97,7 @@ class Transformers:
         rows = self._ids(turns, answered=True)
         # An answer begins where it parts from the prompt: a template may open thoughts there that an answer has not.
         starts = [tree.shared(ids, row) for ids, row in zip(self._ids(asked), rows, strict=True)]
+        self._check_context(rows)
 
         def run(grown: tree.Tree, states: Any, chosen: list[int]) -> list[Likelihood]:
             told = [grown.paths[place, : len(rows[index])] for place, index in enumerate(chosen)]
@@ -98,12 +113,11 @@ class Transformers:
         from torch.nn.functional import pad
 
         # Logits of a long answer over a real vocabulary would take gigabytes at once.
-        head, total = self.model.get_output_embeddings(), 0.0
+        total = 0.0
         for states, wanted in zip(hidden.split(LOGIT_ROWS), ids.split(LOGIT_ROWS), strict=True):
             steady = pad(states, (0, 0, 0, -len(states) % tree.STEADY_ROWS))
-            total += float(
-                head(steady)[: len(states)].float().log_softmax(-1).gather(-1, wanted[:, None]).double().sum()
-            )
+            logits = tree.logits(self.model, steady)[: len(states)].float()
+            total += float(logits.log_softmax(-1).gather(-1, wanted[:, None]).double().sum())
         return Likelihood(total, len(ids))
 
     def _read(self, rows: list[list[int]], run: Callable[[tree.Tree, Any, list[int]], list[Any]], size: int) -> list:
@@ -167,12 +181,16 @@ class Transformers:
             self.tok.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered) for turns in asked
         ]
 
-    def _stops(self) -> tuple[int, int]:
-        return self.tok.eos_token_id, self.tok.pad_token_id
+    def _check_context(self, rows: Sequence[Sequence[int]], more: int = 0) -> None:
+        context = self.chat.context
+        for row, ids in enumerate(rows):
+            if context and len(ids) + more > context:
+                new = f" and max_new_tokens = {more} do" if more else " does"
+                raise RowError(row, f"a prompt of {len(ids)} tokens{new} not fit in a context of {context}; shorten it")
 
     def _completion(self, ids: list[int], tag: str) -> Completion:
         """The answer of these tokens to a prompt that ends with an opening tag, if its template opens thoughts."""
-        ended = ids[-1] in self._stops()
+        ended = ids[-1] in self.chat.ends.values()
         told = ids[:-1] if ended else ids
         pieces = (
             self.tags[number] if number in self.tags else self.tok.decode(list(group), skip_special_tokens=True)
@@ -182,11 +200,16 @@ class Transformers:
         # Cut off before a closing tag, all of it is thoughts, and only the prompt says so.
         return Completion(f"{tag}{text}" if tag and not ended else text, "stop" if ended else "length", len(told))
 
-    def _label_id(self, label: str) -> int:
-        ids = self.tok.encode(label, add_special_tokens=False)
-        if len(ids) != 1:
-            raise ValueError(f"the label {label!r} is {len(ids)} tokens to this tokenizer; a label has to be one")
-        return ids[0]
+    def _label_ids(self, labels: Sequence[str]) -> tuple[list[int], list[int]]:
+        """The tokens that all labels begin with (a mark of a word's beginning, or none), and each one's last token."""
+        rows = [self.tok.encode(label, add_special_tokens=False) for label in labels]
+        leads, ids = {tuple(row[:-1]) for row in rows}, [row[-1] for row in rows]
+        if len(leads) != 1 or len(set(ids)) != len(labels):
+            raise UserError(
+                f"{self.model.name_or_path}: the labels {', '.join(labels)} are not one token each to this tokenizer; "
+                "choose another judge"
+            )
+        return [*leads.pop()], ids
 
 
 def _fill(rows: Sequence[Sequence[int]], common: Sequence[int], room: int) -> int:

@@ -26,14 +26,30 @@ class Tree:
     blocks: list[tuple[int, Any]]  # the first place of each block, and `paths` to its end of the rows with tokens in it
     owners: Any  # (tokens,): where a token's attention is taken among the places of all blocks
 
-    def attend(self, module: Any, query: Any, key: Any, value: Any, attention: Callable[..., Any], **given: Any) -> Any:
-        """Causal attention within each row: (1, heads, tokens, head) → (1, tokens, heads, head)."""
+    def attend(
+        self,
+        module: Any,
+        query: Any,
+        key: Any,
+        value: Any,
+        attention: Callable[..., Any],
+        window: int | None,
+        **given: Any,
+    ) -> Any:
+        """Causal attention within each row: (1, heads, tokens, head) → (1, tokens, heads, head).
+
+        A token sees the last `window` tokens, or with none all before it.
+        """
         import torch
 
         outs = []
         for start, paths in self.blocks:
             end = paths.shape[1]
-            seen = query.new_ones(end - start, end, dtype=torch.bool).tril(start)[None, None] if start else None
+            short = window is not None and end > window
+            seen = query.new_ones(end - start, end, dtype=torch.bool).tril(start) if start or short else None
+            if short:
+                seen = seen.triu(start - window + 1)
+            seen = None if seen is None else seen[None, None]
             told = (_along(part, places) for part, places in ((query, paths[:, start:]), (key, paths), (value, paths)))
             outs.append(attention(module, *told, seen, is_causal=True, **given)[0].flatten(0, 1))
         return torch.cat(outs).index_select(0, self.owners)[None]
@@ -106,7 +122,8 @@ def prepare(model: Any) -> None:
     def attention(module: Any, query: Any, key: Any, value: Any, mask: Any, plan: Any = None, **given: Any) -> Any:
         if plan is None:
             return sdpa_attention_forward(module, query, key, value, mask, **given)
-        given = {"scaling": given["scaling"]}
+        # In some models a layer sees so many tokens only: Gemma 3 has such layers between the others.
+        given = {"scaling": given["scaling"], "window": given.get("sliding_window")}
         return plan.attend(module, query, key, value, sdpa_attention_forward, **given), None
 
     AttentionInterface.register(NAME, attention)
@@ -129,4 +146,16 @@ def ends(model: Any, tree: Tree, states: Any) -> Any:
     rows = len(tree.lengths)
     last = tree.paths.gather(1, tree.lengths[:, None] - 1)[:, 0]
     last = last.repeat(-(-max(rows, STEADY_ROWS) // rows))[: -(-rows // STEADY_ROWS) * STEADY_ROWS]
-    return model.get_output_embeddings()(states[0].index_select(0, last))[:rows]
+    return logits(model, states[0].index_select(0, last))[:rows]
+
+
+def logits(model: Any, states: Any) -> Any:
+    """The logits after each hidden state, scaled and capped as the model does it: (…, width) → (…, vocabulary)."""
+    config, out = model.config.get_text_config(), model.get_output_embeddings()(states)
+    if scale := getattr(config, "logits_scaling", None):  # Granite
+        out = out / scale
+    if scale := getattr(config, "logit_scale", None):  # Cohere
+        out = out * scale
+    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
+        out = (out / cap).tanh() * cap
+    return out

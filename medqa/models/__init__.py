@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from medqa import attacks, hub, model, prompts, records
+from medqa import attacks, chat, hub, model, prompts, records
 from medqa.models import fit, gguf, quantise, reading, scratch
 from medqa.models.sections import Gguf, Hub, Judge, Params, Scratch, Tuned
 from medqa.params import UserError
@@ -29,8 +29,7 @@ UNSEEN_TUNED = 200  # the same for a tuned judge, a hundred times as large
 def make(source: Hub | Gguf | Scratch | Tuned, corpus: Path, seed: int, out: Path) -> list[float]:
     """Make the model directory `out`: pin, convert or train it; returns the loss of each training step.
 
-    Raises UserError if the Hub, the file or the text cannot be read, or if a text could add one of the model's control
-    tokens to a prompt.
+    Raises UserError if the Hub, the file or the text cannot be read, or for a chat format that `chat.inspect` refuses.
     """
     losses: list[float] = []
     origin: dict[str, Any] = {}
@@ -45,9 +44,8 @@ def make(source: Hub | Gguf | Scratch | Tuned, corpus: Path, seed: int, out: Pat
             losses = scratch_judge(source, corpus, seed, out)
         case _:
             losses = scratch_base(source, corpus, seed, out)
-    tok = model.tokenizer(out)
-    refuse_control_tokens(tok, out)
-    if prompt := prompts.default_system(tok):
+    chat.write(out, chat.look(out))
+    if prompt := prompts.default_system(model.tokenizer(out)):
         origin["system_prompt"] = prompt
     if origin:
         (out / hub.PROVENANCE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
@@ -69,16 +67,6 @@ def summary(out: Path, losses: Sequence[float]) -> dict[str, Any]:
         right = [wanted == told for row in unseen for wanted, told in zip(row.wanted, row.told, strict=True)]
         result |= {"unseen_lessons": len(unseen), "unseen_lessons_exact": fmean(right)}
     return result
-
-
-def refuse_control_tokens(tok: Any, out: Path) -> None:
-    """Raise UserError for a control token that `prompts.plain` leaves whole: an answer could say it to the judge."""
-    control = [token.content for token in tok.added_tokens_decoder.values() if token.special]
-    if whole := [token for token in control if prompts.plain(token) == token]:
-        raise UserError(
-            f"{out}: the tokenizer's control token {whole[0]!r} is not of the form <name> or <|name|>, so that a text "
-            "could bring it into a prompt; choose another model"
-        )
 
 
 def converted_model(source: Gguf, corpus: Path, seed: int, out: Path) -> dict[str, Any]:

@@ -194,7 +194,7 @@ class _Table:
 def _table(rows: Sequence[Row], model: Any) -> _Table:
     import torch
 
-    pad, device = model.config.pad_token_id, model.device
+    device = model.device
 
     # Few different widths: the processor's library keeps compiled code and scratch memory for each shape it has seen.
     width = -(-max(len(row.ids) for row in rows) // 16) * 16 + 1
@@ -202,7 +202,7 @@ def _table(rows: Sequence[Row], model: Any) -> _Table:
     def tensor(values: Sequence[list[Any]], fill: float) -> Any:
         return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values], device=device)
 
-    ids, weights = tensor([row.ids for row in rows], pad), tensor([row.weights for row in rows], 0.0)
+    ids, weights = tensor([row.ids for row in rows], 0), tensor([row.weights for row in rows], 0.0)
     branches, marks = tensor([row.branches for row in rows], 0), tensor([row.marks for row in rows], -1)
     if not branches.any():
         return _Table(ids, weights, branches, marks, {})

@@ -10,8 +10,9 @@ from pydantic import AfterValidator
 LABELS = ("1", "2", "3", "4", "5")  # what the judge may answer, worst first
 CRITERIA = ("accuracy", "completeness", "key_points")
 NO_REFERENCE = "(none is given; use your own knowledge)"
-# Control tokens are <|name|> or <name>; a space after the bracket keeps the text and breaks the token. Names differ in
-# each model, so all are broken but the tags that texts carry; `models` refuses a model with tokens of other forms.
+# Most control tokens are <|name|> or <name>; a space after the bracket keeps the text and breaks the token. Names
+# differ in each model: all are broken but the tags that texts carry. Tokens of other forms ([INST]) are words of other
+# texts too: `chat` breaks those of the model at hand, where its messages are rendered.
 _TAGS = "b|br|em|i|li|p|strong|sub|sup|table|td|th|tr|ul"
 _CONTROL = re.compile(rf"<(?=\|[^<>|]*\|>|/?(?!(?:{_TAGS})>)[A-Za-z][\w.:-]*>)")
 _FIELD = re.compile(r"\{(question|reference|candidate|criterion)\}")
@@ -20,7 +21,7 @@ Messages = list[dict[str, str]]
 
 
 def plain(text: str) -> str:
-    """The text with every control token broken, so that a tokenizer reads it as ordinary text."""
+    """The text with every token <|name|> or <name> broken, so that a tokenizer reads it as ordinary text."""
     # Half of a surrogate pair, which JSON can carry, is no text that a tokenizer takes.
     return _CONTROL.sub("< ", text).encode("utf-8", "replace").decode("utf-8")
 
@@ -44,7 +45,10 @@ def default_system(tok: Any) -> str:
 
     asked = {"role": "user", "content": user}
     before = render(asked).partition(user)[0]
-    head, _, rest = render({"role": "system", "content": system}, asked).partition(system)
+    try:
+        head, _, rest = render({"role": "system", "content": system}, asked).partition(system)
+    except Exception:  # such a template knows no system prompt, and says so by an error of its own
+        return ""
     tail = rest.partition(user)[0]
     added = before.startswith(head) and before.endswith(tail) and len(before) > len(head) + len(tail)
     return before[len(head) : len(before) - len(tail)] if added else ""

@@ -1,0 +1,316 @@
+"""Each family's chat format, on tiny models of it: ends, control tokens, date, context, and what is refused."""
+
+import datetime as clock
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from fake_formats import CHATML, CONTEXT, FORMATS, write
+
+from medqa import chat, hub, model, models, prompts, sft, training
+from medqa.engines import Labels, Sampling, decode, local, naming
+from medqa.params import UserError
+from medqa.records import Example
+
+SCHEDULE = {"epochs": 1, "learning_rate": 1e-3, "batch_size": 2, "micro_batch_size": 2, "max_length": 256}
+SCHEDULE |= {"warmup_share": 0.1, "activation_checkpointing": False, "dequantised": False}
+LORA = {"r": 2, "alpha": 4, "dropout": 0.0}
+LONG = "The sore joints of gout swell at night. " * 3
+LONGER = 64  # tokens, more than the windows of the formats that have one
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    place = tmp_path_factory.mktemp("formats")
+    return {name: write(format, place / name.replace(" ", "")) for name, format in FORMATS.items()}
+
+
+@pytest.fixture(params=FORMATS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def folder(name: str, folders: dict[str, Path]) -> Path:
+    return folders[name]
+
+
+def engine(folder: Path) -> local.Transformers:
+    return local.Transformers(model.load_merged(folder, "float32"), model.tokenizer(folder), batch_size=4)
+
+
+def test_a_formats_facts(name: str, folder: Path) -> None:
+    read = chat.look(folder)
+    assert set(read.ends) == FORMATS[name].ends
+    assert read.context == CONTEXT and read.continues
+    assert read.dated == (name == "Llama 3")
+    assert {*FORMATS[name].tokens} <= {*read.control}
+    assert engine(folder).chat == read
+
+
+def test_the_record_is_what_was_read(folder: Path, tmp_path: Path) -> None:
+    read = chat.look(folder)
+    chat.write(tmp_path, read)
+    assert chat.read(tmp_path) == read
+    assert len(read.described()) == 4 and all(token in "\n".join(read.described()) for token in read.ends)
+
+
+def test_no_text_brings_a_control_token(name: str, folder: Path) -> None:
+    tok, control = model.tokenizer(folder), chat.look(folder).control
+    hostile = " ".join(f"a{token}b {token}{token}" for token in control)
+
+    def count(text: str) -> int:
+        messages = [*prompts.ask(text), *prompts.reply(text)]
+        text = tok.apply_chat_template(messages, tokenize=False)
+        ids = tok.apply_chat_template(messages, return_dict=False)
+        assert sum(text.count(marker) for marker in ("[INST]", "<<SYS>>")) <= 2
+        return sum(token in {*tok.convert_tokens_to_ids(list(control))} - {tok.unk_token_id} for token in ids)
+
+    assert count(hostile) == count("rest")
+    medical = "The assistant gave [Na+] <5 mg <b>x</b> [1] [CT] H<sub>2</sub>O"
+    assert medical in tok.apply_chat_template(prompts.ask(medical), tokenize=False)
+
+
+@pytest.mark.parametrize("which", ["template", "generation"])
+def test_an_answer_stops_at_each_end(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    asked, tok = engine(folder), model.tokenizer(folder)
+    token = FORMATS[name].end if which == "template" else (FORMATS[name].generation or (tok.eos_token,))[0]
+    letter, end = tok.encode("a", add_special_tokens=False)[-1], tok.convert_tokens_to_ids(token)
+
+    def rigged(logits: torch.Tensor, sampling: Sampling, seeds: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        return torch.where(steps < 3, letter, end)
+
+    monkeypatch.setattr(decode, "draw", rigged)
+    (told,) = asked.generate([prompts.ask("Why?")], Sampling(temperature=0, top_p=1, max_new_tokens=8), [0])
+    assert (told.text, told.finish, told.tokens) == ("aaa", "stop", 3)
+
+
+def test_answers_and_likelihoods_are_those_of_transformers(name: str, folder: Path) -> None:
+    """With windows and caps where a model has them."""
+    asked, net, tok = engine(folder), model.load(folder, "float32"), model.tokenizer(folder)
+    prompt = tok.apply_chat_template(prompts.ask(LONG), add_generation_prompt=True, return_tensors="pt")["input_ids"]
+    assert prompt.shape[1] > LONGER
+    (told,) = asked.generate([prompts.ask(LONG)], Sampling(temperature=0, top_p=1, max_new_tokens=12), [0])
+    with torch.inference_mode():
+        out = net.generate(input_ids=prompt, do_sample=False, max_new_tokens=12)[0, prompt.shape[1] :]
+    assert told.text == tok.decode(out, skip_special_tokens=True).strip()
+    (likely,) = asked.answer_logprobs([prompts.ask(LONG)], ["Rest."])
+    turns = [*prompts.ask(LONG), *prompts.reply("Rest.")]
+    whole = tok.apply_chat_template(turns, return_tensors="pt")["input_ids"]
+    end = tok.convert_tokens_to_ids(FORMATS[name].end)
+    assert end in whole[0, prompt.shape[1] :] and likely.tokens == whole.shape[1] - prompt.shape[1]
+    with torch.inference_mode():
+        each = net(input_ids=whole).logits[0, :-1].log_softmax(-1).gather(-1, whole[0, 1:, None])
+    assert likely.nats == pytest.approx(float(each[prompt.shape[1] - 1 :].sum()), abs=1e-3)
+
+
+def test_labels_are_one_token_each_after_what_they_share(folder: Path) -> None:
+    (told,) = engine(folder).label_probabilities([prompts.ask("How good?")], prompts.LABELS)
+    assert sum(told.probabilities) == pytest.approx(1) and 0 < told.mass < 1
+
+
+def test_a_prompt_is_the_same_on_any_day(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rendered(day: int) -> str:
+        class Stopped(clock.datetime):
+            @classmethod
+            def now(cls, tz: clock.tzinfo | None = None) -> clock.datetime:
+                return cls(2026, 3, day)
+
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Stopped)
+        return model.tokenizer(folder).apply_chat_template(prompts.ask("Why?"), tokenize=False)
+
+    assert rendered(1) == rendered(2)
+    assert "Today Date" not in rendered(1) or "Today Date: 01 Jan 2025\n" in rendered(1)
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_training_row_ends_with_the_end_of_the_turn(
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def stop(trainer: object, *_: object) -> None:
+        seen.append(trainer.data_collator([trainer.train_dataset[place] for place in (0, 1)]))
+        raise Stop
+
+    monkeypatch.setattr(training, "run", stop)
+    examples = [Example("a", "open", "Why?", "Rest."), Example("b", "open", "How?", LONG)]
+    with pytest.raises(Stop):
+        sft.train(
+            folder, examples, sft.Params(**SCHEDULE, lora=LORA), "float32", 0, tmp_path / "sft", tmp_path / "sft.tsv"
+        )
+    tok = model.tokenizer(folder)
+    for row, answer in zip(seen[0]["labels"], ("Rest.", LONG.strip()), strict=True):
+        learnt = tok.decode(row[row != -100])
+        assert answer in learnt and learnt.rpartition(answer)[2].lstrip().startswith(FORMATS[name].end)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "has no chat template"),
+        ("{{ raise_exception('A system prompt is needed') }}", "refuses a question.*A system prompt is needed"),
+        ("{{ messages[0].content[0].text }}", "leaves out the question"),
+        ("{{ messages | selectattr('role', 'eq', 'user') | list | length }}", "leaves out the question"),
+        (CHATML.replace("message.content", "'hello'"), "leaves out the question"),
+        (
+            "{% for message in messages %}{{ message.role + ': ' + message.content + '\n' }}{% endfor %}",
+            "no control token",
+        ),
+        ("{% for", "refuses a question"),
+    ],
+)
+def test_a_template_that_does_not_hold_is_refused(
+    folders: dict[str, Path], tmp_path: Path, template: str | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folders["Qwen2.5"], tmp_path / "from")
+    (tmp_path / "from" / "chat_template.jinja").unlink()
+    if template is not None:
+        (tmp_path / "from" / "chat_template.jinja").write_text(template)
+    monkeypatch.setattr(hub, "pin", lambda repo, revision, out: shutil.copytree(tmp_path / "from", out))
+    with pytest.raises(UserError, match=message) as told:
+        models.make(models.Hub(source="hub", repo="a/b", revision="main"), tmp_path, 0, tmp_path / "base")
+    assert "\n" not in str(told.value) and str(tmp_path / "base") in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("tokenizer.json", None, "the tokenizer cannot be read"),
+        ("config.json", '{"model_type": "brandnew"}', "config.json cannot be read .*brandnew"),
+        ("config.json", '{"model_type": "t5"}', "a model of the type t5 writes no text"),
+        ("generation_config.json", "torn", "generation_config.json cannot be read"),
+    ],
+)
+def test_a_model_that_cannot_be_read_is_refused(
+    folders: dict[str, Path], tmp_path: Path, file: str, text: str | None, message: str
+) -> None:
+    shutil.copytree(folders["Mistral"], tmp_path / "base")
+    (tmp_path / "base" / file).unlink()
+    if text is not None:
+        (tmp_path / "base" / file).write_text(text)
+    with pytest.raises(UserError, match=message) as told:
+        chat.look(tmp_path / "base")
+    assert len(str(told.value)) < 400 and "\n" not in str(told.value)
+
+
+def test_a_control_token_that_no_space_breaks_is_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
+    shutil.copytree(folders["Qwen2.5"], tmp_path / "base")
+    tok = model.tokenizer(tmp_path / "base")
+    tok.add_special_tokens({"additional_special_tokens": ["€"]})
+    tok.save_pretrained(tmp_path / "base")
+    with pytest.raises(UserError, match="control token '€' cannot be broken by a space"):
+        chat.look(tmp_path / "base")
+
+
+def test_every_model_directory_has_a_record(folders: dict[str, Path], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(hub, "pin", lambda repo, revision, out: shutil.copytree(folders["Gemma 2"], out))
+    models.make(models.Hub(source="hub", repo="a/b", revision="main"), tmp_path, 0, tmp_path / "base")
+    assert json.loads((tmp_path / "base" / chat.RECORD).read_text())["ends"] == {
+        "<pad>": 0,
+        "<eos>": 1,
+        "<end_of_turn>": 5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "limit", "context"),
+    [
+        ({"max_position_embeddings": 32768}, 131072, 32768),
+        ({"max_position_embeddings": 8192}, 10**30, 8192),
+        ({"max_position_embeddings": 4096}, 2048, 2048),
+        ({"n_positions": 1024}, 10**30, 1024),
+        ({}, 512, 512),
+        ({}, 10**30, None),
+        ({"max_position_embeddings": 131072, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 10**30, 131072),
+        ({"max_position_embeddings": 32768, "rope_scaling": {"type": "yarn", "factor": 4.0}}, 10**30, 131072),
+        (
+            {
+                "max_position_embeddings": 163840,
+                "rope_scaling": {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096},
+            },
+            10**30,
+            163840,
+        ),
+        ({"text_config": {"max_position_embeddings": 131072}}, 10**30, 131072),
+        (
+            {
+                "max_position_embeddings": 131072,
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "linear", "factor": 8.0},
+                    "sliding_attention": {"rope_type": "default"},
+                },
+            },
+            10**30,
+            131072,
+        ),
+    ],
+)
+def test_the_context_is_what_the_model_reads(config: dict, limit: int, context: int | None) -> None:
+    assert chat.context(config, limit) == context
+
+
+def test_what_exceeds_the_context_is_refused_and_named(folders: dict[str, Path]) -> None:
+    asked, long = engine(folders["Llama 3"]), prompts.ask("gout " * CONTEXT)
+    with pytest.raises(UserError, match=f"max_new_tokens = {CONTEXT} leaves no room .* context of {CONTEXT} tokens"):
+        asked.generate([prompts.ask("Why?")], Sampling(temperature=0, top_p=1, max_new_tokens=CONTEXT), [0])
+    message = rf"^b: a prompt of \d+ tokens.* not fit in a context of {CONTEXT}"
+    for run in (
+        lambda rows: asked.generate(rows, Sampling(temperature=0, top_p=1, max_new_tokens=4), [0, 0]),
+        lambda rows: asked.answer_logprobs(rows, ["Rest."] * 2),
+    ):
+        with pytest.raises(UserError, match=message), naming(["a", "b"]):
+            run([prompts.ask("Why?"), long])
+    # The judge calls such a row unscored; the others are worth their scores.
+    unread, read = asked.label_probabilities([long, prompts.ask("Why?")], prompts.LABELS)
+    assert unread == Labels((), 0.0) and read.mass > 0
+
+
+def test_training_beyond_the_context_is_refused(folders: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=f"sft.max_length = {CONTEXT + 1} is beyond the context of .* {CONTEXT} tokens"):
+        training.check_format("sft", folders["Mistral"], CONTEXT + 1)
+    training.check_format("sft", folders["Mistral"], CONTEXT)
+
+
+def test_a_template_that_asks_otherwise_than_it_answers_is_not_trained(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folders["DeepSeek"], tmp_path / "base")
+    path = tmp_path / "base" / "chat_template.jinja"
+    path.write_text(
+        path.read_text().replace(
+            "{% if add_generation_prompt %}{{ '<｜Assistant｜>'",
+            "{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\\n'",
+        )
+    )
+    with pytest.raises(UserError, match="asks for an answer in another way than it writes one"):
+        training.check_format("sft", tmp_path / "base", 64)
+    asked = engine(tmp_path / "base")
+    tok = asked.tok
+    (told,) = asked.answer_logprobs([prompts.ask("Why?")], ["Rest."])
+    assert told.tokens == len(tok.encode("Rest.")) + 1
+
+
+def test_named_templates_and_a_date_of_the_template_itself(folders: dict[str, Path], tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    shutil.copytree(folders["Llama 3"], tmp_path / "base")
+    tok = AutoTokenizer.from_pretrained(tmp_path / "base")
+    plain = tok.chat_template
+    tok.chat_template = {"default": plain, "tool_use": "{{ messages }}"}
+    tok.save_pretrained(tmp_path / "base")
+    read = chat.look(tmp_path / "base")
+    assert read.turns == chat.look(folders["Llama 3"]).turns and read.dated
+    tok = model.tokenizer(tmp_path / "base")
+    assert not chat.dated(tok, date_string="26 Jul 2024")
+    # A tokenizer that is saved again, as that of a tuned judge, is stopped once.
+    tok.chat_template = tok.chat_template["default"]
+    tok.save_pretrained(tmp_path / "again")
+    shutil.copy(tmp_path / "base" / "config.json", tmp_path / "again")
+    (tmp_path / "again" / "model.safetensors").touch()
+    assert model.tokenizer(tmp_path / "again").chat_template == tok.chat_template
