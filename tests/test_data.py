@@ -230,7 +230,7 @@ def test_the_stage_says_what_kept_rows_have_lost(tmp_path: Path, monkeypatch: py
     (tmp_path / "params.yaml").write_text((CORPUS.parents[1] / "presets" / "files.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     names = ("sft", "questions", "held_out", "labelled", "quarantine", "fates", "origins", "metrics")
-    said = stage.main(raw, *(tmp_path / "out" / name for name in names))
+    said = stage.main(*(tmp_path / "out" / name for name in names))
     assert said.endswith("30 labelled pairs, 0 rows quarantined; sft: later turns left out in 1 rows")
 
 

@@ -77,7 +77,7 @@ def test_without_rows_there_is_one_line_after_what_can_be_recomputed(project: Pa
     pairs = "  pairs: {cmd: python -m stages.pairs --judged data/judged.jsonl, outs: [{path: metrics/pairs.json}]}\n"
     (project / "dvc.lock").write_text(f"{lock}{pairs}")
     done = medqa(project)
-    assert done.returncode == 1 and "2 of 2 cells as stored" in done.stdout
+    assert done.returncode == 1 and "3 of 3 cells as stored" in done.stdout
     assert done.stderr == (
         "medqa recompute: not here: data/judged.jsonl; dvc pull brings what was pushed, dvc repro makes the rest\n"
     )
