@@ -195,7 +195,7 @@ def test_training_says_once_what_became_of_the_base(
 
     if adapted:
         get_peft_model(model.load(base, "float32"), LoraConfig(**LORA)).save_pretrained(tmp_path)
-    params = SimpleNamespace(dequantised=dequantised)
+    params = SimpleNamespace(dequantised=dequantised, max_length=16)
     became = "dequantised" if dequantised else "train on TorchAtenLinear"
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
