@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.gpu_sizes import Bench, Size
-from medqa import dpo, judge, model, prompts, sft, training
+from medqa import chat, dpo, judge, model, prompts, sft, training
 from medqa.engines import Sampling, sample_seed
 
 MOST_MEMORY = 8.0  # GB, of training, and with the preset's batches of all else
@@ -57,12 +57,11 @@ def _write(loaded: Any, tok: Any, asked: prompts.Messages, most: int, how: dict[
 
 def _tree_tokens(tok: Any, asked: Sequence[Sequence[prompts.Messages]]) -> int:
     """Tokens that have to be read when a prefix is read once."""
-    from medqa.engines import tree
 
     flat = [messages for criteria in asked for messages in criteria]
     texts = [tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) for messages in flat]
     rows = sorted(tok(texts, add_special_tokens=False).input_ids)
-    shared = [0, *(tree.shared(*pair) for pair in zip(rows, rows[1:], strict=False))]
+    shared = [0, *(chat.common_prefix(*pair) for pair in zip(rows, rows[1:], strict=False))]
     return sum(len(row) - same for row, same in zip(rows, shared, strict=True))
 
 

@@ -87,13 +87,13 @@ def losses(after: Sequence[Answer], before: Sequence[Answer]) -> dict[str, float
         if new.correct is None and None not in (new.chosen_logprob, old.chosen_logprob)
     ]
     pairs = [pair for pair in pairs if "failed" not in (pair[0].finish, pair[1].finish)]
-    told = [pair for pair in pairs if pair[0].correct is None]
+    texts = [pair for pair in pairs if pair[0].correct is None]
     exam = [pair for pair in pairs if pair[0].correct is not None]
     result = {}
-    if told:
-        result["repetition_rise"] = fmean(new.repetition - old.repetition for new, old in told)
-        result["length_ratio"] = sum(new.tokens for new, _ in told) / max(1, sum(old.tokens for _, old in told))
-        result["cut_off_rise"] = fmean((new.finish == "length") - (old.finish == "length") for new, old in told)
+    if texts:
+        result["repetition_rise"] = fmean(new.repetition - old.repetition for new, old in texts)
+        result["length_ratio"] = sum(new.tokens for new, _ in texts) / max(1, sum(old.tokens for _, old in texts))
+        result["cut_off_rise"] = fmean((new.finish == "length") - (old.finish == "length") for new, old in texts)
     if drops:
         result["chosen_logprob_drop"] = fmean(drops)
     if exam:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medqa import chat, launch, packing, prompts
+from medqa import chat, launch, prompts
 from medqa.params import UserError
 
 CHUNK = 1000  # rows tokenised at once
@@ -44,7 +44,7 @@ def fit(tok: Any, rows: Sequence[Any], sides: Sequence[str], max_length: int) ->
         ]
         tokens = [_ids(tok, turns, True), *(_ids(tok, whole, False) for whole in wholes)]
         for row, prompt, *answered in zip(chunk, *tokens, strict=True):
-            begin = min(packing.shared(prompt, ids) for ids in answered)
+            begin = min(chat.common_prefix(prompt, ids) for ids in answered)
             if begin >= min(max_length, *map(len, answered)):
                 result.too_long.append(row.id)
                 continue

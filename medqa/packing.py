@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from types import MethodType
 from typing import Any
 
+from medqa import chat
+
 NAME = "medqa-rows"  # of the attention, as transformers knows it
 LOGITS = 2**24  # computed at once: 64 MB in float32
 COLUMNS = 32768  # of the vocabulary at once, for TRL's kernel, as TRL has it
@@ -48,18 +50,12 @@ def tree(rows: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[tuple[int
     tokens: list[tuple[int, int]] = []
     last = None
     for row in sorted(range(len(rows)), key=lambda row: rows[row]):
-        same = 0 if last is None else shared(rows[last], rows[row])
+        same = 0 if last is None else chat.common_prefix(rows[last], rows[row])
         paths[row] = paths[last][:same] if same else []
         paths[row] += range(len(tokens), len(tokens) + len(rows[row]) - same)
         tokens += [(row, place) for place in range(same, len(rows[row]))]
         last = row
     return paths, tokens
-
-
-def shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two rows have in common from their beginning."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))
 
 
 def _packed(model: Any, ids: Any, labels: Any, mask: Any, **kwargs: Any) -> Any:

@@ -75,7 +75,7 @@ def test_no_text_brings_a_control_token(name: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("which", ["template", "generation"])
 def test_an_answer_stops_at_each_end(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
-    asked, tok = engine(folder), model.tokenizer(folder)
+    policy, tok = engine(folder), model.tokenizer(folder)
     token = FORMATS[name].end if which == "template" else (FORMATS[name].generation or (tok.eos_token,))[0]
     letter, end = tok.encode("a", add_special_tokens=False)[-1], tok.convert_tokens_to_ids(token)
 
@@ -83,20 +83,20 @@ def test_an_answer_stops_at_each_end(name: str, folder: Path, monkeypatch: pytes
         return torch.where(steps < 3, letter, end)
 
     monkeypatch.setattr(decode, "draw", rigged)
-    (told,) = asked.generate([prompts.ask("Why?")], Sampling(temperature=0, top_p=1, max_new_tokens=8), [0])
-    assert (told.text, told.finish, told.tokens) == ("aaa", "stop", 3)
+    (result,) = policy.generate([prompts.ask("Why?")], Sampling(temperature=0, top_p=1, max_new_tokens=8), [0])
+    assert (result.text, result.finish, result.tokens) == ("aaa", "stop", 3)
 
 
 def test_answers_and_likelihoods_are_those_of_transformers(name: str, folder: Path) -> None:
     """With windows and caps where a model has them."""
-    asked, net, tok = engine(folder), model.load(folder, "float32"), model.tokenizer(folder)
+    policy, net, tok = engine(folder), model.load(folder, "float32"), model.tokenizer(folder)
     prompt = tok.apply_chat_template(prompts.ask(LONG), add_generation_prompt=True, return_tensors="pt")["input_ids"]
     assert prompt.shape[1] > LONGER
-    (told,) = asked.generate([prompts.ask(LONG)], Sampling(temperature=0, top_p=1, max_new_tokens=12), [0])
+    (result,) = policy.generate([prompts.ask(LONG)], Sampling(temperature=0, top_p=1, max_new_tokens=12), [0])
     with torch.inference_mode():
         out = net.generate(input_ids=prompt, do_sample=False, max_new_tokens=12)[0, prompt.shape[1] :]
-    assert told.text == tok.decode(out, skip_special_tokens=True).strip()
-    (likely,) = asked.answer_logprobs([prompts.ask(LONG)], ["Rest."])
+    assert result.text == tok.decode(out, skip_special_tokens=True).strip()
+    (likely,) = policy.answer_logprobs([prompts.ask(LONG)], ["Rest."])
     turns = [*prompts.ask(LONG), *prompts.reply("Rest.")]
     whole = tok.apply_chat_template(turns, return_tensors="pt")["input_ids"]
     end = tok.convert_tokens_to_ids(FORMATS[name].end)
@@ -107,8 +107,8 @@ def test_answers_and_likelihoods_are_those_of_transformers(name: str, folder: Pa
 
 
 def test_labels_are_one_token_each_after_what_they_share(folder: Path) -> None:
-    (told,) = engine(folder).label_probabilities([prompts.ask("How good?")], prompts.LABELS)
-    assert sum(told.probabilities) == pytest.approx(1) and 0 < told.mass < 1
+    (result,) = engine(folder).label_probabilities([prompts.ask("How good?")], prompts.LABELS)
+    assert sum(result.probabilities) == pytest.approx(1) and 0 < result.mass < 1
 
 
 def test_a_prompt_is_the_same_on_any_day(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,9 +173,9 @@ def test_a_template_that_does_not_hold_is_refused(
     if template is not None:
         (tmp_path / "from" / "chat_template.jinja").write_text(template)
     monkeypatch.setattr(hub, "pin", lambda repo, revision, out: shutil.copytree(tmp_path / "from", out))
-    with pytest.raises(UserError, match=message) as told:
+    with pytest.raises(UserError, match=message) as raised:
         models.make(models.Hub(source="hub", repo="a/b", revision="main"), tmp_path, 0, tmp_path / "base")
-    assert "\n" not in str(told.value) and str(tmp_path / "base") in str(told.value)
+    assert "\n" not in str(raised.value) and str(tmp_path / "base") in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -194,9 +194,9 @@ def test_a_model_that_cannot_be_read_is_refused(
     (tmp_path / "base" / file).unlink()
     if text is not None:
         (tmp_path / "base" / file).write_text(text)
-    with pytest.raises(UserError, match=message) as told:
+    with pytest.raises(UserError, match=message) as raised:
         chat.look(tmp_path / "base")
-    assert len(str(told.value)) < 400 and "\n" not in str(told.value)
+    assert len(str(raised.value)) < 400 and "\n" not in str(raised.value)
 
 
 def test_a_control_token_that_no_space_breaks_is_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
@@ -256,18 +256,18 @@ def test_the_context_is_what_the_model_reads(config: dict, limit: int, context: 
 
 
 def test_what_exceeds_the_context_is_refused_and_named(folders: dict[str, Path]) -> None:
-    asked, long = engine(folders["Llama 3"]), prompts.ask("gout " * CONTEXT)
+    policy, long = engine(folders["Llama 3"]), prompts.ask("gout " * CONTEXT)
     with pytest.raises(UserError, match=f"max_new_tokens = {CONTEXT} leaves no room .* context of {CONTEXT} tokens"):
-        asked.generate([prompts.ask("Why?")], Sampling(temperature=0, top_p=1, max_new_tokens=CONTEXT), [0])
+        policy.generate([prompts.ask("Why?")], Sampling(temperature=0, top_p=1, max_new_tokens=CONTEXT), [0])
     message = rf"^b: a prompt of \d+ tokens.* not fit in a context of {CONTEXT}"
     for run in (
-        lambda rows: asked.generate(rows, Sampling(temperature=0, top_p=1, max_new_tokens=4), [0, 0]),
-        lambda rows: asked.answer_logprobs(rows, ["Rest."] * 2),
+        lambda rows: policy.generate(rows, Sampling(temperature=0, top_p=1, max_new_tokens=4), [0, 0]),
+        lambda rows: policy.answer_logprobs(rows, ["Rest."] * 2),
     ):
         with pytest.raises(UserError, match=message), naming(["a", "b"]):
             run([prompts.ask("Why?"), long])
     # The judge calls such a row unscored; the others are worth their scores.
-    unread, read = asked.label_probabilities([long, prompts.ask("Why?")], prompts.LABELS)
+    unread, read = policy.label_probabilities([long, prompts.ask("Why?")], prompts.LABELS)
     assert unread == Labels((), 0.0) and read.mass > 0
 
 
@@ -290,10 +290,10 @@ def test_a_template_that_asks_otherwise_than_it_answers_is_not_trained(
     )
     with pytest.raises(UserError, match="asks for an answer in another way than it writes one"):
         training.check_format("sft", tmp_path / "base", 64)
-    asked = engine(tmp_path / "base")
-    tok = asked.tok
-    (told,) = asked.answer_logprobs([prompts.ask("Why?")], ["Rest."])
-    assert told.tokens == len(tok.encode("Rest.")) + 1
+    policy = engine(tmp_path / "base")
+    tok = policy.tok
+    (result,) = policy.answer_logprobs([prompts.ask("Why?")], ["Rest."])
+    assert result.tokens == len(tok.encode("Rest.")) + 1
 
 
 def test_named_templates_and_a_date_of_the_template_itself(folders: dict[str, Path], tmp_path: Path) -> None:

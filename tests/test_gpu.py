@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from medqa import checkpoints, dpo, engines, launch, model, records, sft, training
+from medqa import chat, checkpoints, dpo, engines, launch, model, records, sft, training
 from medqa.commands import doctor
 from medqa.engines import decode, tree
 from medqa.params import UserError
@@ -50,7 +50,8 @@ def faked() -> Any:
         loaded = Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16)
     tree.prepare(loaded)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        yield loaded, tree.grow(ROWS, [0, *(tree.shared(*pair) for pair in pairwise(ROWS))], "meta", steady=False)
+        common = [0, *(chat.common_prefix(*pair) for pair in pairwise(ROWS))]
+        yield loaded, tree.grow(ROWS, common, "meta", steady=False)
 
 
 def test_a_gpu_takes_all_queries_of_a_tree_at_once() -> None:

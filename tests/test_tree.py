@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from medqa import model
+from medqa import chat, model
 from medqa.engines import tree
 
 
@@ -27,7 +27,7 @@ def family(rng: random.Random, longest: int) -> list[list[int]]:
 
 def passed(net, rows: list[list[int]]) -> tuple[list[torch.Tensor], torch.Tensor, int]:
     """The hidden states and last logits of each row, and how many tokens the tree has."""
-    common = [0, *(tree.shared(*pair) for pair in zip(rows, rows[1:], strict=False))]
+    common = [0, *(chat.common_prefix(*pair) for pair in zip(rows, rows[1:], strict=False))]
     grown = tree.grow(rows, common, net.device, steady=True)
     with torch.inference_mode():
         states = tree.states(net, grown.ids[None], grown.positions[None], grown)

@@ -14,10 +14,23 @@ from typing import Any
 
 from medqa import hub
 from medqa.chat import rendering
-from medqa.chat.rendering import DATE, dated, end, tokenizer
+from medqa.chat.rendering import DATE, common_prefix, dated, end, tokenizer
 from medqa.params import UserError
 
-__all__ = ["DATE", "RECORD", "ChatFormat", "context", "dated", "end", "inspect", "look", "read", "tokenizer", "write"]
+__all__ = [
+    "DATE",
+    "RECORD",
+    "ChatFormat",
+    "common_prefix",
+    "context",
+    "dated",
+    "end",
+    "inspect",
+    "look",
+    "read",
+    "tokenizer",
+    "write",
+]
 
 RECORD = "chat.json"
 LONGEST = 10**9  # tokens: tokenizers without a limit name a far larger number

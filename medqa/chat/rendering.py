@@ -1,7 +1,7 @@
 """Rendering messages: the chat template, stopped on one date, with the model's control tokens broken in every text."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -72,11 +72,11 @@ def _clock(day: date) -> str:
 
 def turns(tok: Any, name: str) -> tuple[str, str]:
     """A lone question as a prompt, and with its answer. Raises UserError for a template that does not give both."""
-    asked = [{"role": "user", "content": QUESTION}]
+    question = {"role": "user", "content": QUESTION}
     render = partial(tok.apply_chat_template, tokenize=False, chat_template=on(DATE, template(tok, name)))
     try:
-        prompt = render(asked, add_generation_prompt=True)
-        answered = render([*asked, {"role": "assistant", "content": ANSWER}])
+        prompt = render([question], add_generation_prompt=True)
+        answered = render([question, {"role": "assistant", "content": ANSWER}])
     except Exception as error:  # a template is a program: any error may come out of it
         raise UserError(
             f"{name}: the chat template refuses a question and an answer without a system prompt ({_short(error)}); "
@@ -101,11 +101,19 @@ def end(tok: Any, name: str) -> str:
     return match[0]
 
 
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two rows begin with in common; of a prompt and its conversation, where the answer begins."""
+    for place, (one, other) in enumerate(zip(first, second, strict=False)):
+        if one != other:
+            return place
+    return min(len(first), len(second))
+
+
 def dated(tok: Any, **settings: Any) -> bool:
     """Whether a prompt, rendered with further settings for the template, changes with the date."""
-    text, asked = template(tok, tok.name_or_path), [{"role": "user", "content": QUESTION}]
+    text, messages = template(tok, tok.name_or_path), [{"role": "user", "content": QUESTION}]
     one, other = (
-        tok.apply_chat_template(asked, tokenize=False, chat_template=on(day, text), **settings)
+        tok.apply_chat_template(messages, tokenize=False, chat_template=on(day, text), **settings)
         for day in (DATE, OTHER_DATE)
     )
     return one != other

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from medqa import chat
 from medqa.engines import Sampling, tree
 
 LIKELIEST = 64  # tokens that are looked at first; only if they hold less than top_p, more
@@ -47,7 +48,7 @@ class Batch:
         import torch
 
         prompts = sorted({tuple(row.prompt) for row in new})
-        common = [0, *(tree.shared(*pair) for pair in zip(prompts, prompts[1:], strict=False))]
+        common = [0, *(chat.common_prefix(*pair) for pair in zip(prompts, prompts[1:], strict=False))]
         grown = tree.grow([list(prompt) for prompt in prompts], common, self.model.device, steady=False)
         read = _Prefill(grown)
         logits = tree.ends(self.model, grown, tree.states(self.model, grown.ids[None], grown.positions[None], read))
@@ -82,12 +83,12 @@ class Batch:
         return ended
 
     def attend(
-        self, module: Any, query: Any, key: Any, value: Any, attention: Any, window: int | None, **given: Any
+        self, module: Any, query: Any, key: Any, value: Any, attention: Any, window: int | None, **settings: Any
     ) -> Any:
         keys, values = self.tables[module.layer_idx]
         keys[:, :, self.at], values[:, :, self.at] = key[:, :, 0], value[:, :, 0]
         seen = slice(max(0, self.at + 1 - window) if window else 0, self.at + 1)
-        return attention(module, query, keys[:, :, seen], values[:, :, seen], self.mask[..., seen], **given)[0]
+        return attention(module, query, keys[:, :, seen], values[:, :, seen], self.mask[..., seen], **settings)[0]
 
     def _draw(self, rows: Sequence[Asked | None], logits: Any) -> list[int]:
         import torch
@@ -150,9 +151,9 @@ class _Prefill:
         self.grown = grown
         self.tables: dict[int, tuple[Any, Any]] = {}
 
-    def attend(self, module: Any, query: Any, key: Any, value: Any, attention: Any, **given: Any) -> Any:
+    def attend(self, module: Any, query: Any, key: Any, value: Any, attention: Any, **settings: Any) -> Any:
         self.tables[module.layer_idx] = key, value
-        return self.grown.attend(module, query, key, value, attention, **given)
+        return self.grown.attend(module, query, key, value, attention, **settings)
 
 
 def draw(logits: Any, sampling: Sampling, seeds: Any, steps: Any) -> Any:

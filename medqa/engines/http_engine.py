@@ -25,7 +25,6 @@ from medqa.engines import (
     Sampling,
     http_answers,
     thinking,
-    tree,
 )
 from medqa.engines.http_answers import INSTEAD
 from medqa.engines.pool import Pool
@@ -97,7 +96,7 @@ class Http:
             return tok(text, add_special_tokens=False).input_ids
 
         wholes = [ids([*messages, *reply(answer)], False) for messages, answer in zip(asked, answers, strict=True)]
-        starts = [tree.shared(ids(messages, True), whole) for messages, whole in zip(asked, wholes, strict=True)]
+        starts = [chat.common_prefix(ids(messages, True), whole) for messages, whole in zip(asked, wholes, strict=True)]
 
         def run(client: Client, row: int) -> Likelihood:
             start, whole = starts[row], wholes[row]

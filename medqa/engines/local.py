@@ -96,7 +96,7 @@ class Transformers:
         turns = [[*messages, *reply(answer)] for messages, answer in zip(asked, answers, strict=True)]
         rows = self._ids(turns, answered=True)
         # An answer begins where it parts from the prompt: a template may open thoughts there that an answer has not.
-        starts = [tree.shared(ids, row) for ids, row in zip(self._ids(asked), rows, strict=True)]
+        starts = [chat.common_prefix(ids, row) for ids, row in zip(self._ids(asked), rows, strict=True)]
         self._check_context(rows)
 
         def run(grown: tree.Tree, states: Any, chosen: list[int]) -> list[Likelihood]:
@@ -125,7 +125,8 @@ class Transformers:
         import torch
 
         order = sorted(range(len(rows)), key=lambda index: rows[index])
-        common = [0, *(tree.shared(rows[one], rows[other]) for one, other in zip(order, order[1:], strict=False))]
+        neighbours = zip(order, order[1:], strict=False)
+        common = [0, *(chat.common_prefix(rows[one], rows[other]) for one, other in neighbours)]
 
         def passed(chosen: list[int]) -> list[Any]:
             told = [0, *common[start + 1 : start + len(chosen)]]

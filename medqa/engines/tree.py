@@ -34,7 +34,7 @@ class Tree:
         value: Any,
         attention: Callable[..., Any],
         window: int | None,
-        **given: Any,
+        **settings: Any,
     ) -> Any:
         """Causal attention within each row: (1, heads, tokens, head) → (1, tokens, heads, head).
 
@@ -51,21 +51,13 @@ class Tree:
                 seen = seen.triu(start - window + 1)
             seen = None if seen is None else seen[None, None]
             told = (_along(part, places) for part, places in ((query, paths[:, start:]), (key, paths), (value, paths)))
-            outs.append(attention(module, *told, seen, is_causal=True, **given)[0].flatten(0, 1))
+            outs.append(attention(module, *told, seen, is_causal=True, **settings)[0].flatten(0, 1))
         return torch.cat(outs).index_select(0, self.owners)[None]
 
 
 def _along(part: Any, paths: Any) -> Any:
     rows = part[0].transpose(0, 1).index_select(0, paths.flatten())
     return rows.unflatten(0, paths.shape).transpose(1, 2)
-
-
-def shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two rows begin with in common."""
-    for place, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
-            return place
-    return min(len(first), len(second))
 
 
 def grow(rows: Sequence[Sequence[int]], common: Sequence[int], device: Any, steady: bool) -> Tree:
@@ -119,12 +111,12 @@ def prepare(model: Any) -> None:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
 
-    def attention(module: Any, query: Any, key: Any, value: Any, mask: Any, plan: Any = None, **given: Any) -> Any:
+    def attention(module: Any, query: Any, key: Any, value: Any, mask: Any, plan: Any = None, **settings: Any) -> Any:
         if plan is None:
-            return sdpa_attention_forward(module, query, key, value, mask, **given)
+            return sdpa_attention_forward(module, query, key, value, mask, **settings)
         # In some models a layer sees so many tokens only: Gemma 3 has such layers between the others.
-        given = {"scaling": given["scaling"], "window": given.get("sliding_window")}
-        return plan.attend(module, query, key, value, sdpa_attention_forward, **given), None
+        settings = {"scaling": settings["scaling"], "window": settings.get("sliding_window")}
+        return plan.attend(module, query, key, value, sdpa_attention_forward, **settings), None
 
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -137,8 +129,8 @@ def states(model: Any, ids: Any, positions: Any, plan: Any) -> Any:
 
     # A mask of four dimensions is taken as it is: the plan knows what sees what.
     none = torch.empty(1, 1, 1, 1, device=ids.device)
-    given = {"attention_mask": none, "position_ids": positions, "use_cache": False, "plan": plan}
-    return model.get_decoder()(input_ids=ids, **given).last_hidden_state
+    settings = {"attention_mask": none, "position_ids": positions, "use_cache": False, "plan": plan}
+    return model.get_decoder()(input_ids=ids, **settings).last_hidden_state
 
 
 def ends(model: Any, tree: Tree, states: Any) -> Any:
