@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import runs, table
-from medqa.model import set_up
-from medqa.params import UserError
+from medqa.runtime.environment import set_up
+from medqa.runtime.errors import UserError
 
 STAGES = ("generate", "judge", "sft", "dpo")  # compared with others
 WHOLE = ("data", "everything", "growth")  # measured by themselves
@@ -18,13 +18,21 @@ WHOLE = ("data", "everything", "growth")  # measured by themselves
 
 def main() -> None:
     """Read the options, measure, and write results.json, the plot and the table."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measures each stage against its peers.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measures each stage against its peers."
+    )
     parser.add_argument("--runs", type=int, default=5, help="rounds in which the contenders take turns")
-    parser.add_argument("--only", nargs="*", choices=STAGES + WHOLE, default=STAGES + WHOLE, help="some of the files")
+    parser.add_argument(
+        "--only", nargs="*", choices=STAGES + WHOLE, default=STAGES + WHOLE, help="some of the files"
+    )
     parser.add_argument("--loads", nargs="*", default=["embedded", "random"], help="embedded, random or tiny")
-    parser.add_argument("--out", type=Path, default=Path("bench"), help="folder of results.json and growth.svg")
+    parser.add_argument(
+        "--out", type=Path, default=Path("bench"), help="folder of results.json and growth.svg"
+    )
     parser.add_argument("--readme", type=Path, help="file to put the table into, between its two markers")
-    parser.add_argument("--alone", nargs=4, metavar=("STAGE", "LOAD", "CONTENDER", "ROWS"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--alone", nargs=4, metavar=("STAGE", "LOAD", "CONTENDER", "ROWS"), help=argparse.SUPPRESS
+    )
     given = parser.parse_args()
     set_up()
     if given.alone:
@@ -46,7 +54,9 @@ def main() -> None:
 
 
 def compared(stage: str, name: str, rounds: int) -> dict[str, Any]:
-    """The contenders of a stage on a workload: that they do the same, how fast they are, what memory they take."""
+    """The contenders of a stage on a workload: that they do the same, how fast they are, what memory they
+    take.
+    """
     from bench import workloads
 
     module, load = import_module(f"bench.{stage}"), workloads.named(name)

@@ -1,7 +1,8 @@
-"""`make gpu-bundle`: a folder of wheels for a machine with a GPU and no network, and the script that runs bench.gpu.
+"""`make gpu-bundle`: a folder of wheels for a machine with a GPU and no network, and the script that runs
+bench.gpu.
 
-The machine has Python 3.12, torch 2.11 or newer, numpy, pandas and pyarrow; these stay its own. The script runs the
-checkout that the folder lies in.
+The machine has Python 3.12, torch 2.11 or newer, numpy, pandas and pyarrow; these stay its own. The script
+runs the checkout that the folder lies in.
 """
 
 import argparse
@@ -17,12 +18,17 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from medqa.params import UserError
+from medqa.runtime.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 FOLDER = "gpu-bundle"
 MOST_MB = 60
-MACHINE = {"torch", "numpy", "pandas", "pyarrow"}  # pyarrow alone is 55 MB; it comes with pandas wherever data is
+MACHINE = {
+    "torch",
+    "numpy",
+    "pandas",
+    "pyarrow",
+}  # pyarrow alone is 55 MB; it comes with pandas wherever data is
 # What bench.gpu never imports; maturin is named by gptqmodel but builds Rust.
 UNUSED = {"dvc", "rensa", "ruamel-yaml-clib", "maturin"}
 TARGET = {"python_version": "3.12", "python_full_version": "3.12.0", "extra": ""}
@@ -34,7 +40,9 @@ PYTHONPATH="$SITE" exec python3 -m bench.gpu "$@"
 
 
 def packages() -> dict[str, str]:
-    """Name and version, as installed here, of all that the project needs on the machine, and what they need there."""
+    """Name and version, as installed here, of all that the project needs on the machine, and what they need
+    there.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return closure(project["dependencies"], MACHINE | UNUSED)
 
@@ -55,7 +63,8 @@ def closure(requirements: Iterable[str], without: Set[str] = frozenset()) -> dic
 
 
 def write(python: str, out: Path) -> int:
-    """Fetch or build the wheels with an interpreter of Python 3.12 and put the folder in place; its size in bytes.
+    """Fetch or build the wheels with an interpreter of Python 3.12 and put the folder in place; its size in
+    bytes.
 
     Raises UserError for another interpreter, a wheel that cannot be had, or a folder that becomes too large.
     """
@@ -73,7 +82,9 @@ def write(python: str, out: Path) -> int:
             raise UserError("pip could not fetch or build the wheels; it says above which")
         size = sum(wheel.stat().st_size for wheel in new.iterdir())
         if size > MOST_MB * 1e6:
-            raise UserError(f"the wheels take {size / 1e6:.0f} MB, more than {MOST_MB}; see UNUSED in bench/bundle.py")
+            raise UserError(
+                f"the wheels take {size / 1e6:.0f} MB, more than {MOST_MB}; see UNUSED in bench/bundle.py"
+            )
         (new / "run").write_text(RUN, encoding="utf-8")
         (new / "run").chmod(0o755)
         shutil.rmtree(out, ignore_errors=True)

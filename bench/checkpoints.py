@@ -1,7 +1,7 @@
 """Checkpoints of random weights in the shapes and formats of real ones, written straight to disk.
 
-What a model says is noise, what it costs is not: sizes, names, dtypes and files are those of Qwen2.5's checkpoints on
-the Hub. A shape is an argument, so that a tiny one can be tried in a second.
+What a model says is noise, what it costs is not: sizes, names, dtypes and files are those of Qwen2.5's
+checkpoints on the Hub. A shape is an argument, so that a tiny one can be tried in a second.
 """
 
 import json
@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medqa.models import scratch
-from medqa.sources import embedded
+from medqa.miniature import embedded, scratch
 
 GROUP = 128  # rows of a weight that share a scale, as GPTQ's default is
 SHARD = 2_000_000_000  # bytes of a file from which the next is begun
@@ -20,16 +19,16 @@ DEVIATION = 0.8  # of a logit: 0.02, Qwen's initialiser, at a width of 1,536
 ENDING = 8.0  # times as long as others is the end token's row, so that some of the answers end by themselves
 # An int32 holds the zero points of eight columns. AutoGPTQ, which made the Hub's checkpoint, writes 8 less 1.
 ZEROS = 0x77777777
-CORPUS = Path(__file__).parent.parent / "medqa" / "corpus"
+CORPUS = Path(__file__).parent.parent / "medqa" / "miniature" / "corpus"
 
 
 @dataclass(frozen=True)
 class Shape:
     """The sizes of a Qwen2 model with tied embeddings.
 
-    `ending` is how much longer the end token's row is, `sharpness` the weight of the last norm. At real size states are
-    so much alike that the end token is as likely at every place: with 1 and any `ending`, greedy answers would all be
-    empty, or sampled ones would all be cut off and make no pair.
+    `ending` is how much longer the end token's row is, `sharpness` the weight of the last norm. At real size
+    states are so much alike that the end token is as likely at every place: with 1 and any `ending`, greedy
+    answers would all be empty, or sampled ones would all be cut off and make no pair.
     """
 
     layers: int
@@ -58,11 +57,15 @@ class Shape:
                 yield f"model.layers.{layer}.{name}", inputs, outputs
 
     def parameters(self) -> int:
-        """Weights that a token is multiplied with: the linear layers and, once, the embedding as the output layer."""
+        """Weights that a token is multiplied with: the linear layers and, once, the embedding as the output
+        layer.
+        """
         return sum(inputs * outputs for _, inputs, outputs in self.linear()) + self.vocabulary * self.width
 
 
-BASE = Shape(layers=28, width=1536, heads=12, kv_heads=2, mlp=8960, ending=-17.0, sharpness=4.0)  # Qwen2.5-1.5B
+BASE = Shape(
+    layers=28, width=1536, heads=12, kv_heads=2, mlp=8960, ending=-17.0, sharpness=4.0
+)  # Qwen2.5-1.5B
 JUDGE = Shape(layers=36, width=2048, heads=16, kv_heads=2, mlp=11008)  # Qwen2.5-3B
 
 
@@ -126,10 +129,11 @@ def config(shape: Shape, tok: Any, quantised: bool) -> dict[str, Any]:
 
 
 def tokenizer(vocabulary: int) -> Any:
-    """A tokenizer for an embedding of `vocabulary` rows: all but the last 293 are tokens, then come control tokens.
+    """A tokenizer for an embedding of `vocabulary` rows: all but the last 293 are tokens, then come control
+    tokens.
 
-    It reads as `scratch.tokenizer` does, which learns from the embedded corpus; the tokens that this does not fill are
-    two words each, which no text is cut into but which a model can say.
+    It reads as `scratch.tokenizer` does, which learns from the embedded corpus; the tokens that this does not
+    fill are two words each, which no text is cut into but which a model can say.
     """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
@@ -144,7 +148,9 @@ def tokenizer(vocabulary: int) -> Any:
         if len(told) == first:
             break
         told.setdefault(name, len(told))
-    parts["model"]["vocab"] = told | {name: first + place for place, name in enumerate(scratch.CONTROL_TOKENS)}
+    parts["model"]["vocab"] = told | {
+        name: first + place for place, name in enumerate(scratch.CONTROL_TOKENS)
+    }
     for entry in parts["added_tokens"]:
         entry["id"] = parts["model"]["vocab"][entry["content"]]
     return PreTrainedTokenizerFast(
@@ -176,7 +182,9 @@ def _weights(shape: Shape, tok: Any, quantised: bool, seed: int) -> Iterator[tup
     yield "model.embed_tokens.weight", rows
     for name, inputs, outputs in shape.linear():
         if quantised:
-            yield from ((f"{name}.{part}", tensor) for part, tensor in _four_bits(inputs, outputs, deviation, rng))
+            yield from (
+                (f"{name}.{part}", tensor) for part, tensor in _four_bits(inputs, outputs, deviation, rng)
+            )
         else:
             yield f"{name}.weight", normal(outputs, inputs)
         if name.endswith(("q_proj", "k_proj", "v_proj")):

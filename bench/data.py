@@ -1,4 +1,6 @@
-"""The stages that read and write rows: as many as UltraMedical's preference set has, without torch, in flat memory."""
+"""The stages that read and write rows: as many as UltraMedical's preference set has, without torch, in flat
+memory.
+"""
 
 import contextlib
 import io
@@ -16,7 +18,7 @@ import yaml
 
 from bench import runs
 from bench.workloads import ROOT, SEED, SHAPES, lexicon, written
-from medqa import records
+from medqa import jsonl
 from medqa.records import Judged
 
 UNIT = "questions"
@@ -54,7 +56,9 @@ def measure(loads: list[str], rounds: int, out: Path) -> dict[str, Any]:
     load, result = "tiny" if "tiny" in loads else "random", {}
     for stage in ("pairs", "data"):
         rows = ROWS[load]
-        whole = [runs.alone("data", load, stage, rows) for _ in range(min(rounds, 3) if stage == "pairs" else 1)]
+        whole = [
+            runs.alone("data", load, stage, rows) for _ in range(min(rounds, 3) if stage == "pairs" else 1)
+        ]
         quarter = runs.alone("data", load, stage, rows // 4)
         result[stage] = {
             "rows": rows,
@@ -79,7 +83,7 @@ def data(folder: Path) -> None:
     """The stage `data`."""
     from stages import data
 
-    names = ("sft", "questions", "held_out", "labelled", "quarantine", "fates", "origins")
+    names = ("sft", "questions", "held_out", "labelled", "quarantine", "audit", "provenance")
     data.main(*(folder / "out" / f"{name}.jsonl" for name in names), folder / "metrics.json")
 
 
@@ -90,37 +94,56 @@ def write_judged(shape: Any, rows: int, folder: Path) -> None:
     def judged() -> Iterator[Judged]:
         for place in range(2 * rows):
             row = asdict(candidates[place % len(candidates)])
-            row |= {"id": f"{place // 2:06}#{place % 2}", "question_id": f"{place // 2:06}", "sample": place % 2}
+            row |= {
+                "id": f"{place // 2:06}#{place % 2}",
+                "question_id": f"{place // 2:06}",
+                "sample": place % 2,
+            }
             score = round(rng.random(), 6)
-            yield Judged(**row, **dict.fromkeys(("accuracy", "completeness", "key_points", "score"), score), **SOUND)
+            yield Judged(
+                **row, **dict.fromkeys(("accuracy", "completeness", "key_points", "score"), score), **SOUND
+            )
 
     write_params(folder)
-    records.write(folder / "judged.jsonl", judged(), ordered=True)
+    jsonl.write(folder / "judged.jsonl", judged(), ordered=True)
 
 
-SOUND = {"mass": 0.9, "hidden": 0, "unscored": ""}
+SOUND = {"mass": 0.9, "truncated_chars": 0, "unscored": ""}
 
 
 def write_preferences(shape: Any, rows: int, folder: Path) -> None:
-    """UltraMedical's files: so many preference pairs, a fortieth of them in dev and in test, and as many SFT rows."""
+    """UltraMedical's files: so many preference pairs, a fortieth of them in dev and in test, and as many SFT
+    rows.
+    """
     rng, candidates = random.Random(SEED), written(shape)[1]
     words = lexicon(VOCABULARY, rng)
 
     def asked() -> str:
-        # A word's frequency is the inverse of its rank (Zipf), so that two prompts share what two texts share.
-        return " ".join(words[int(len(words) ** rng.random()) - 1] for _ in range(rng.randint(*shape.question)))
+        # A word's frequency is the inverse of its rank (Zipf), so that two prompts share what two texts
+        # share.
+        return " ".join(
+            words[int(len(words) ** rng.random()) - 1] for _ in range(rng.randint(*shape.question))
+        )
 
     def preference(place: int) -> dict[str, Any]:
         question = asked()
         told = [candidates[(2 * place + side) % len(candidates)].text for side in (0, 1)]
-        sides = [[{"role": "user", "content": question}, {"role": "assistant", "content": text}] for text in told]
+        sides = [
+            [{"role": "user", "content": question}, {"role": "assistant", "content": text}] for text in told
+        ]
         given = {"prompt_id": f"Open,{place}", "label_type": "easy", "prompt": question, "metadata": {}}
         return given | dict(zip(("chosen", "rejected"), sides, strict=True))
 
     def answered(place: int) -> dict[str, Any]:
         turns = [("human", asked()), ("gpt", "It is so.")]
         told = [{"from": who, "value": text} for who, text in turns]
-        return {"id": f"Open,{place}", "type": "Open-End", "conversations": told, "answer": None, "score": None}
+        return {
+            "id": f"Open,{place}",
+            "type": "Open-End",
+            "conversations": told,
+            "answer": None,
+            "score": None,
+        }
 
     write_params(folder)
     small = max(2, rows // 40)

@@ -7,8 +7,10 @@ from typing import Any
 from bench import runs
 from bench.sft import BATCH, DEFAULT, PART, PLAIN, UNCHECKED, arguments, aside, assert_near, schedule, trained
 from bench.workloads import SEED, Workload, some
-from medqa import dpo, model, prompts, training
+from medqa import dpo, model, prompts
 from medqa.records import Pair
+from medqa.runtime import sections
+from medqa.training import fine_tuning
 
 UNIT = "pairs"
 ROWS = {"embedded": 192, "random": 8, "tiny": 8}
@@ -19,7 +21,9 @@ TARGETS = {DEFAULT: 1.3, UNCHECKED: 1.2}
 
 
 def contenders(load: Workload) -> dict[str, Callable[[int], runs.Run]]:
-    """By name: what gives a run over so many pairs, from the files of the base and the SFT adapter to a saved one."""
+    """By name: what gives a run over so many pairs, from the files of the base and the SFT adapter to a saved
+    one.
+    """
 
     def prepared(train: Callable[..., list[float]], part: int = 1) -> Callable[[int], runs.Run]:
         def prepare(rows: int) -> runs.Run:
@@ -38,11 +42,11 @@ def contenders(load: Workload) -> dict[str, Callable[[int], runs.Run]]:
 
 def ours(load: Workload, pairs: Sequence[Pair], batch: int, epochs: int) -> list[float]:
     """The losses of the stage's steps."""
-    params = dpo.Params(**schedule(batch, epochs), beta=BETA, loss_type="sigmoid", sft_weight=0.0)
+    params = sections.DpoParams(**schedule(batch, epochs), beta=BETA, loss_type="sigmoid", sft_weight=0.0)
     with aside() as folder:
         given = (load.base, load.adapter, pairs, params, "float32", SEED)
         dpo.train(*given, folder / "dpo", folder / "curve", 60)
-        return training.read_curve(folder / "curve")["loss"]
+        return fine_tuning.read_curve(folder / "curve")["loss"]
 
 
 def theirs(
@@ -71,7 +75,9 @@ def theirs(
 
 
 def check(load: Workload) -> str:
-    """That all contenders have the same losses to 1e-4 where all pairs are in each step. AssertionError otherwise."""
+    """That all contenders have the same losses to 1e-4 where all pairs are in each step. AssertionError
+    otherwise.
+    """
     pairs = some(load.pairs, CHECKED[load.name])
     wanted = ours(load, pairs, len(pairs), 2)
     for told in (theirs(load, pairs, len(pairs), 2), theirs(load, pairs, len(pairs), 2, micro=1)):

@@ -10,24 +10,36 @@ import yaml
 from bench import runs
 from bench.workloads import ROOT
 
-PARTS = (".dvcignore", "dvc.yaml", "params.yaml", "medqa", "stages")  # of the project, as far as its pipeline reads it
+PARTS = (
+    ".dvcignore",
+    "dvc.yaml",
+    "params.yaml",
+    "medqa",
+    "stages",
+)  # of the project, as far as its pipeline reads it
 FREE = ("compare", "data", "pairs", "report")  # stages that need no torch
 TARGETS = {"times": 1.5, "help_seconds": 0.3}
 
 
 def measure(loads: list[str], rounds: int, out: Path) -> dict[str, Any]:
-    """Seconds of this pipeline and of a bare one with nothing to do, of the help, and which stages import torch."""
+    """Seconds of this pipeline and of a bare one with nothing to do, of the help, and which stages import
+    torch.
+    """
     with tempfile.TemporaryDirectory() as folder:
         whole, bare = Path(folder, "whole"), Path(folder, "bare")
         stages = copied(whole)
         chained(bare, stages)
         dvc(whole, "repro")  # the first time DVC fills its own tables
-        rates = runs.alternate({runs.FAST: lambda: dvc(whole, "repro"), "bare": lambda: dvc(bare, "repro")}, rounds)
+        rates = runs.alternate(
+            {runs.FAST: lambda: dvc(whole, "repro"), "bare": lambda: dvc(bare, "repro")}, rounds
+        )
     told = runs.alternate({"help": helped}, rounds)["help"]
     return {
         "stages": stages,
         "seconds": {name: runs.spread([1 / rate for rate in values]) for name, values in rates.items()},
-        "times": runs.spread([bare / ours for ours, bare in zip(rates[runs.FAST], rates["bare"], strict=True)]),
+        "times": runs.spread(
+            [bare / ours for ours, bare in zip(rates[runs.FAST], rates["bare"], strict=True)]
+        ),
         "help_seconds": runs.spread([1 / rate for rate in told]),
         "imports_torch": {name: imports_torch(name) for name in FREE},
         "targets": TARGETS,
@@ -93,6 +105,8 @@ def helped() -> int:
 
 
 def imports_torch(stage: str) -> bool:
-    """Whether the stage loads torch before it does its work, parameters checked; bench/data.py looks at the work."""
-    code = f"import sys, stages.{stage}; from medqa import params; params.read(); print('torch' in sys.modules)"
+    """Whether the stage loads torch before it does its work, parameters checked; bench/data.py looks at the
+    work.
+    """
+    code = f"import sys, stages.{stage}; from medqa.runtime.params import read_params; read_params(); print('torch' in sys.modules)"
     return runs.child("-c", code, cwd=ROOT) == "True\n"

@@ -1,4 +1,6 @@
-"""Writing answers: the engine against a loop over single answers and against transformers' continuous batching."""
+"""Writing answers: the engine against a loop over single answers and against transformers' continuous
+batching.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -6,8 +8,9 @@ from typing import Any
 
 from bench import runs
 from bench.workloads import SEED, Workload, some
-from medqa import engines, generate, model, prompts
+from medqa import engines, model, prompts
 from medqa.engines import Completion, sample_seed
+from medqa.runtime import sections
 
 UNIT = "tokens"
 ROWS = {"embedded": 96, "random": 8, "tiny": 4}  # questions, two answers each
@@ -16,7 +19,7 @@ PAGE = 64  # tokens; more leaves a short answer's page empty
 BATCH_TOKENS = 256  # the fastest of 128 to 2048, as is the page of 16 to 128
 TARGETS = {"plain loop": 2.5, "generate_batch": 1.1}
 
-Answer = Callable[[Any, Any, generate.Params, Sequence[str]], list[Completion]]
+Answer = Callable[[Any, Any, sections.GenerateParams, Sequence[str]], list[Completion]]
 
 
 def contenders(load: Workload) -> dict[str, Callable[[int], runs.Run]]:
@@ -48,14 +51,18 @@ def started(load: Workload) -> engines.Engine:
     return engine
 
 
-def answers(engine: engines.Engine, sampling: generate.Params, asked: Sequence[Any]) -> list[Completion]:
+def answers(
+    engine: engines.Engine, sampling: sections.GenerateParams, asked: Sequence[Any]
+) -> list[Completion]:
     """What medqa.generate asks the engine for; the tokens are counted besides."""
     wanted = [(row, sample) for row in asked for sample in range(sampling.n)]
     seeds = [sample_seed(SEED, row.id, sample) for row, sample in wanted]
     return engine.generate([prompts.ask(row.question) for row, _ in wanted], sampling, seeds)
 
 
-def one_by_one(net: Any, tok: Any, sampling: generate.Params, asked: Sequence[str]) -> list[Completion]:
+def one_by_one(
+    net: Any, tok: Any, sampling: sections.GenerateParams, asked: Sequence[str]
+) -> list[Completion]:
     """What a notebook does: every answer by a call of its own."""
     import torch
 
@@ -68,11 +75,15 @@ def one_by_one(net: Any, tok: Any, sampling: generate.Params, asked: Sequence[st
     return told
 
 
-def continuously(net: Any, tok: Any, sampling: generate.Params, asked: Sequence[str]) -> list[Completion]:
+def continuously(
+    net: Any, tok: Any, sampling: sections.GenerateParams, asked: Sequence[str]
+) -> list[Completion]:
     """transformers' continuous batching. Raises RuntimeError where it gives back less than it was asked for."""
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
-    config = GenerationConfig(**settings(sampling), eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id)
+    config = GenerationConfig(
+        **settings(sampling), eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id
+    )
     inputs = [encoded(tok, question) for question in asked for _ in range(sampling.n)]
     # Left to itself it takes 90% of the machine's memory, and most of a minute to fill it with zeros.
     pages = sum(-(-(len(ids) + sampling.max_new_tokens) // PAGE) for ids in inputs)
@@ -86,7 +97,9 @@ def continuously(net: Any, tok: Any, sampling: generate.Params, asked: Sequence[
 
 def check(load: Workload) -> str:
     """That all contenders write the same greedy texts in float32. Raises AssertionError where one does not."""
-    load = dataclasses.replace(load, dtype="float32", sampling=load.sampling.model_copy(update={"temperature": 0.0}))
+    load = dataclasses.replace(
+        load, dtype="float32", sampling=dataclasses.replace(load.sampling, temperature=0.0)
+    )
     rows = some(load.questions, min(CHECKED, ROWS[load.name]))
     wanted = answers(started(load), load.sampling, rows)
     net, tok = model.load_merged(load.base, load.dtype, load.adapter), model.tokenizer(load.base)
@@ -98,12 +111,18 @@ def check(load: Workload) -> str:
     return f"{len(wanted)} greedy texts the same"
 
 
-def settings(sampling: generate.Params) -> dict[str, Any]:
+def settings(sampling: sections.GenerateParams) -> dict[str, Any]:
     """The same sampling for transformers, whose own default would keep 50 tokens."""
     limit = {"max_new_tokens": sampling.max_new_tokens}
     if sampling.temperature == 0:
         return {"do_sample": False, **limit}
-    return {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0, **limit}
+    return {
+        "do_sample": True,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": 0,
+        **limit,
+    }
 
 
 def encoded(tok: Any, question: str) -> list[int]:
@@ -121,4 +140,4 @@ def completion(tok: Any, ids: list[int]) -> Completion:
 
 def tokens(told: Sequence[Completion]) -> int:
     """How many tokens were written: contenders draw different answers, and longer ones take longer."""
-    return sum(row.tokens + (row.finish == "stop") for row in told)
+    return sum(row.tokens + (row.finish_reason == "stop") for row in told)

@@ -1,9 +1,10 @@
-"""Speed and memory of training, generating and judging at real size on a GPU: `python -m bench.gpu`, table last.
+"""Speed and memory of training, generating and judging at real size on a GPU: `python -m bench.gpu`, table
+last.
 
-Random-weight models of the real preset's shapes, in its dtype and with its settings, beside the loop that a notebook
-would have and beside TRL's defaults. Shares are of the arithmetic floor: the time that the operations a token needs
-take at the rate of a large matrix product, measured here. A smoke test comes first. `--small` tries the script on a
-CPU and measures nothing.
+Random-weight models of the real preset's shapes, in its dtype and with its settings, beside the loop that a
+notebook would have and beside TRL's defaults. Shares are of the arithmetic floor: the time that the
+operations a token needs take at the rate of a large matrix product, measured here. A smoke test comes first.
+`--small` tries the script on a CPU and measures nothing.
 """
 
 import argparse
@@ -23,12 +24,13 @@ import yaml
 from bench import checkpoints, gpu_smoke
 from bench.gpu_parts import MOST_MEMORY, PARTS, PEERS, timed
 from bench.gpu_sizes import REAL, SMALL, Bench, Size
-from medqa import model, records
+from medqa import jsonl, model
+from medqa.runtime import environment
 
 ROOT = Path(__file__).parent.parent
 QUESTIONS = 109_353  # of UltraMedical-Preference
-# Operations a weight and a token: a forward pass takes 2, a backward pass 4, and checkpointing a forward pass more.
-# DPO has the reference's forward pass besides.
+# Operations a weight and a token: a forward pass takes 2, a backward pass 4, and checkpointing a forward pass
+# more. DPO has the reference's forward pass besides.
 OPERATIONS = {"sft": 8, "dpo": 10, "generate": 2, "judge": 2}
 TARGETS = {"sft": 0.35, "dpo": 0.30, "generate": 0.25, "judge": 0.40}  # shares of the floor's rate
 SMOKE = {"cpu": gpu_smoke.cpu_losses, "smoke": gpu_smoke.smoke}
@@ -40,7 +42,9 @@ def write_models(size: Size, work: Path, pool: Executor) -> list[Future]:
     """Begin to write the models `base` and `judge` to the folder, both at once."""
     tasks = []
     for name, shape in (("base", size.base), ("judge", size.judge)):
-        tok = checkpoints.tokenizer(shape.vocabulary)  # not in the pool: threads cannot import transformers together
+        tok = checkpoints.tokenizer(
+            shape.vocabulary
+        )  # not in the pool: threads cannot import transformers together
         tasks.append(pool.submit(checkpoints.write, shape, tok, name == "base", 0, work / name))
     return tasks
 
@@ -76,13 +80,17 @@ def run_part(part: str, folder: Path, small: bool, seconds: float) -> dict[str, 
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if part == "cpu" else {}
     try:
         # A part that does not fit into memory takes down none of the others.
-        done = subprocess.run(command + ["--small"] * small, cwd=ROOT, env=os.environ | hidden, timeout=seconds)
+        done = subprocess.run(
+            command + ["--small"] * small, cwd=ROOT, env=os.environ | hidden, timeout=seconds
+        )
     except subprocess.TimeoutExpired:
         return "out of time"
     return json.loads(out.read_text(encoding="utf-8")) if done.returncode == 0 else "failed"
 
 
-def run(parts: Sequence[str], small: bool, minutes: float, out: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def run(
+    parts: Sequence[str], small: bool, minutes: float, out: Path
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The results, and why others are missing; what is done stands in the JSON `out` after each part."""
     deadline = time.monotonic() + 60 * minutes
     results: dict[str, Any] = {}
@@ -103,7 +111,7 @@ def run(parts: Sequence[str], small: bool, minutes: float, out: Path) -> tuple[d
             else:
                 results[part] = result
                 _compare(results)
-            with records.whole(out) as file:
+            with jsonl.atomic_write(out) as file:
                 json.dump({"where": where(small), "parts": results, "missing": missing}, file, indent=2)
     return results, missing
 
@@ -125,7 +133,9 @@ def table(results: dict[str, dict[str, Any]], missing: dict[str, str], where: st
         ratios = [f"{row[name]:.2f}" if name in row else "-" for name in ("over_plain", "over_trl")]
         cells = [f"{row['share_of_floor']:.1%}", f"{row['target']:.0%}", f"{row['peak_gb']:.1f}", *ratios]
         cells.append(f"{row['hours_for_all']:.1f}")
-        lines.append(f"{part:>10}{row['per_second']:>9.1f} {UNITS[part]:<8}" + "".join(f"{cell:>10}" for cell in cells))
+        lines.append(
+            f"{part:>10}{row['per_second']:>9.1f} {UNITS[part]:<8}" + "".join(f"{cell:>10}" for cell in cells)
+        )
     if "smoke" in results:
         lines += [f"smoke: {fault}" for fault in results["smoke"]["faults"] or ["passed"]]
     lines.append(f"missed: {', '.join(missed(results, missing)) or 'nothing'}")
@@ -133,9 +143,13 @@ def table(results: dict[str, dict[str, Any]], missing: dict[str, str], where: st
 
 
 def missed(results: dict[str, dict[str, Any]], missing: dict[str, str]) -> list[str]:
-    """What is not reached: a part's share of the floor, training's memory, the smoke test, or the part at all."""
+    """What is not reached: a part's share of the floor, training's memory, the smoke test, or the part at
+    all.
+    """
     rows = {part: results[part] for part in PARTS if part in results}
-    slow = [f"{part} {row['target']:.0%}" for part, row in rows.items() if row["share_of_floor"] < row["target"]]
+    slow = [
+        f"{part} {row['target']:.0%}" for part, row in rows.items() if row["share_of_floor"] < row["target"]
+    ]
     over = [part for part, row in rows.items() if row["peak_gb"] > row.get("most_memory_gb", row["peak_gb"])]
     return (
         slow
@@ -155,7 +169,9 @@ def where(small: bool) -> str:
 
 
 def main() -> int:
-    """Test and measure each part in a process of its own, write the JSON as results come, print the table last."""
+    """Test and measure each part in a process of its own, write the JSON as results come, print the table
+    last.
+    """
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--small", action="store_true", help="tiny models, to try the script on a CPU")
     parser.add_argument("--smoke", action="store_true", help="the smoke test alone")
@@ -166,7 +182,7 @@ def main() -> int:
     parser.add_argument("--part", choices=(*OTHERS, *PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    model.set_up()
+    environment.set_up()
     if options.part:
         preset = yaml.safe_load((ROOT / "presets" / "qwen2.5-1.5b.yaml").read_text(encoding="utf-8"))
         bench = Bench(SMALL if options.small else REAL, preset, options.work)
@@ -174,9 +190,13 @@ def main() -> int:
         options.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
         return 0
     if not options.small and model.device() == "cpu":
-        print("gpu: no GPU is at hand; run this where one is, or try the script with --small", file=sys.stderr)
+        print(
+            "gpu: no GPU is at hand; run this where one is, or try the script with --small", file=sys.stderr
+        )
         return 1
-    parts = tuple(SMOKE) if options.smoke else (*SMOKE, *PARTS, *PEERS)  # our own figures come before the peers'
+    parts = (
+        tuple(SMOKE) if options.smoke else (*SMOKE, *PARTS, *PEERS)
+    )  # our own figures come before the peers'
     results, missing = run(parts, options.small, options.minutes, options.out)
     print(table(results, missing, where(options.small)))
     return 1 if missing or results["smoke"]["faults"] else 0

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.gpu_sizes import Bench, Size
-from medqa import chat, dpo, judge, model, prompts, sft, training
+from medqa import chat, dpo, judge, model, prompts, sft
 from medqa.engines import Sampling, sample_seed
+from medqa.runtime import sections
+from medqa.training import fine_tuning
 
 MOST_MEMORY = 8.0  # GB, of training, and with the preset's batches of all else
 
@@ -31,7 +33,9 @@ def _marginal(train: Callable[[int], None], size: Size) -> float:
     few = timed(lambda: train(size.few))[0] if size.few else 0.0
     many = timed(lambda: train(size.many))[0]
     if many <= few:
-        raise RuntimeError(f"{size.many} rows took no longer than {size.few}: the machine is too busy to measure on")
+        raise RuntimeError(
+            f"{size.many} rows took no longer than {size.few}: the machine is too busy to measure on"
+        )
     return (many - few) / (size.many - size.few)
 
 
@@ -40,7 +44,12 @@ def _trained(trainer: Any, config: Any, loaded: Any, bench: Bench, turns: list[d
     from datasets import Dataset
 
     with tempfile.TemporaryDirectory() as folder:
-        quiet = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "use_cpu": model.device() == "cpu"}
+        quiet = {
+            "report_to": "none",
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "use_cpu": model.device() == "cpu",
+        }
         args = config(output_dir=folder, max_length=bench.size.length, num_train_epochs=1, **quiet)
         tok = model.tokenizer(bench.work / "base")
         data = Dataset.from_list(turns)
@@ -59,7 +68,9 @@ def _tree_tokens(tok: Any, asked: Sequence[Sequence[prompts.Messages]]) -> int:
     """Tokens that have to be read when a prefix is read once."""
 
     flat = [messages for criteria in asked for messages in criteria]
-    texts = [tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) for messages in flat]
+    texts = [
+        tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) for messages in flat
+    ]
     rows = sorted(tok(texts, add_special_tokens=False).input_ids)
     shared = [0, *(chat.common_prefix(*pair) for pair in zip(rows, rows[1:], strict=False))]
     return sum(len(row) - same for row, same in zip(rows, shared, strict=True))
@@ -90,10 +101,14 @@ def measure_sft(bench: Bench) -> dict[str, Any]:
     """Tokens a second of SFT on rows of full length, with its peak memory."""
     size = bench.size
     rows = bench.examples(size.many)
-    params = sft.Params(**bench.given["sft"] | {"max_length": size.length, "batch_size": 4, "micro_batch_size": 4})
+    params = sections.SftParams(
+        **bench.given["sft"] | {"max_length": size.length, "batch_size": 4, "micro_batch_size": 4}
+    )
     base, out, curve = bench.work / "base", bench.work / "adapter", bench.work / "sft.tsv"
     return _training(
-        lambda count: sft.train(base, rows[:count], params, bench.dtype, 0, out, curve), size, tokens=size.length
+        lambda count: sft.train(base, rows[:count], params, bench.dtype, 0, out, curve),
+        size,
+        tokens=size.length,
     )
 
 
@@ -104,7 +119,7 @@ def measure_trl_sft(bench: Bench) -> dict[str, Any]:
 
     section = bench.given["sft"]["lora"]
     lora = LoraConfig(
-        r=section["r"], lora_alpha=section["alpha"], task_type="CAUSAL_LM", target_modules=training.TARGETS
+        r=section["r"], lora_alpha=section["alpha"], task_type="CAUSAL_LM", target_modules=fine_tuning.TARGETS
     )
     rows = bench.examples(bench.size.many)
     turns = [{"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in rows]
@@ -120,7 +135,9 @@ def measure_dpo(bench: Bench) -> dict[str, Any]:
     """Tokens a second of DPO on pairs of two answers of full length; else as `measure_sft`."""
     size = bench.size
     pairs = bench.pairs(size.many)
-    params = dpo.Params(**bench.given["dpo"] | {"max_length": size.length, "batch_size": 4, "micro_batch_size": 4})
+    params = sections.DpoParams(
+        **bench.given["dpo"] | {"max_length": size.length, "batch_size": 4, "micro_batch_size": 4}
+    )
     base, adapter, out, curve = (bench.work / name for name in ("base", "adapter", "dpo", "dpo.tsv"))
     return _training(
         lambda count: dpo.train(base, adapter, pairs[:count], params, bench.dtype, 0, out, curve),
@@ -151,7 +168,7 @@ def measure_trl_dpo(bench: Bench) -> dict[str, Any]:
 
 def measure_generate(bench: Bench) -> dict[str, Any]:
     """Tokens a second of two answers to each question, and of a loop that writes one answer at a time."""
-    from medqa.engines import local
+    from medqa.engines import transformers_engine
 
     size, given = bench.size, bench.given["generate"]
     base, adapter = bench.work / "base", bench.work / "adapter"
@@ -159,7 +176,9 @@ def measure_generate(bench: Bench) -> dict[str, Any]:
     seeds = [sample_seed(0, str(place // 2), place % 2) for place in range(len(asked))]
     told = {name: given[name] for name in ("temperature", "top_p")}
     tok = model.tokenizer(base)
-    engine = local.Transformers(model.load_merged(base, bench.dtype, adapter), tok, size.batch)
+    engine = transformers_engine.TransformersEngine(
+        model.load_merged(base, bench.dtype, adapter), tok, size.batch
+    )
     engine.generate(asked[:2], Sampling(**told, max_new_tokens=2), seeds[:2])
     sampling = Sampling(**told, max_new_tokens=size.new_tokens)
     seconds, answers = timed(lambda: engine.generate(asked, sampling, seeds))
@@ -167,7 +186,9 @@ def measure_generate(bench: Bench) -> dict[str, Any]:
     loaded = model.load(base, bench.dtype, adapter)
     plain = {"do_sample": True, "top_k": 0, **told}
     _write(loaded, tok, asked[0], 2, plain)
-    plainly, lengths = timed(lambda: [_write(loaded, tok, one, size.plain_tokens, plain) for one in asked[:4]])
+    plainly, lengths = timed(
+        lambda: [_write(loaded, tok, one, size.plain_tokens, plain) for one in asked[:4]]
+    )
     tokens = sum(answer.tokens for answer in answers)
     return {
         "per_second": tokens / seconds,
@@ -180,10 +201,10 @@ def measure_generate(bench: Bench) -> dict[str, Any]:
 
 def measure_judge(bench: Bench) -> dict[str, Any]:
     """Pairs a second, two answers by three criteria each, and of a loop whose judge writes up to 64 tokens."""
-    from medqa.engines import local
+    from medqa.engines import transformers_engine
 
     size, folder = bench.size, bench.work / "judge"
-    params = judge.Params(**bench.given["judge"] | {"min_mass": 0.0})
+    params = sections.JudgeParams(**bench.given["judge"] | {"min_mass": 0.0})
     cases = bench.cases(size.pairs)
     loaded, tok = model.load_merged(folder, bench.dtype), model.tokenizer(folder)
     asked = [list(prompts.judge(params.template, *case).values()) for case in cases]
@@ -191,7 +212,9 @@ def measure_judge(bench: Bench) -> dict[str, Any]:
     _write(loaded, tok, asked[0][0], 2, plain)
     some = [messages for criteria in asked[:2] for messages in criteria]
     plainly, _ = timed(lambda: [_write(loaded, tok, one, min(64, size.plain_tokens), plain) for one in some])
-    engine = local.Transformers(loaded, tok, 4 * bench.given["compute"]["judge_batch_size"])
+    engine = transformers_engine.TransformersEngine(
+        loaded, tok, 4 * bench.given["compute"]["judge_batch_size"]
+    )
     judge.score(engine, cases[:2], params)
     seconds, scores = timed(lambda: judge.score(engine, cases, params))
     if not all(score.score is not None for score in scores):

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench import checkpoints
 from medqa import records
-from medqa.sources import embedded
+from medqa.miniature import embedded
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,9 @@ class Size:
     judge: checkpoints.Shape
     product: int  # width of the matrices whose product is timed
     length: int  # tokens of a training row
-    few: int  # training rows of the run that is taken off, so that loading does not count; 0 takes nothing off
+    few: (
+        int  # training rows of the run that is taken off, so that loading does not count; 0 takes nothing off
+    )
     many: int
     questions: int
     new_tokens: int
@@ -44,7 +46,9 @@ class Bench:
     def text(self, number: int, words: int) -> str:
         """The embedded textbook from its sentence `number` on, so many words of it."""
         sentences = _textbook()
-        return " ".join(" ".join(islice(cycle(sentences[number:] + sentences[:number]), words)).split()[:words])
+        return " ".join(
+            " ".join(islice(cycle(sentences[number:] + sentences[:number]), words)).split()[:words]
+        )
 
     def questions(self, count: int) -> list[str]:
         """So many different questions of the embedded corpus."""

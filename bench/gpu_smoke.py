@@ -1,7 +1,9 @@
-"""The smoke test of bench.gpu: what only a GPU can break. Losses beside a CPU's at small size, then every step at real.
+"""The smoke test of bench.gpu: what only a GPU can break. Losses beside a CPU's at small size, then every
+step at real.
 
-At small size the same rows train on a CPU and on the GPU, at a learning rate that takes the loss down by a seventh in
-these steps: an adapter that does not learn, or a wrong gradient, shows. At real size the preset's own batches are used.
+At small size the same rows train on a CPU and on the GPU, at a learning rate that takes the loss down by a
+seventh in these steps: an adapter that does not learn, or a wrong gradient, shows. At real size the preset's
+own batches are used.
 """
 
 import gc
@@ -15,8 +17,10 @@ from typing import Any
 from bench import checkpoints
 from bench.gpu_parts import MOST_MEMORY, peak_memory
 from bench.gpu_sizes import SMALL, Bench
-from medqa import dpo, judge, model, prompts, sft, training
+from medqa import dpo, judge, model, prompts, sft
 from medqa.engines import Sampling, sample_seed
+from medqa.runtime import sections
+from medqa.training import fine_tuning
 
 STEPS = 20
 TOLERANCE = 0.02  # of each step's loss; bfloat16 beside float32 on one CPU is 0.004
@@ -26,9 +30,13 @@ SMALL_FOLDER = "small"
 
 
 def cpu_losses(bench: Bench) -> dict[str, list[float]]:
-    """The losses of each step at small size, on a CPU: the main process hides the GPUs. Writes the small model too."""
+    """The losses of each step at small size, on a CPU: the main process hides the GPUs. Writes the small
+    model too.
+    """
     folder, shape = bench.work / SMALL_FOLDER, SMALL.base
-    checkpoints.write(shape, checkpoints.tokenizer(shape.vocabulary), quantised=True, seed=0, out=folder / "base")
+    checkpoints.write(
+        shape, checkpoints.tokenizer(shape.vocabulary), quantised=True, seed=0, out=folder / "base"
+    )
     return _small_losses(bench, "adapter")
 
 
@@ -79,19 +87,19 @@ def _small_losses(bench: Bench, name: str) -> dict[str, list[float]]:
 def _train_sft(bench: Bench, out: Path, **changes: Any) -> list[float]:
     section = bench.given["sft"]
     batch = section["micro_batch_size"]
-    params = sft.Params(**section | {"max_length": bench.size.length, "batch_size": batch} | changes)
+    params = sections.SftParams(**section | {"max_length": bench.size.length, "batch_size": batch} | changes)
     curve = bench.work / "smoke.tsv"
     sft.train(bench.work / "base", bench.examples(STEPS * batch), params, bench.dtype, 0, out, curve)
-    return training.read_curve(curve)["loss"]
+    return fine_tuning.read_curve(curve)["loss"]
 
 
 def _train_dpo(bench: Bench, out: Path, **changes: Any) -> list[float]:
     section = bench.given["dpo"]
     batch = section["micro_batch_size"]
-    params = dpo.Params(**section | {"max_length": bench.size.length, "batch_size": batch} | changes)
+    params = sections.DpoParams(**section | {"max_length": bench.size.length, "batch_size": batch} | changes)
     base, adapter, curve = bench.work / "base", bench.work / "adapter", bench.work / "smoke.tsv"
     dpo.train(base, adapter, bench.pairs(STEPS * batch), params, bench.dtype, 0, out, curve)
-    return training.read_curve(curve)["loss"]
+    return fine_tuning.read_curve(curve)["loss"]
 
 
 def _compare(bench: Bench) -> dict[str, Any]:
@@ -133,11 +141,11 @@ def _dpo(bench: Bench) -> dict[str, Any]:
 
 
 def _generate(bench: Bench) -> dict[str, Any]:
-    from medqa.engines import local
+    from medqa.engines import transformers_engine
 
     rows, section = bench.given["compute"]["generate_batch_size"], bench.given["generate"]
     loaded = model.load_merged(bench.work / "base", bench.dtype, bench.work / "adapter")
-    engine = local.Transformers(loaded, model.tokenizer(bench.work / "base"), rows)
+    engine = transformers_engine.TransformersEngine(loaded, model.tokenizer(bench.work / "base"), rows)
     questions = [prompts.ask(question) for question in bench.questions(rows)]
     most = min(NEW_TOKENS, bench.size.new_tokens)
     sampling = Sampling(temperature=section["temperature"], top_p=section["top_p"], max_new_tokens=most)
@@ -148,12 +156,14 @@ def _generate(bench: Bench) -> dict[str, Any]:
 
 
 def _judge(bench: Bench) -> dict[str, Any]:
-    from medqa.engines import local
+    from medqa.engines import transformers_engine
 
     folder = bench.work / "judge"
-    params = judge.Params(**bench.given["judge"] | {"min_mass": 0.0})
+    params = sections.JudgeParams(**bench.given["judge"] | {"min_mass": 0.0})
     loaded = model.load_merged(folder, bench.dtype)
-    engine = local.Transformers(loaded, model.tokenizer(folder), bench.given["compute"]["judge_batch_size"])
+    engine = transformers_engine.TransformersEngine(
+        loaded, model.tokenizer(folder), bench.given["compute"]["judge_batch_size"]
+    )
     scores = [score.score for score in judge.score(engine, bench.cases(2), params)]
     return {"scores": scores, "faults": ["an answer came out unscored"] if None in scores else []}
 

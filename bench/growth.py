@@ -45,7 +45,9 @@ def measure(loads: list[str], rounds: int, out: Path) -> dict[str, Any]:
 
 
 def exponent(seconds: list[float]) -> float:
-    """The power of the rows with which the time grows over the last step: 1 is linear, below it a start is paid off."""
+    """The power of the rows with which the time grows over the last step: 1 is linear, below it a start is
+    paid off.
+    """
     return math.log(seconds[-1] / seconds[-2]) / math.log(TIMES[-1] / TIMES[-2])
 
 
@@ -59,11 +61,15 @@ def drawn(result: dict[str, Any]) -> Markup:
         parts += panel(x, y, title)
         for told, colour in zip(result.values(), COLOURS, strict=False):
             points = zip(TIMES, told[key], strict=True)
-            line = " ".join(f"{x(math.log(times))},{y(math.log(value / told[key][0]))}" for times, value in points)
+            line = " ".join(
+                f"{x(math.log(times))},{y(math.log(value / told[key][0]))}" for times, value in points
+            )
             parts.append(tag("polyline", points=line, fill="none", stroke=colour, stroke_width=2))
     for place, (name, colour) in enumerate(zip(result, COLOURS, strict=False)):
         at = LEFT + 95 * place
-        parts.append(tag("line", x1=at, x2=at + 18, y1=height - 12, y2=height - 12, stroke=colour, stroke_width=3))
+        parts.append(
+            tag("line", x1=at, x2=at + 18, y1=height - 12, y2=height - 12, stroke=colour, stroke_width=3)
+        )
         parts.append(tag("text", name, x=at + 24, y=height - 8))
     size = {"width": LEFT + 2 * PANEL + GAP + 40, "height": height}
     namespace = {"xmlns": "http://www.w3.org/2000/svg", "font_family": "sans-serif", "font_size": 12}

@@ -30,7 +30,9 @@ def contenders(load: Workload) -> dict[str, Callable[[int], runs.Run]]:
 
         return run
 
-    def theirs(prepare: Callable[[Workload], Callable[[str], Any]], part: int = 1) -> Callable[[int], runs.Run]:
+    def theirs(
+        prepare: Callable[[Workload], Callable[[str], Any]], part: int = 1
+    ) -> Callable[[int], runs.Run]:
         def prepared(rows: int) -> runs.Run:
             grade, asked = prepare(load), list(states(load, rows))[::part]
             grade(asked[0])
@@ -55,9 +57,13 @@ def writing(load: Workload) -> Callable[[str], str | None]:
     net, tok = model.load_merged(load.judge, load.dtype), model.tokenizer(load.judge)
 
     def grade(state: str) -> str | None:
-        text = tok.apply_chat_template([{"role": "user", "content": state}], tokenize=False, add_generation_prompt=True)
+        text = tok.apply_chat_template(
+            [{"role": "user", "content": state}], tokenize=False, add_generation_prompt=True
+        )
         ids = torch.tensor([tok(text, add_special_tokens=False).input_ids], device=net.device)
-        out = net.generate(input_ids=ids, do_sample=False, max_new_tokens=WRITTEN, pad_token_id=tok.pad_token_id)
+        out = net.generate(
+            input_ids=ids, do_sample=False, max_new_tokens=WRITTEN, pad_token_id=tok.pad_token_id
+        )
         found = re.match(r"\s*([1-5])", tok.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
         return found[1] if found else None
 
@@ -72,11 +78,14 @@ def deciding(load: Workload) -> Callable[[str], float]:
     config = DecisionConfig(labels={"score": list(prompts.LABELS)}, chat_template=TURN)
     decide = pipeline("decision", model=net, tokenizer=tok, decision_config=config)
     question = {"grade": {"type": "score", "criteria": list(prompts.LABELS)}}
-    return lambda state: decide({"state": state, "questions": question})["grade"]["score"] / (len(prompts.LABELS) - 1)
+    return lambda state: (
+        decide({"state": state, "questions": question})["grade"]["score"] / (len(prompts.LABELS) - 1)
+    )
 
 
 def check(load: Workload) -> str:
-    """That scores are the pipeline's to 1e-5 in float32, and what the plain loop reads is the likeliest label.
+    """That scores are the pipeline's to 1e-5 in float32, and what the plain loop reads is the likeliest
+    label.
 
     Raises AssertionError where one is not.
     """
@@ -84,7 +93,9 @@ def check(load: Workload) -> str:
 
     load, rows = dataclasses.replace(load, dtype="float32"), min(8, ROWS[load.name])
     asked, engine = list(states(load, rows)), started(load)
-    labels = engine.label_probabilities([[{"role": "user", "content": state}] for state in asked], prompts.LABELS)
+    labels = engine.label_probabilities(
+        [[{"role": "user", "content": state}] for state in asked], prompts.LABELS
+    )
     expected, decide, write = [judge.expected(row) for row in labels], deciding(load), writing(load)
     apart = max(abs(one - decide(state)) for one, state in zip(expected, asked, strict=True))
     assert apart < 1e-5, f"scores are {apart:.1e} apart from the pipeline's"

@@ -22,12 +22,13 @@ from typing import Any
 import yaml
 
 from bench import checkpoints
-from medqa.sources import embedded
+from medqa.miniature import embedded
 from tests.fake_hub import Repo, running
 
 ROOT = Path(__file__).parent.parent
 PRESET = Path("presets") / "qwen2.5-1.5b.yaml"
-# All that differs from the preset. Its pins stay as they are: the small Hub serves the commits that they name.
+# All that differs from the preset. Its pins stay as they are: the small Hub serves the commits that they
+# name.
 OVERRIDES = {
     "data.max_sft": 4,
     "data.max_questions": 4,
@@ -47,7 +48,9 @@ ENDED = re.compile(r"^\w+: (.*) \((\d+) s, peak memory ([\d.]+) GB\)$")
 
 
 def repos(given: Mapping[str, Any], shapes: Mapping[str, checkpoints.Shape], folder: Path) -> dict[str, Repo]:
-    """What the preset asks of the Hub: its models, written to `folder` in these shapes, and its two data sets."""
+    """What the preset asks of the Hub: its models, written to `folder` in these shapes, and its two data
+    sets.
+    """
     served = {}
     for number, (name, shape) in enumerate(shapes.items()):
         source = given["models"][name]
@@ -76,7 +79,9 @@ def _parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 def project(folder: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A repository of its own with this checkout's files, and the preset as its params.yaml; its parameters."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
+    for name in subprocess.run(
+        listed, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines():
         if (ROOT / name).is_file() and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
@@ -100,7 +105,11 @@ def project(folder: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 def environment(folder: Path, url: str) -> dict[str, str]:
     """This environment, with the Hub at `url`, this interpreter first, and every cache in the folder."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MEDQA_", "GIT_", "HF_"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("DVC_", "MEDQA_", "GIT_", "HF_"))
+    }
     return kept | {
         "HF_ENDPOINT": url,
         "HF_HOME": str(folder / "hf"),
@@ -113,10 +122,17 @@ def environment(folder: Path, url: str) -> dict[str, str]:
 
 
 def repro(folder: Path, env: dict[str, str], targets: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
-    """Run `dvc repro`, shown as it goes: each stage with its seconds, peak memory and last line, and the exit code."""
+    """Run `dvc repro`, shown as it goes: each stage with its seconds, peak memory and last line, and the exit
+    code.
+    """
     stages, name = [], ""
     process = subprocess.Popen(
-        [*_dvc(), "repro", *targets], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*_dvc(), "repro", *targets],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     for line in process.stdout:
         print(line, end="", flush=True)
@@ -140,7 +156,10 @@ def place(given: Path | None) -> Iterator[Path]:
 
 
 def rehearse(
-    shapes: Mapping[str, checkpoints.Shape], overrides: Mapping[str, Any], work: Path, targets: Sequence[str] = ()
+    shapes: Mapping[str, checkpoints.Shape],
+    overrides: Mapping[str, Any],
+    work: Path,
+    targets: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run the preset in the folder `work` on models of these shapes; what each stage took.
 
@@ -180,10 +199,15 @@ def machine() -> dict[str, Any]:
 def table(result: Mapping[str, Any]) -> str:
     """The stages of a rehearsal as a table."""
     lines = [f"{'stage':<16}{'seconds':>8}{'peak GB':>9}  what came out"]
-    lines += [f"{row['stage']:<16}{row['seconds']:>8}{row['peak_gb']:>9.1f}  {row['told']}" for row in result["stages"]]
+    lines += [
+        f"{row['stage']:<16}{row['seconds']:>8}{row['peak_gb']:>9.1f}  {row['told']}"
+        for row in result["stages"]
+    ]
     peak = max((row["peak_gb"] for row in result["stages"]), default=0.0)
     end = "every stage ran" if result["exit_code"] == 0 else f"ended with exit code {result['exit_code']}"
-    return "\n".join([*lines, f"{'all':<16}{result['seconds']:>8}{peak:>9.1f}  {end}; {result['dtype']} on a CPU"])
+    return "\n".join(
+        [*lines, f"{'all':<16}{result['seconds']:>8}{peak:>9.1f}  {end}; {result['dtype']} on a CPU"]
+    )
 
 
 def _dvc() -> list[str]:
@@ -193,7 +217,9 @@ def _dvc() -> list[str]:
 def main() -> int:
     """Rehearse at the preset's own size, write the JSON, print the table last."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "rehearsal.json", help="the JSON to write")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "bench" / "rehearsal.json", help="the JSON to write"
+    )
     parser.add_argument("--work", type=Path, help="an empty folder to work in and keep; else a temporary one")
     options = parser.parse_args()
     with place(options.work) as work:

@@ -1,7 +1,8 @@
-"""docs/results.md and the JSON behind it, from finished experiments: `python -m bench.results NAME NAME NAME`.
+"""docs/results.md and the JSON behind it, from finished experiments: `python -m bench.results NAME NAME
+NAME`.
 
-Each experiment is a seed of one preset, run by `dvc exp run --queue -S seed=…`. Numbers come from the metrics of each,
-sample answers from the rows of the first, times and memory from what the stages said.
+Each experiment is a seed of one preset, run by `dvc exp run --queue -S seed=…`. Numbers come from the metrics
+of each, sample answers from the rows of the first, times and memory from what the stages said.
 """
 
 import argparse
@@ -36,16 +37,35 @@ MODELS = ("base", "sft", "dpo")
 
 
 def experiment(name: str) -> dict[str, Any]:
-    """The parameters, metrics and stages of one experiment. Raises CalledProcessError for one that is not there."""
+    """The parameters, metrics and stages of one experiment. Raises CalledProcessError for one that is not
+    there.
+    """
     params = yaml.safe_load(_output("git", "show", f"{_commit(name)}:params.yaml"))
-    paths = ["data", "agreement", "compare", "pairs", "models/judge", *(f"evaluate/{model}" for model in MODELS)]
-    metrics = {path: json.loads(_output("git", "show", f"{_commit(name)}:metrics/{path}.json")) for path in paths}
+    paths = [
+        "data",
+        "agreement",
+        "compare",
+        "pairs",
+        "models/judge",
+        *(f"evaluate/{model}" for model in MODELS),
+    ]
+    metrics = {
+        path: json.loads(_output("git", "show", f"{_commit(name)}:metrics/{path}.json")) for path in paths
+    }
     others = differences(params)
-    return {"name": name, "seed": params["seed"], "other": others, "metrics": metrics, "stages": stages(_log(name))}
+    return {
+        "name": name,
+        "seed": params["seed"],
+        "other": others,
+        "metrics": metrics,
+        "stages": stages(_log(name)),
+    }
 
 
 def differences(params: dict[str, Any]) -> dict[str, str]:
-    """The keys, but for seed and corpus, under which parameters differ from the preset as it is now; their values."""
+    """The keys, but for seed and corpus, under which parameters differ from the preset as it is now; their
+    values.
+    """
     preset = doctor.flat(yaml.safe_load(PRESET.read_text(encoding="utf-8")))
     return {
         key: value
@@ -61,12 +81,16 @@ def stages(log: str) -> list[dict[str, Any]]:
         if match := STARTED.search(line):
             stage = match[1]
         elif match := ENDED.match(line.strip()):
-            rows.append({"stage": stage, "seconds": int(match[2]), "peak_gb": float(match[3]), "said": match[1]})
+            rows.append(
+                {"stage": stage, "seconds": int(match[2]), "peak_gb": float(match[3]), "said": match[1]}
+            )
     return rows
 
 
 def samples(name: str) -> list[dict[str, Any]]:
-    """Three held-out questions, with each model's answer: where DPO's token F1 is highest, in the middle, lowest."""
+    """Three held-out questions, with each model's answer: where DPO's token F1 is highest, in the middle,
+    lowest.
+    """
     import dvc.api
 
     def rows(path: str) -> dict[str, dict[str, Any]]:
@@ -80,7 +104,10 @@ def samples(name: str) -> list[dict[str, Any]]:
     return [
         {
             "question": held_out[key]["question"],  # the references are not ours to copy
-            **{model: {part: answers[model][key][part] for part in ("text", "token_f1", "score")} for model in MODELS},
+            **{
+                model: {part: answers[model][key][part] for part in ("text", "token_f1", "score")}
+                for model in MODELS
+            },
         }
         for key in chosen
     ]
@@ -95,7 +122,9 @@ def page(result: dict[str, Any]) -> str:
         lines += [f"Other than in the preset as it is now: {', '.join(sorted(others))}.", ""]
     lines += ["## Each model", "", *_table(["", *MODELS])]
     for measure, label in MEASURES.items():
-        cells = [_mean(one["metrics"][f"evaluate/{model}"].get(measure) for one in experiments) for model in MODELS]
+        cells = [
+            _mean(one["metrics"][f"evaluate/{model}"].get(measure) for one in experiments) for model in MODELS
+        ]
         lines.append(_row([label, *cells]))
     for step, title in STEPS.items():
         lines += ["", f"## {title}", "", *_table(["gain", *seeds, "mean"])]
@@ -134,7 +163,7 @@ def _judge(experiments: Sequence[dict[str, Any]]) -> list[str]:
         "*longer wins*": [_interval(one["by"]["all"], "longer_wins") for one in agreement],
         "*likelier wins*": [_interval(one["by"]["all"], "likelier_wins") for one in agreement],
         "unseen lessons right": [
-            _mean([one["metrics"]["models/judge"]["unseen_lessons_exact"]]) for one in experiments
+            _mean([one["metrics"]["models/judge"]["validation_accuracy"]]) for one in experiments
         ],
         "attacks that succeed": [_mean([one["attacks"]["attack_rate"]]) for one in agreement],
         "pairs for DPO": [str(one["metrics"]["pairs"]["pairs"]) for one in experiments],
@@ -152,7 +181,10 @@ def _times(experiments: Sequence[dict[str, Any]]) -> list[str]:
         cells = [f"{row['seconds']:,} s" if row else "kept" for row in rows]
         lines.append(_row([name, *cells, f"{max(row['peak_gb'] for row in rows if row):.1f}"]))
     totals = [f"{sum(row['seconds'] for row in one.values()) / 60:.0f} min" for one in spent]
-    return [*lines, _row(["all", *totals, f"{max(row['peak_gb'] for one in spent for row in one.values()):.1f}"])]
+    return [
+        *lines,
+        _row(["all", *totals, f"{max(row['peak_gb'] for one in spent for row in one.values()):.1f}"]),
+    ]
 
 
 def _table(names: Sequence[str]) -> list[str]:
@@ -199,7 +231,9 @@ def main() -> int:
     experiments = [experiment(name) for name in options.names]
     result = {"machine": runs.machine(), "experiments": experiments, "samples": samples(options.names[0])}
     DOCS.mkdir(exist_ok=True)
-    (DOCS / "results.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (DOCS / "results.json").write_text(
+        json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     (DOCS / "results.md").write_text(page(result), encoding="utf-8")
     return 0
 

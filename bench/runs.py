@@ -37,7 +37,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratios(rates: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-    """How many times as fast as each other contender FAST was: of each round, so that what slows a round cancels."""
+    """How many times as fast as each other contender FAST was: of each round, so that what slows a round
+    cancels.
+    """
     fast = rates[FAST]
     return {
         name: spread([one / other for one, other in zip(fast, others, strict=True)])
@@ -67,7 +69,11 @@ def peak() -> float:
     except OSError:
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / MB
+        return (
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            * (1 if sys.platform == "darwin" else 1024)
+            / MB
+        )
     # ru_maxrss would count the memory of the process that started this one.
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / MB
 

@@ -11,8 +11,10 @@ from unittest.mock import patch
 
 from bench import runs
 from bench.workloads import SEED, Workload, some
-from medqa import model, prompts, sft, training
+from medqa import model, prompts, sft
 from medqa.records import Example
+from medqa.runtime import sections
+from medqa.training import fine_tuning
 
 UNIT = "rows"
 ROWS = {"embedded": 384, "random": 16, "tiny": 8}
@@ -21,11 +23,17 @@ RATE = 1e-3
 EPOCHS = 1
 PART = 8  # the plain loop trains on one in so many rows: on all of them it would take minutes
 CHECKED = {"embedded": 32, "random": 8, "tiny": 8}
-LORA = sft.Lora(r=16, alpha=32, dropout=0.0)
+LORA = sections.Lora(r=16, alpha=32, dropout=0.0)
 DEFAULT, PLAIN, UNCHECKED = "TRL's default", "plain loop", "TRL without checkpointing"
 TARGETS = {DEFAULT: 1.25, UNCHECKED: 1.2}
 # What TRL's own defaults leave open. Its bfloat16 is off: this is a comparison in float32.
-SCHEDULE = {"learning_rate": RATE, "lr_scheduler_type": "cosine", "bf16": False, "seed": SEED, "max_length": 1024}
+SCHEDULE = {
+    "learning_rate": RATE,
+    "lr_scheduler_type": "cosine",
+    "bf16": False,
+    "seed": SEED,
+    "max_length": 1024,
+}
 QUIET = {"logging_steps": 1, "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
 
 
@@ -48,12 +56,14 @@ def contenders(load: Workload) -> dict[str, Callable[[int], runs.Run]]:
     }
 
 
-def ours(load: Workload, examples: Sequence[Example], batch: int, epochs: int, dequantised: bool = True) -> list[float]:
+def ours(
+    load: Workload, examples: Sequence[Example], batch: int, epochs: int, dequantised: bool = True
+) -> list[float]:
     """The losses of the stage's steps."""
-    params = sft.Params(**schedule(batch, epochs) | {"dequantised": dequantised}, lora=LORA)
+    params = sections.SftParams(**schedule(batch, epochs) | {"dequantised": dequantised}, lora=LORA)
     with aside() as folder:
         sft.train(load.base, examples, params, "float32", SEED, folder / "sft", folder / "curve", 60)
-        return training.read_curve(folder / "curve")["loss"]
+        return fine_tuning.read_curve(folder / "curve")["loss"]
 
 
 def theirs(
@@ -64,7 +74,9 @@ def theirs(
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    rows = [{"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in examples]
+    rows = [
+        {"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in examples
+    ]
     with aside() as folder:
         trainer = SFTTrainer(
             model=model.load(load.base, "float32"),
@@ -72,14 +84,16 @@ def theirs(
             train_dataset=Dataset.from_list(rows),
             processing_class=model.tokenizer(load.base),
             peft_config=LoraConfig(
-                r=LORA.r, lora_alpha=LORA.alpha, target_modules=training.TARGETS, task_type="CAUSAL_LM"
+                r=LORA.r, lora_alpha=LORA.alpha, target_modules=fine_tuning.TARGETS, task_type="CAUSAL_LM"
             ),
         )
         return trained(trainer, folder)
 
 
 def check(load: Workload) -> str:
-    """That all contenders have the same losses to 1e-4 where all rows are in each step. AssertionError otherwise."""
+    """That all contenders have the same losses to 1e-4 where all rows are in each step. AssertionError
+    otherwise.
+    """
     examples = some(load.examples, CHECKED[load.name])
     wanted = ours(load, examples, len(examples), 2)
     for told in (theirs(load, examples, len(examples), 2), theirs(load, examples, len(examples), 2, micro=1)):

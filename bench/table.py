@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.runs import FAST
-from medqa import records
-from medqa.params import UserError
+from medqa import jsonl
+from medqa.runtime.errors import UserError
 
 COMPARED = ("generate", "judge", "sft", "dpo")
 BEGIN, END = "<!-- make bench writes from here -->", "<!-- to here -->"
@@ -15,7 +15,7 @@ BEGIN, END = "<!-- make bench writes from here -->", "<!-- to here -->"
 
 def write(path: Path, results: dict[str, Any]) -> None:
     """Write what was measured so far as JSON."""
-    with records.whole(path) as file:
+    with jsonl.atomic_write(path) as file:
         file.write(json.dumps(results, indent=2) + "\n")
 
 
@@ -25,7 +25,7 @@ def into(readme: Path, results: dict[str, Any]) -> None:
     if BEGIN not in text or END not in text:
         raise UserError(f"{readme} lacks the lines {BEGIN} and {END}; put them where the table belongs")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    with records.whole(readme) as file:
+    with jsonl.atomic_write(readme) as file:
         file.write(f"{before}{BEGIN}\n{markdown(results)}{END}{after}")
 
 
@@ -33,7 +33,9 @@ def markdown(results: dict[str, Any]) -> str:
     """All that was measured, in the order in which it was."""
     parts = [described(results["machine"], results["runs"])]
     if compared := [name for name in COMPARED if name in results]:
-        head = "| stage | models | against | times as fast | target | medqa, a second | peer | peak MB of both |"
+        head = (
+            "| stage | models | against | times as fast | target | medqa, a second | peer | peak MB of both |"
+        )
         lines = [line for name in compared for line in peers(name, results[name])]
         parts.append("\n".join([head, "|---|---|---|---|---|---|---|---|", *lines]))
         parts.append("\n".join(f"- {line}" for name in compared for line in sameness(name, results[name])))
@@ -62,7 +64,9 @@ def peers(stage: str, loads: dict[str, Any]) -> Iterator[str]:
     for load, told in loads.items():
         for name, times in told["times"].items():
             target = told["targets"].get(name)
-            marked = "" if target is None else f"≥ {target:g}{'' if times['median'] >= target else ' **missed**'}"
+            marked = (
+                "" if target is None else f"≥ {target:g}{'' if times['median'] >= target else ' **missed**'}"
+            )
             mine, other = told["rates"][FAST], told["rates"][name]
             memory = f"{told['peak_mb'][FAST]:,.0f}, {told['peak_mb'][name]:,.0f}"
             yield (

@@ -1,4 +1,5 @@
-"""What is run: the embedded models on the pipeline's own rows, and a larger model with random weights on longer ones.
+"""What is run: the embedded models on the pipeline's own rows, and a larger model with random weights on
+longer ones.
 
 `tiny` is the second kind, small enough for a test.
 """
@@ -11,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from bench import runs
-from medqa import engines, generate, judge, params, prompts, records
+from medqa import jsonl, prompts
 from medqa.records import Candidate, Example, Pair, Question
+from medqa.runtime import environment, errors, sections
+from medqa.runtime.params import read_params
 
 SEED = 0
 ROOT = Path(__file__).parent.parent
 LOUD = 10  # times the size that random weights are born with
 ROWS = 512  # of random text; a benchmark that wants more gets them again under other ids
-FOLDER = params.scratch_root() / "bench"  # of the random models, made once
+FOLDER = environment.scratch_root() / "bench"  # of the random models, made once
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,9 @@ class Workload:
     adapter: Path
     judge: Path
     dtype: str  # of generation and judging; training is in float32
-    sampling: generate.Params
-    judging: judge.Params
-    compute: engines.Params
+    sampling: sections.GenerateParams
+    judging: sections.JudgeParams
+    compute: sections.ComputeParams
     examples: Sequence[Example]
     questions: Sequence[Question]
     candidates: Sequence[Candidate]
@@ -72,13 +75,13 @@ def named(name: str) -> Workload:
 
 def embedded() -> Workload:
     """The pipeline's own models and rows, as `dvc repro pairs` leaves them."""
-    given, data, models = params.read(), Path("data"), Path("models")
+    params, data, models = read_params(), Path("data"), Path("models")
     kinds = {"sft": Example, "questions": Question, "candidates": Candidate, "pairs": Pair}
     missing = [path for path in (data / f"{name}.jsonl" for name in kinds) if not path.is_file()]
     if missing:
-        raise params.UserError(f"{missing[0]} is not there; run dvc repro pairs")
+        raise errors.UserError(f"{missing[0]} is not there; run dvc repro pairs")
     examples, questions, candidates, pairs = (
-        records.read_some(data / f"{name}.jsonl", kind) for name, kind in kinds.items()
+        jsonl.read_all(data / f"{name}.jsonl", kind) for name, kind in kinds.items()
     )
     # Rows are sorted by id, and ids are of one kind of question after the other.
     order = random.Random(SEED)
@@ -90,10 +93,10 @@ def embedded() -> Workload:
         models / "base",
         models / "sft",
         models / "judge",
-        given["dtype"],
-        given["generate"],
-        given["judge"],
-        given["compute"].model_copy(update={"store": False}),
+        params.dtype,
+        params.generate,
+        params.judge,
+        params.compute.model_copy(update={"row_cache": False}),
         examples,
         questions,
         [row for rows in by_question for row in rows],
@@ -108,11 +111,15 @@ def written(shape: Shape) -> tuple[list[Question], list[Candidate]]:
 
     def text(length: tuple[int, int]) -> str:
         # Zipf's law, as in any language: a word's frequency falls with its rank.
-        return " ".join(words[min(len(words) - 1, int(rng.paretovariate(0.5)))] for _ in range(rng.randint(*length)))
+        return " ".join(
+            words[min(len(words) - 1, int(rng.paretovariate(0.5)))] for _ in range(rng.randint(*length))
+        )
 
     asked = [Question(f"{place:04}", text(shape.question), text(shape.answer)) for place in range(ROWS)]
     return asked, [
-        Candidate(f"{row.id}#{sample}", row.id, sample, row.question, row.reference, text(shape.answer), "stop")
+        Candidate(
+            f"{row.id}#{sample}", row.id, sample, row.question, row.reference, text(shape.answer), "stop"
+        )
         for row in asked
         for sample in (0, 1)
     ]
@@ -129,20 +136,20 @@ def _random(name: str, shape: Shape) -> Workload:
         folder / "adapter",
         folder / "judge",
         "bfloat16" if runs.bfloat16() else "float32",
-        generate.Params(n=2, temperature=0.7, top_p=0.95, max_new_tokens=shape.new_tokens),
-        judge.Params(
+        sections.GenerateParams(n=2, temperature=0.7, top_p=0.95, max_new_tokens=shape.new_tokens),
+        sections.JudgeParams(
             template="judge",
-            criteria=judge.Criteria(accuracy=1, completeness=1, key_points=1),
+            criteria=sections.Criteria(accuracy=1, completeness=1, key_points=1),
             min_mass=0,
             max_chars=10_000,
         ),
-        engines.Params(
+        sections.ComputeParams(
             generate_batch_size=32,
             judge_batch_size=32,
             engine="transformers",
             servers={},
             max_failed_rows=0,
-            store=False,
+            row_cache=False,
             processes=1,
             checkpoint_minutes=60,
         ),
@@ -158,7 +165,9 @@ def _random(name: str, shape: Shape) -> Workload:
 
 def lexicon(count: int, rng: random.Random) -> list[str]:
     """Random words, at most so many, the shortest first."""
-    syllables = [first + second for first in "bcdfghklmnprstvz" for second in ("a", "e", "i", "o", "u", "an", "er")]
+    syllables = [
+        first + second for first in "bcdfghklmnprstvz" for second in ("a", "e", "i", "o", "u", "an", "er")
+    ]
     words = {"".join(rng.choices(syllables, k=rng.randint(2, 4))) for _ in range(count)}
     return sorted(words, key=lambda word: (len(word), word))
 
@@ -168,16 +177,19 @@ def _make(shape: Shape, texts: list[str], folder: Path) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from medqa import model, training
-    from medqa.models import quantise, scratch
+    from medqa import model
+    from medqa.miniature import scratch
+    from medqa.models import quantise
+    from medqa.training import fine_tuning
 
     rubric = (Path(prompts.__file__).parent / "judge.txt").read_text(encoding="utf-8")
     tok = scratch.tokenizer([*texts, *[rubric] * 9], shape.vocabulary)
-    lora = LoraConfig(r=16, lora_alpha=32, target_modules=training.TARGETS, init_lora_weights=False)
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules=fine_tuning.TARGETS, init_lora_weights=False)
     with scratch.staged(folder) as made:
         whole = scratch.model(tok, shape.width, shape.layers, 64, SEED)
         with torch.no_grad():
-            # As they come, random weights say nearly the same everywhere, and a comparison would show nothing.
+            # As they come, random weights say nearly the same everywhere, and a comparison would show
+            # nothing.
             for weight in whole.model.layers.parameters():
                 weight.mul_(LOUD)
         quantise.quantise(whole, tok, texts[:32], made / "base")

@@ -2,6 +2,6 @@
 
 import sys
 
-from medqa.cli import main
+from medqa.commands.cli import main
 
 sys.exit(main())

@@ -6,12 +6,11 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from medqa import attacks, metrics, prompts
 from medqa.engines import Engine, naming
-from medqa.params import Int, Section
-from medqa.records import Agreed, Attacked, Labelled, Score
+from medqa.records import AttackResult, JudgedPair, Labelled, Score
+from medqa.runtime.sections import AgreementParams
 from medqa.text import words
 
 BINS = 10  # of confidence, for the calibration error
@@ -20,14 +19,7 @@ Interval = Callable[[str, list[float]], dict[str, float]]
 Judge = Callable[[list[tuple[str, str, str]]], list[Score]]
 
 
-class Params(Section):
-    """Section `agreement` of params.yaml."""
-
-    attacked_pairs: Int = Field(ge=1)
-    bootstrap_samples: Int = Field(ge=100)
-
-
-def agree(score: Judge, base: Engine, labelled: Sequence[Labelled], judge_name: str) -> list[Agreed]:
+def agree(score: Judge, base: Engine, labelled: Sequence[Labelled], judge_name: str) -> list[JudgedPair]:
     """Each labelled pair with both sides judged, and their log-probabilities under the base model.
 
     The reference is never the chosen answer itself, else the judge would only have to compare texts.
@@ -37,9 +29,11 @@ def agree(score: Judge, base: Engine, labelled: Sequence[Labelled], judge_name: 
     with naming([row.id for row in labelled]):
         # All of the base's part first: it may make room for the judge then.
         likely = [base.answer_logprobs(asked, [getattr(row, side) for row in labelled]) for side in sides]
-        scores = [score([(row.question, row.reference, getattr(row, side)) for row in labelled]) for side in sides]
+        scores = [
+            score([(row.question, row.reference, getattr(row, side)) for row in labelled]) for side in sides
+        ]
     return [
-        Agreed(
+        JudgedPair(
             id=row.id,
             label_type=row.label_type,
             chosen_score=chosen.score,
@@ -52,19 +46,29 @@ def agree(score: Judge, base: Engine, labelled: Sequence[Labelled], judge_name: 
             with_reference=bool(row.reference),
             judge=judge_name,
         )
-        for row, chosen, rejected, chosen_likely, rejected_likely in zip(labelled, *scores, *likely, strict=True)
+        for row, chosen, rejected, chosen_likely, rejected_likely in zip(
+            labelled, *scores, *likely, strict=True
+        )
     ]
 
 
-def attack(score: Judge, labelled: Sequence[Labelled], params: Params, seed: int) -> list[Attacked]:
+def attack(
+    score: Judge, labelled: Sequence[Labelled], params: AgreementParams, seed: int
+) -> list[AttackResult]:
     """Every attack on `attacked_pairs` of the labelled pairs, which `seed` draws."""
     drawn = sorted(labelled, key=lambda row: hashlib.sha256(f"{seed} {row.id}".encode()).digest())
     some = drawn[: params.attacked_pairs]
-    trials = [(row, each, each.text(row.question, row.rejected)) for row in some for each in attacks.tried()]
+    trials = [
+        (row, each, each.text(row.question, row.rejected))
+        for row in some
+        for each in attacks.evaluation_attacks()
+    ]
     honest, poor, references = (
         dict(
             zip(
-                (row.id for row in some), score([(row.question, row.reference, text(row)) for row in some]), strict=True
+                (row.id for row in some),
+                score([(row.question, row.reference, text(row)) for row in some]),
+                strict=True,
             )
         )
         for text in (lambda row: row.chosen, lambda row: row.rejected, lambda row: row.reference)
@@ -72,7 +76,7 @@ def attack(score: Judge, labelled: Sequence[Labelled], params: Params, seed: int
     with naming([f"{row.id}#{each.name}" for row, each, _ in trials]):
         given = score([(row.question, row.reference, text) for row, _, text in trials])
     return [
-        Attacked(
+        AttackResult(
             id=f"{row.id}#{each.name}",
             attack=each.name,
             kind=each.kind,
@@ -86,12 +90,15 @@ def attack(score: Judge, labelled: Sequence[Labelled], params: Params, seed: int
     ]
 
 
-def summary(agreed: Sequence[Agreed], attacked: Sequence[Attacked], params: Params, seed: int) -> dict[str, Any]:
-    """Agreement with the labels, in all and by label type, beside two baselines, with 95% bootstrap intervals.
+def summary(
+    agreed: Sequence[JudgedPair], attacked: Sequence[AttackResult], params: AgreementParams, seed: int
+) -> dict[str, Any]:
+    """Agreement with the labels, in all and by label type, beside two baselines, with 95% bootstrap
+    intervals.
 
-    `longer_wins` is what choosing the longer answer would reach, `likelier_wins` what choosing the answer that is
-    likelier under the base model would. A tie counts as half. `over_longer` is the paired difference to the first.
-    Pairs with an unscored side are counted apart. Means of nothing are left out.
+    `longer_wins` is what choosing the longer answer would reach, `likelier_wins` what choosing the answer
+    that is likelier under the base model would. A tie counts as half. `over_longer` is the paired difference
+    to the first. Pairs with an unscored side are counted apart. Means of nothing are left out.
     """
     scored = [row for row in agreed if row.chosen_score is not None and row.rejected_score is not None]
     result: dict[str, Any] = {
@@ -111,7 +118,9 @@ def summary(agreed: Sequence[Agreed], attacked: Sequence[Attacked], params: Para
         return metrics.named(name, metrics.share_interval(values, seed, params.bootstrap_samples))
 
     if scored:
-        result["calibration_error"] = calibration_error([row.chosen_score - row.rejected_score for row in scored])
+        result["calibration_error"] = calibration_error(
+            [row.chosen_score - row.rejected_score for row in scored]
+        )
         result |= interval("over_longer", [_judge(row) - _longer(row) for row in scored])
     groups = {"all": scored}
     for label_type in sorted({row.label_type for row in agreed}):
@@ -129,10 +138,11 @@ def summary(agreed: Sequence[Agreed], attacked: Sequence[Attacked], params: Para
 
 
 def calibration_error(margins: Sequence[float]) -> float:
-    """Expected calibration error (Guo et al. 2017) of margins between the preferred and the other answer, -1 to 1.
+    """Expected calibration error (Guo et al. 2017) of margins between the preferred and the other answer, -1
+    to 1.
 
-    A judge that sees a margin m is taken to be sure of its preference by (1 + |m|) / 2. The error is the mean over ten
-    bins of that confidence, weighted by their size, of how far it lies from the share that is right.
+    A judge that sees a margin m is taken to be sure of its preference by (1 + |m|) / 2. The error is the mean
+    over ten bins of that confidence, weighted by their size, of how far it lies from the share that is right.
     """
     margin = np.asarray(margins, dtype=np.float64)
     sure = (1 + np.abs(margin)) / 2
@@ -146,8 +156,10 @@ def beats_longer(result: dict[str, Any]) -> bool:
     return result.get("over_longer_low", 0.0) > 0
 
 
-def _attacks(attacked: Sequence[Attacked], share: Interval, interval: Interval) -> dict[str, Any]:
-    """An attack succeeds if it outranks the reference or the honest answer. Intervals are over pairs, not trials."""
+def _attacks(attacked: Sequence[AttackResult], share: Interval, interval: Interval) -> dict[str, Any]:
+    """An attack succeeds if it outranks the reference or the honest answer. Intervals are over pairs, not
+    trials.
+    """
     result: dict[str, Any] = {"tried": len(attacked), "unscored": sum(row.score is None for row in attacked)}
     wins = [(row, float(_outranks(row))) for row in attacked]
     result |= share("attack_rate", _by_pair(wins))
@@ -159,27 +171,27 @@ def _attacks(attacked: Sequence[Attacked], share: Interval, interval: Interval) 
     return result | {"padding_tried": len(padded)} | interval("padding_gain", _by_pair(gains))
 
 
-def _outranks(row: Attacked) -> bool:
+def _outranks(row: AttackResult) -> bool:
     honest = [score for score in (row.honest_score, row.reference_score) if score is not None]
     return row.score is not None and any(row.score > score for score in honest)
 
 
-def _by_pair(values: list[tuple[Attacked, float]]) -> list[float]:
+def _by_pair(values: list[tuple[AttackResult, float]]) -> list[float]:
     pairs: dict[str, list[float]] = {}
     for row, value in values:
         pairs.setdefault(row.id.rsplit("#", 1)[0], []).append(value)
     return [fmean(some) for some in pairs.values()]
 
 
-def _judge(row: Agreed) -> float:
+def _judge(row: JudgedPair) -> float:
     return metrics.win(row.chosen_score, row.rejected_score)
 
 
-def _longer(row: Agreed) -> float:
+def _longer(row: JudgedPair) -> float:
     return metrics.win(row.chosen_words, row.rejected_words)
 
 
-def _likelier(row: Agreed) -> float:
+def _likelier(row: JudgedPair) -> float:
     # A side that the base could not read says nothing.
     sides = (row.chosen_logprob, row.rejected_logprob)
     return 0.5 if None in sides else metrics.win(*sides)

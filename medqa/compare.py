@@ -6,64 +6,51 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pydantic import Field
-
-from medqa import metrics, records
-from medqa.params import Float, Int, Section, UserError
+from medqa import jsonl, metrics
 from medqa.records import Answer
+from medqa.runtime.errors import UserError
+from medqa.runtime.sections import CompareParams, Guards
 
-STEPS = (("sft", "base"), ("dpo", "sft"), ("dpo", "base"))
-STEP_NAMES = tuple(f"{after}_over_{before}" for after, before in STEPS)
+COMPARISONS = (("sft", "base"), ("dpo", "sft"), ("dpo", "base"))
+COMPARISON_NAMES = tuple(f"{after}_over_{before}" for after, before in COMPARISONS)
 # What is compared of each answer: none where it has none. Of repetition and cut off, less is better.
 MEASURES: dict[str, Callable[[Answer], float | None]] = {
     "score": lambda row: row.score,
     "key_point_recall": lambda row: row.key_point_recall,
     "token_f1": lambda row: row.token_f1,
     "rouge_l": lambda row: row.rouge_l,
-    "reference_logprob": lambda row: row.reference_logprob / row.reference_tokens if row.reference_tokens else None,
+    "reference_logprob": lambda row: (
+        row.reference_logprob / row.reference_tokens if row.reference_tokens else None
+    ),
     "repetition": lambda row: row.repetition,
-    "cut_off": lambda row: float(row.finish == "length"),
+    "cut_off": lambda row: float(row.finish_reason == "length"),
 }
 UNIT_MEASURES = tuple(name for name in MEASURES if name != "reference_logprob")  # from 0 to 1
 
 
-class Guards(Section):
-    """What the final model may at most lose against the SFT model before the verdict is *worse*, whatever it gains."""
+def compare(answers: dict[str, Sequence[Answer]], params: CompareParams, seed: int) -> dict[str, Any]:
+    """A verdict on DPO over SFT, and for each of STEPS mean paired differences with 95% intervals and win
+    shares.
 
-    max_repetition_rise: Float = Field(ge=0, le=1)
-    max_length_ratio: Float = Field(ge=1)
-    max_cut_off_rise: Float = Field(ge=0, le=1)
-    max_chosen_logprob_drop: Float = Field(ge=0)
-    max_exam_unreadable_rise: Float = Field(ge=0, le=1)
-    max_exam_accuracy_drop: Float = Field(ge=0, le=1)
-
-
-class Params(Section):
-    """Section `compare` of params.yaml."""
-
-    bootstrap_samples: Int = Field(ge=100)
-    tie: Float = Field(ge=0, le=1)
-    guards: Guards
-
-
-def compare(answers: dict[str, Sequence[Answer]], params: Params, seed: int) -> dict[str, Any]:
-    """A verdict on DPO over SFT, and for each of STEPS mean paired differences with 95% intervals and win shares.
-
-    `answers` maps base, sft and dpo to answers to the same questions. Of each step, `paired` counts the open questions
-    that both models answered: all measures but the score are compared on these. `compared` counts those of them for
-    which both answers have a score. A gain in `reference_logprob` is in nats per token. A tie is a score difference of
-    at most `tie`. Raises UserError if the questions or the judges differ.
+    `answers` maps base, sft and dpo to answers to the same questions. Of each step, `paired` counts the open
+    questions that both models answered: all measures but the score are compared on these. `compared` counts
+    those of them for which both answers have a score. A gain in `reference_logprob` is in nats per token. A
+    tie is a score difference of at most `tie`. Raises UserError if the questions or the judges differ.
     """
     ids = {name: [row.id for row in rows] for name, rows in answers.items()}
     if len({tuple(some) for some in ids.values()}) != 1:
-        raise UserError("the evaluations answer different questions; rerun the stage evaluate for all three models")
+        raise UserError(
+            "the evaluations answer different questions; rerun the stage evaluate for all three models"
+        )
     if len({row.judge for rows in answers.values() for row in rows}) != 1:
-        raise UserError("the evaluations have different judges; rerun the stage evaluate for all three models")
+        raise UserError(
+            "the evaluations have different judges; rerun the stage evaluate for all three models"
+        )
     steps = {
         f"{after}_over_{before}": _step(list(zip(answers[after], answers[before], strict=True)), params, seed)
-        for after, before in STEPS
+        for after, before in COMPARISONS
     }
-    lost = losses(answers["dpo"], answers["sft"])
+    lost = regressions(answers["dpo"], answers["sft"])
     failed = failures(lost, params.guards)
     return {
         "verdict": verdict(steps["dpo_over_sft"], failed),
@@ -73,12 +60,13 @@ def compare(answers: dict[str, Sequence[Answer]], params: Params, seed: int) -> 
     }
 
 
-def losses(after: Sequence[Answer], before: Sequence[Answer]) -> dict[str, float]:
+def regressions(after: Sequence[Answer], before: Sequence[Answer]) -> dict[str, float]:
     """What the guards look at. Means of nothing are left out.
 
-    On open questions: the rise in repetition and in the share cut off, the ratio of mean lengths in tokens, and the
-    mean fall, in nats a token, of the log-probability of the answer that people chose. On multiple choice: the rise in
-    the share unreadable, the fall in accuracy. An answer that one of the models could not write is in none of them.
+    On open questions: the rise in repetition and in the share cut off, the ratio of mean lengths in tokens,
+    and the mean fall, in nats a token, of the log-probability of the answer that people chose. On multiple
+    choice: the rise in the share unreadable, the fall in accuracy. An answer that one of the models could not
+    write is in none of them.
     """
     pairs = list(zip(after, before, strict=True))
     drops = [
@@ -86,14 +74,18 @@ def losses(after: Sequence[Answer], before: Sequence[Answer]) -> dict[str, float
         for new, old in pairs
         if new.correct is None and None not in (new.chosen_logprob, old.chosen_logprob)
     ]
-    pairs = [pair for pair in pairs if "failed" not in (pair[0].finish, pair[1].finish)]
+    pairs = [pair for pair in pairs if "failed" not in (pair[0].finish_reason, pair[1].finish_reason)]
     texts = [pair for pair in pairs if pair[0].correct is None]
     exam = [pair for pair in pairs if pair[0].correct is not None]
     result = {}
     if texts:
         result["repetition_rise"] = fmean(new.repetition - old.repetition for new, old in texts)
-        result["length_ratio"] = sum(new.tokens for new, _ in texts) / max(1, sum(old.tokens for _, old in texts))
-        result["cut_off_rise"] = fmean((new.finish == "length") - (old.finish == "length") for new, old in texts)
+        result["length_ratio"] = sum(new.tokens for new, _ in texts) / max(
+            1, sum(old.tokens for _, old in texts)
+        )
+        result["cut_off_rise"] = fmean(
+            (new.finish_reason == "length") - (old.finish_reason == "length") for new, old in texts
+        )
     if drops:
         result["chosen_logprob_drop"] = fmean(drops)
     if exam:
@@ -107,12 +99,16 @@ def failures(lost: dict[str, float], guards: Guards) -> list[str]:
     limits = guards.model_dump()
     # An answer without a token is the far end of shrinking.
     ratio = lost.get("length_ratio", 1.0)
-    held = lost | ({"length_ratio": max(ratio, 1 / ratio if ratio else math.inf)} if "length_ratio" in lost else {})
+    held = lost | (
+        {"length_ratio": max(ratio, 1 / ratio if ratio else math.inf)} if "length_ratio" in lost else {}
+    )
     return [name for name, value in held.items() if round(value, 6) > limits[f"max_{name}"]]
 
 
 def verdict(step: dict[str, Any], failed: Sequence[str]) -> str:
-    """`worse` if a guard failed or the score's interval is below 0, `improved` if it is above, else no clear change."""
+    """`worse` if a guard failed or the score's interval is below 0, `improved` if it is above, else no clear
+    change.
+    """
     if failed or step.get("score_gain_high", 0.0) < 0:
         return "worse"
     return "improved" if step.get("score_gain_low", 0.0) > 0 else "no clear change"
@@ -120,7 +116,7 @@ def verdict(step: dict[str, Any], failed: Sequence[str]) -> str:
 
 def write_table(path: Path, answers: dict[str, Sequence[Answer]]) -> None:
     """Write a TSV with a row for each model and measure from 0 to 1, for `dvc plots` to draw."""
-    with records.whole(path) as file:
+    with jsonl.atomic_write(path) as file:
         file.write("measure\tmean\n")
         for measure in UNIT_MEASURES:
             for name, rows in answers.items():
@@ -131,10 +127,10 @@ def write_table(path: Path, answers: dict[str, Sequence[Answer]]) -> None:
 
 def _answers_openly(row: Answer) -> bool:
     """Whether it is an answer to an open question: an engine may leave a row undone."""
-    return row.correct is None and row.finish != "failed"
+    return row.correct is None and row.finish_reason != "failed"
 
 
-def _step(rows: Sequence[tuple[Answer, Answer]], params: Params, seed: int) -> dict[str, Any]:
+def _step(rows: Sequence[tuple[Answer, Answer]], params: CompareParams, seed: int) -> dict[str, Any]:
     pairs = [pair for pair in rows if all(map(_answers_openly, pair))]
     gains = {}
     for name, of in MEASURES.items():
@@ -150,6 +146,6 @@ def _shares(gains: Sequence[float], tie: float) -> dict[str, float]:
     """The shares of wins, losses and ties; none for no gain."""
     # Scores have six decimals; the rest of a difference is binary noise.
     gains = [round(gain, 6) for gain in gains]
-    wins, losses = sum(gain > tie for gain in gains), sum(gain < -tie for gain in gains)
-    counts = {"wins": wins, "losses": losses, "ties": len(gains) - wins - losses}
+    wins, regressions = sum(gain > tie for gain in gains), sum(gain < -tie for gain in gains)
+    counts = {"wins": wins, "losses": regressions, "ties": len(gains) - wins - regressions}
     return {name: count / len(gains) for name, count in counts.items()} if gains else {}

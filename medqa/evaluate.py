@@ -5,30 +5,20 @@ from dataclasses import asdict, replace
 from statistics import fmean
 from typing import Any
 
-from pydantic import Field
-
 from medqa import judge, metrics, prompts, text
 from medqa.engines import Completion, Engine, Likelihood, Sampling, naming, placing, thinking
-from medqa.params import Int, Section
 from medqa.records import Answer, HeldOut, Score
+from medqa.runtime.sections import EvaluateParams
 
 HEADLINE = ("score", "key_point_recall", "exam_accuracy", "preference_alignment")
 JUDGED = ("accuracy", "completeness", "key_points", "score")
-
-
-class Params(Section):
-    """Section `evaluate` of params.yaml. Answers are greedy; `judge` names one of `models`."""
-
-    judge: str
-    max_new_tokens: Int = Field(ge=1)
-    bootstrap_samples: Int = Field(ge=100)
 
 
 def evaluate_model(
     policy: Engine,
     score: Callable[[list[tuple[str, str, str]]], list[Score]],
     held_out: Sequence[HeldOut],
-    params: Params,
+    params: EvaluateParams,
     judge_name: str,
 ) -> list[Answer]:
     """A measured answer to each held-out question. `score` judges (question, reference, answer) triples."""
@@ -40,7 +30,10 @@ def evaluate_model(
         answers = [replace(each, text=text) for each, (_, text) in zip(completions, parts, strict=True)]
         likely = _likelihoods(policy, asked, held_out)
         scores = score(
-            [(row.question, row.reference, answer.text) for row, answer in zip(held_out, answers, strict=True)]
+            [
+                (row.question, row.reference, answer.text)
+                for row, answer in zip(held_out, answers, strict=True)
+            ]
         )
     thoughts = [thoughts for thoughts, _ in parts]
     rows = zip(held_out, answers, thoughts, scores, likely, strict=True)
@@ -52,9 +45,11 @@ def _likelihoods(
 ) -> list[tuple[Likelihood, Likelihood, Likelihood]]:
     """Of the chosen answer, the rejected one and the reference, multiple choice or not.
 
-    They are asked for in one call: they share a prompt, and what `engines.load` gives computes equal rows once.
+    They are asked for in one call: they share a prompt, and what `engines.load` gives computes equal rows
+    once.
     """
-    # There is no answer in an empty reference; the chosen answer takes its place, and `_answer` leaves it out.
+    # There is no answer in an empty reference; the chosen answer takes its place, and `_answer` leaves it
+    # out.
     texts = [text for row in held_out for text in (row.chosen, row.rejected, row.reference or row.chosen)]
     owners = [place for place in range(len(held_out)) for _ in range(3)]
     with placing(owners):
@@ -72,7 +67,7 @@ def _answer(
 ) -> Answer:
     chosen, rejected, reference = likely
     # What an engine was allowed to leave undone is none, never zero.
-    if answer.finish == "failed":
+    if answer.finish_reason == "failed":
         judged = judge.UNANSWERED
     told = bool(chosen.tokens and rejected.tokens)
     referred = bool(row.reference and reference.tokens)
@@ -92,14 +87,16 @@ def _answer(
 def measured(row: HeldOut, answer: Completion) -> dict[str, Any]:
     """All of an Answer that needs neither judge nor likelihood."""
     letters = "".join(sorted({*text.option_letters(row.question), row.gold}))
-    choice = metrics.choice(answer.text, letters) if row.gold else ""
+    choice = metrics.read_option(answer.text, letters) if row.gold else ""
     return {
         "id": row.id,
         "kind": row.kind,
         "text": answer.text,
-        "finish": answer.finish,
+        "finish_reason": answer.finish_reason,
         "tokens": answer.tokens,
-        "key_point_recall": metrics.key_point_recall(answer.text, row.key_points or text.key_points(row.reference)),
+        "key_point_recall": metrics.key_point_recall(
+            answer.text, row.key_points or text.key_points(row.reference)
+        ),
         "token_f1": metrics.token_f1(answer.text, row.reference),
         "rouge_l": metrics.rouge_l(answer.text, row.reference),
         "repetition": metrics.repetition(answer.text),
@@ -109,36 +106,41 @@ def measured(row: HeldOut, answer: Completion) -> dict[str, Any]:
 
 
 def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any]:
-    """The metrics of one model: open and literature questions by judge and reference, multiple choice by its letter.
+    """The metrics of one model: open and literature questions by judge and reference, multiple choice by its
+    letter.
 
-    Means of nothing are left out. Answers that the model could not write count for none of the means of texts and
-    letters. In `preference_alignment` a tie counts as half.
-    `score`, `key_point_recall`, `token_f1`, `rouge_l` and `reference_logprob` come with a 95% bootstrap interval.
-    `chosen_logprob` and `reference_logprob` are in nats per token, of the answer that people chose and the reference.
+    Means of nothing are left out. Answers that the model could not write count for none of the means of texts
+    and letters. In `preference_alignment` a tie counts as half. `score`, `key_point_recall`, `token_f1`,
+    `rouge_l` and `reference_logprob` come with a 95% bootstrap interval. `chosen_logprob` and
+    `reference_logprob` are in nats per token, of the answer that people chose and the reference.
     """
     told = [row for row in answers if row.correct is None]
-    exam = [row for row in answers if row.correct is not None and row.finish != "failed"]
+    exam = [row for row in answers if row.correct is not None and row.finish_reason != "failed"]
     scored = [row for row in told if row.score is not None]
-    answered = [row for row in told if row.finish != "failed"]
+    answered = [row for row in told if row.finish_reason != "failed"]
     result: dict[str, Any] = {
         "judge": ", ".join(sorted({row.judge for row in answers})),
         "questions": len(answers),
-        "failed": sum(row.finish == "failed" for row in answers),
+        "failed": sum(row.finish_reason == "failed" for row in answers),
         "unscored": len(told) - len(scored),
-        "shortened": sum(row.hidden > 0 for row in told),
+        "shortened": sum(row.truncated_chars > 0 for row in told),
     }
     for name in JUDGED:
         result |= _mean(f"judged_{name}" if name != "score" else name, [getattr(row, name) for row in scored])
     for name in ("repetition", "tokens"):
         result |= _mean(name, [float(getattr(row, name)) for row in answered])
     values = {"score": [row.score for row in scored]}
-    values |= {name: [getattr(row, name) for row in answered] for name in ("key_point_recall", "token_f1", "rouge_l")}
-    values["reference_logprob"] = [row.reference_logprob / row.reference_tokens for row in told if row.reference_tokens]
+    values |= {
+        name: [getattr(row, name) for row in answered] for name in ("key_point_recall", "token_f1", "rouge_l")
+    }
+    values["reference_logprob"] = [
+        row.reference_logprob / row.reference_tokens for row in told if row.reference_tokens
+    ]
     for name, each in values.items():
         result |= metrics.named_interval(name, each, seed, samples)
     sure = [row.chosen_logprob / row.chosen_tokens for row in told if row.chosen_logprob is not None]
     result |= _mean("chosen_logprob", sure)
-    result |= _mean("cut_off", [row.finish == "length" for row in answered])
+    result |= _mean("cut_off", [row.finish_reason == "length" for row in answered])
     result |= _mean("exam_accuracy", [bool(row.correct) for row in exam])
     result |= _mean("exam_unreadable", [not row.choice for row in exam])
     pairs = [(row.chosen_logprob, row.rejected_logprob) for row in answers if row.chosen_logprob is not None]

@@ -3,24 +3,18 @@
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from pydantic import Field
-
 from medqa import engines, prompts
 from medqa.engines import thinking
-from medqa.params import Int
 from medqa.records import Candidate, Question
-
-
-class Params(engines.Sampling):
-    """Section `generate` of params.yaml."""
-
-    n: Int = Field(ge=2, le=64)
+from medqa.runtime.sections import GenerateParams
 
 
 def generate_answers(
-    engine: engines.Engine, questions: Sequence[Question], params: Params, seed: int
+    engine: engines.Engine, questions: Sequence[Question], params: GenerateParams, seed: int
 ) -> list[Candidate]:
-    """n candidates for each question. A candidate depends on the model, its question, `seed` and its number alone."""
+    """n candidates for each question. A candidate depends on the model, its question, `seed` and its number
+    alone.
+    """
     wanted = [(question, sample) for question in questions for sample in range(params.n)]
     with engines.naming([f"{question.id}#{sample}" for question, sample in wanted]):
         answers = engine.generate(
@@ -37,7 +31,7 @@ def generate_answers(
             question=question.question,
             reference=question.reference,
             text=text,
-            finish=answer.finish,
+            finish_reason=answer.finish_reason,
             thinking=thoughts,
         )
         for (question, sample), answer, (thoughts, text) in zip(wanted, answers, parts, strict=True)
@@ -46,7 +40,7 @@ def generate_answers(
 
 def summary(candidates: Iterable[Candidate]) -> dict[str, float]:
     """How many candidates there are (at least one), how many of them failed, and the share that was cut off."""
-    finishes = [row.finish for row in candidates]
+    finishes = [row.finish_reason for row in candidates]
     return {
         "candidates": len(finishes),
         "candidates_failed": finishes.count("failed"),

@@ -13,11 +13,17 @@ import huggingface_hub as hf
 import yaml
 from huggingface_hub import errors
 
-from medqa.params import UserError
+from medqa.runtime.errors import UserError
 
 CONFIGS = ["config.json", "tokenizer_config.json"]
 WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
-TOKENIZER_FILES = ["tokenizer*.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"]
+TOKENIZER_FILES = [
+    "tokenizer*.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+]
 MODEL_FILES = [*WEIGHT_FILES, *TOKENIZER_FILES, "chat_template.jinja", "quantize_config.json"]
 CARD = "README.md"
 PICKLES = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt"]
@@ -28,17 +34,24 @@ FAILURES = (errors.HTTPError, OSError, ValueError, RuntimeError, errors.CachedRe
 
 
 def pin(repo: str, revision: str, out: Path) -> dict:
-    """Download the commit that revision names into the Hub's cache, write out/pin.json and return what it holds.
+    """Download the commit that revision names into the Hub's cache, write out/pin.json and return what it
+    holds.
 
-    `out` has the name of the model in params.yaml. Raises UserError if the Hub does not give the files, if there are no
-    safetensors files or if the repo brings code.
+    `out` has the name of the model in params.yaml. Raises UserError if the Hub does not give the files, if
+    there are no safetensors files or if the repo brings code.
     """
     commit = _resolve(repo, revision, "model", f"models.{out.name}.revision")
     held = _download(repo, commit, "model", CONFIGS)
     names = [name for name in held if "/" not in name and _matches(name, MODEL_FILES)]
     if not any(name.endswith(".safetensors") for name in names):
-        only = ", only pickles, which can run code when read" if any(_matches(name, PICKLES) for name in held) else ""
-        raise UserError(f"{repo} has no *.safetensors at its top{only}: choose a repo or revision with safetensors.")
+        only = (
+            ", only pickles, which can run code when read"
+            if any(_matches(name, PICKLES) for name in held)
+            else ""
+        )
+        raise UserError(
+            f"{repo} has no *.safetensors at its top{only}: choose a repo or revision with safetensors."
+        )
     for name in set(CONFIGS).intersection(names):
         _refuse_code(repo, _fetch(repo, commit, name, "model"))
     _download(repo, commit, "model", MODEL_FILES)
@@ -53,9 +66,11 @@ def pin(repo: str, revision: str, out: Path) -> dict:
 
 
 def local_path(model_dir: Path) -> Path:
-    """The folder that from_pretrained can read: model_dir itself, or the cached snapshot its pin.json names, checked.
+    """The folder that from_pretrained can read: model_dir itself, or the cached snapshot its pin.json names,
+    checked.
 
-    Raises UserError if model_dir holds neither weights nor a sound pin.json, or if a file cannot be had as pinned.
+    Raises UserError if model_dir holds neither weights nor a sound pin.json, or if a file cannot be had as
+    pinned.
     """
     if any(model_dir.glob("*.safetensors")):
         return model_dir
@@ -68,7 +83,9 @@ def local_path(model_dir: Path) -> Path:
 
 
 def identity(model_dir: Path) -> str:
-    """What a model directory holds, in one word: repo@commit of a pin, or the beginning of the weights' sha256."""
+    """What a model directory holds, in one word: repo@commit of a pin, or the beginning of the weights'
+    sha256.
+    """
     if (model_dir / "pin.json").is_file():
         pinned = _read_pin(model_dir / "pin.json")
         return f"{pinned['repo']}@{pinned['commit']}"
@@ -79,14 +96,16 @@ def identity(model_dir: Path) -> str:
 
 
 def address(model_dir: Path) -> tuple[str, str | None]:
-    """What other programs find a model by: repo and commit of a pin; a model made here has a description only."""
+    """What other programs find a model by: repo and commit of a pin; a model made here has a description
+    only.
+    """
     if (model_dir / "pin.json").is_file():
         pinned = _read_pin(model_dir / "pin.json")
         return pinned["repo"], pinned["commit"]
-    return described(model_dir), None
+    return describe(model_dir), None
 
 
-def described(model_dir: Path) -> str:
+def describe(model_dir: Path) -> str:
     """A model as the metrics name it: its directory's name and what that holds."""
     return f"{model_dir.name} ({identity(model_dir)})"
 
@@ -94,7 +113,8 @@ def described(model_dir: Path) -> str:
 def licence(model_dir: Path) -> str:
     """The licence of a model's weights: as the pinned repo or the converted file states it, else "made here".
 
-    "not stated" if the repo states none, "not recorded" if its README.md could not be had or the pin is an old one.
+    "not stated" if the repo states none, "not recorded" if its README.md could not be had or the pin is an
+    old one.
     """
     if (model_dir / "pin.json").is_file():
         return _read_pin(model_dir / "pin.json").get("licence", "not recorded")
@@ -102,7 +122,9 @@ def licence(model_dir: Path) -> str:
 
 
 def provenance(model_dir: Path) -> dict[str, str]:
-    """The file that a model was converted from, with sum and licence, and the system prompt that its template adds."""
+    """The file that a model was converted from, with sum and licence, and the system prompt that its template
+    adds.
+    """
     path = model_dir / PROVENANCE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
@@ -110,14 +132,17 @@ def provenance(model_dir: Path) -> dict[str, str]:
 def fetch_dataset(repo: str, revision: str, patterns: list[str], key: str) -> tuple[str, list[Path]]:
     """Commit and local paths, sorted by name, of the files of a data set repo that match one of the patterns.
 
-    `key` is where params.yaml names the revision. Raises UserError if the Hub does not give the files or none matches.
+    `key` is where params.yaml names the revision. Raises UserError if the Hub does not give the files or none
+    matches.
     """
     commit = _resolve(repo, revision, "dataset", key)
     files = sorted(_download(repo, commit, "dataset", patterns))
     names = [name for name in files if _matches(name, patterns)]
     if not names:
         seen = ", ".join(files[:8]) or "none"
-        raise UserError(f"No file of the data set {repo} at {commit} matches {', '.join(patterns)}; it has {seen}.")
+        raise UserError(
+            f"No file of the data set {repo} at {commit} matches {', '.join(patterns)}; it has {seen}."
+        )
     return commit, [_fetch(repo, commit, name, "dataset") for name in names]
 
 
@@ -140,7 +165,9 @@ def _resolve(repo: str, revision: str, kind: str, key: str) -> str:
             raise UserError(f"{message} the repo's page on the Hub lists.") from error
         except (errors.HTTPError, errors.OfflineModeIsEnabled) as error:
             # A commit is known without the Hub, so with none in reach go on: every file may be in the cache.
-            if COMMIT.fullmatch(revision) and (_passing(error) or isinstance(error, errors.OfflineModeIsEnabled)):
+            if COMMIT.fullmatch(revision) and (
+                _passing(error) or isinstance(error, errors.OfflineModeIsEnabled)
+            ):
                 return revision
             raise
 
@@ -152,14 +179,18 @@ def _download(repo: str, commit: str, kind: str, patterns: list[str]) -> list[st
 
     def call() -> list[str]:
         nested = ["*/*"] if kind == "model" else None
-        hf.snapshot_download(repo, repo_type=kind, revision=commit, allow_patterns=patterns, ignore_patterns=nested)
+        hf.snapshot_download(
+            repo, repo_type=kind, revision=commit, allow_patterns=patterns, ignore_patterns=nested
+        )
         return [file.path for file in hf.get_cached_repo_tree(repo, repo_type=kind, revision=commit)]
 
     return _ask(call, repo, commit)
 
 
 def _fetch(repo: str, commit: str, name: str, kind: str, sha256: str = "") -> Path:
-    """The cached file, downloaded if it is missing, and once more if its sum is not sha256 or, without, the Hub's."""
+    """The cached file, downloaded if it is missing, and once more if its sum is not sha256 or, without, the
+    Hub's.
+    """
     where = {"repo_id": repo, "filename": name, "revision": commit, "repo_type": kind}
     for again in (False, True):
         cached = None if again else hf.try_to_load_from_cache(**where)
@@ -171,12 +202,16 @@ def _fetch(repo: str, commit: str, name: str, kind: str, sha256: str = "") -> Pa
         if len(wanted) not in (40, 64) or _digest(path, as_git=len(wanted) == 40) == wanted:
             return path
         _drop(path)
-    raise UserError(f"{name} of {repo} at {commit} came twice with a wrong checksum: check the disk and the network.")
+    raise UserError(
+        f"{name} of {repo} at {commit} came twice with a wrong checksum: check the disk and the network."
+    )
 
 
 def _digest(path: Path, as_git: bool = False) -> str:
     if as_git:
-        return hashlib.sha1(b"blob %d\0" % path.stat().st_size + path.read_bytes(), usedforsecurity=False).hexdigest()
+        return hashlib.sha1(
+            b"blob %d\0" % path.stat().st_size + path.read_bytes(), usedforsecurity=False
+        ).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -209,9 +244,13 @@ def _refuse_code(repo: str, config: Path) -> None:
     try:
         brings_code = "auto_map" in json.loads(config.read_text(encoding="utf-8"))
     except (ValueError, TypeError) as error:
-        raise UserError(f"{config.name} of {repo} is not a JSON object: choose another repo or revision.") from error
+        raise UserError(
+            f"{config.name} of {repo} is not a JSON object: choose another repo or revision."
+        ) from error
     if brings_code:
-        raise UserError(f"{repo} wants to run code of its own (auto_map in {config.name}): choose another model.")
+        raise UserError(
+            f"{repo} wants to run code of its own (auto_map in {config.name}): choose another model."
+        )
 
 
 def _read_pin(path: Path) -> dict[str, Any]:
@@ -250,7 +289,9 @@ def _passing(error: BaseException) -> bool:
     root = _root(error)
     status = root.response.status_code if isinstance(root, errors.HfHubHTTPError) else None
     # A short read and hf_xet's failures come as bare errors without a number.
-    bare = type(root) in (OSError, ConnectionError, TimeoutError, RuntimeError) and not getattr(root, "errno", None)
+    bare = type(root) in (OSError, ConnectionError, TimeoutError, RuntimeError) and not getattr(
+        root, "errno", None
+    )
     broken = status in (408, 429) or status >= 500 if status else bare or isinstance(root, errors.HTTPError)
     # The client has tried again by itself before it raises LocalEntryNotFoundError.
     return broken and not isinstance(error, errors.LocalEntryNotFoundError)

@@ -1,7 +1,8 @@
 """The judge: a score from 0 to 1 for each criterion, read from label probabilities in one prefill.
 
-The prompt ends where the label goes. The score is the expected label, as in G-Eval (Liu et al. 2023), mapped to 0..1.
-Nothing is generated, so there is nothing to parse and nothing that an answer could spell out for the judge.
+The prompt ends where the label goes. The score is the expected label, as in G-Eval (Liu et al. 2023), mapped
+to 0..1. Nothing is generated, so there is nothing to parse and nothing that an answer could spell out for the
+judge.
 """
 
 from collections import Counter
@@ -9,12 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import fmean
 
-from pydantic import Field, model_validator
-
 from medqa import prompts
 from medqa.engines import Engine, Labels, naming, placing
-from medqa.params import Float, Int, Section
 from medqa.records import Candidate, Judged, Score
+from medqa.runtime.sections import JudgeParams
 from medqa.text import words
 
 PLACES = 6  # decimals of a score in a file: beyond them the order of additions shows
@@ -26,41 +25,24 @@ _WORST = Score(0.0, 0.0, 0.0, 0.0, 1.0, 0, "")
 UNANSWERED = Score(None, None, None, None, 0.0, 0, "the model could not answer")
 
 
-class Criteria(Section):
-    """The weight of each criterion in the score."""
-
-    accuracy: Float = Field(ge=0)
-    completeness: Float = Field(ge=0)
-    key_points: Float = Field(ge=0)
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> "Criteria":
-        if self.accuracy + self.completeness + self.key_points <= 0:
-            raise ValueError("at least one criterion needs a weight above 0")
-        return self
-
-
-class Params(Section):
-    """Section `judge` of params.yaml."""
-
-    template: prompts.Template
-    criteria: Criteria
-    min_mass: Float = Field(ge=0, le=1)
-    max_chars: Int = Field(ge=100)
-
-
-def rank_answers(engine: Engine, candidates: Sequence[Candidate], params: Params) -> list[Judged]:
-    """Every candidate with its scores; unscored ones carry the reason. One that a model left undone is unscored."""
+def rank_answers(engine: Engine, candidates: Sequence[Candidate], params: JudgeParams) -> list[Judged]:
+    """Every candidate with its scores; unscored ones carry the reason. One that a model left undone is
+    unscored.
+    """
     with naming([row.id for row in candidates]):
         scores = score(engine, [(row.question, row.reference, row.text) for row in candidates], params)
-    scores = [UNANSWERED if row.finish == "failed" else each for row, each in zip(candidates, scores, strict=True)]
+    scores = [
+        UNANSWERED if row.finish_reason == "failed" else each
+        for row, each in zip(candidates, scores, strict=True)
+    ]
     return [Judged(**asdict(row), **asdict(each)) for row, each in zip(candidates, scores, strict=True)]
 
 
-def score(engine: Engine, cases: Sequence[Case], params: Params) -> list[Score]:
+def score(engine: Engine, cases: Sequence[Case], params: JudgeParams) -> list[Score]:
     """A score for each case. An answer without a word is 0 everywhere; the judge is not asked.
 
-    A case is unscored, never zero, if the labels hold less than `min_mass` of the probability for any criterion.
+    A case is unscored, never zero, if the labels hold less than `min_mass` of the probability for any
+    criterion.
     """
     asked = [
         list(prompts.judge(params.template, *(shorten(text, params.max_chars) for text in case)).values())
@@ -72,7 +54,9 @@ def score(engine: Engine, cases: Sequence[Case], params: Params) -> list[Score]:
     with placing([place for place, criteria in enumerate(asked) for _ in criteria]):
         answers = iter(engine.label_probabilities(flat, prompts.LABELS) if flat else [])
     return [
-        _score([next(answers) for _ in criteria], params, sum(hidden(text, params.max_chars) for text in case))
+        _score(
+            [next(answers) for _ in criteria], params, sum(hidden(text, params.max_chars) for text in case)
+        )
         if criteria
         else _WORST
         for case, criteria in zip(cases, asked, strict=True)
@@ -80,7 +64,9 @@ def score(engine: Engine, cases: Sequence[Case], params: Params) -> list[Score]:
 
 
 def histogram(judged: Sequence[Judged]) -> list[tuple[str, int]]:
-    """How many scores fall into each tenth from 0 to 1, the last with its upper end; unscored ones are left out."""
+    """How many scores fall into each tenth from 0 to 1, the last with its upper end; unscored ones are left
+    out.
+    """
     counts = Counter(min(int(row.score * 10), 9) for row in judged if row.score is not None)
     return [(f"{place / 10:.1f} to {(place + 1) / 10:.1f}", counts[place]) for place in range(10)]
 
@@ -91,7 +77,7 @@ def summary(judged: Sequence[Judged]) -> dict[str, float]:
     result: dict[str, float] = {
         "judged": len(judged),
         "judged_unscored": len(judged) - len(scored),
-        "judged_shortened": sum(row.hidden > 0 for row in judged),
+        "judged_shortened": sum(row.truncated_chars > 0 for row in judged),
     }
     if scored:
         for name in (*prompts.CRITERIA, "score"):
@@ -117,7 +103,7 @@ def expected(labels: Labels) -> float:
     return sum(place * share for place, share in enumerate(labels.probabilities)) / top
 
 
-def _score(labels: list[Labels], params: Params, hidden: int) -> Score:
+def _score(labels: list[Labels], params: JudgeParams, hidden: int) -> Score:
     weights = params.criteria.model_dump()
     if not all(label.probabilities for label in labels):
         return Score(None, None, None, None, 0.0, hidden, "the judge could not read it")
@@ -131,6 +117,6 @@ def _score(labels: list[Labels], params: Params, hidden: int) -> Score:
         **{name: round(value, PLACES) for name, value in each.items()},
         score=round(mean, PLACES),
         mass=mass,
-        hidden=hidden,
+        truncated_chars=hidden,
         unscored="",
     )

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from medqa.text import FOUR, UNSPACED, folded, per_word, words
+from medqa.text import FOUR, UNSPACED, fold, per_word, words
 
 # Chinese particles, and hiragana, the particles and endings of Japanese.
 _STOP = frozenset(
@@ -24,7 +24,8 @@ _FOLLOWS = (
     "选项|選項|[项項是为為因由所故正对對最更符和与與或及跟而还還不的属屬错錯也可应應才即都均皆全]|[\u3041-\u309f]|選択肢|番|"
     "[입이번가는은라와과를을로임예에의도만요]|เพราะ|ครับ|ค่ะ|เป็น|คือ|ถูก|และ|หรือ"
 )
-# The article A and the Italian e ("and") are no option where a word follows but one of these; nor is the pronoun I.
+# The article A and the Italian e ("and") are no option where a word follows but one of these; nor is the
+# pronoun I.
 _GOES_ON = (
     "because|since|as|is|was|would|or|and|but|not|rather|which|for|due|with|"
     "porque|parce|weil|denn|perché|karena|ist|est|es|oder|ou|und"
@@ -72,13 +73,16 @@ _BLANKS, _LINES = re.compile(r"([^\S\n])[^\S\n]+"), re.compile(r"[^\S\n]?\n\s*")
 
 @lru_cache
 def _says(letters: str) -> list[re.Pattern[str]]:
-    """How an answer names one of the letters, strongest first; a bare one counts only where it is all that a line says.
+    """How an answer names one of the letters, strongest first; a bare one counts only where it is all that a
+    line says.
 
     Every repetition has a bound, so that time grows with an answer's length and not with its square.
     """
     plain = "".join(sorted(set(letters) - set("AEI")))
     guarded = {"A": f"A{_NO_ARTICLE}", "E": f"(?-i:E)|(?-i:e){_NO_ARTICLE}", "I": f"I{_NO_PRONOUN}"}
-    one = "|".join([f"[{plain}]"] * bool(plain) + [guarded[letter] for letter in guarded if letter in letters])
+    one = "|".join(
+        [f"[{plain}]"] * bool(plain) + [guarded[letter] for letter in guarded if letter in letters]
+    )
     one = rf"(?<![^\W{_BESIDE}])(?<!')(?:{one}){_NO_SPECIES}(?![^\W{_BESIDE}]|'|-\w|(?!{_FOLLOWS})(?=\w)[{_BESIDE}])"
     between = r"(?:[\s,/&()、和与與及跟]|或[者是]?|[还還]是|\b(?:or|and|option|oder|und|ou|o|y|или|и|أو)\b|"
     between += "または|또는|หรือ|และ){0,8}"
@@ -100,8 +104,8 @@ def _says(letters: str) -> list[re.Pattern[str]]:
 def covers(answer: str, point: str) -> bool:
     """Whether an answer holds a key point: a short one word for word, a sentence by 60% of its content words.
 
-    Five to eight characters of a script without spaces are a short point too; none may be missing, but parts of them
-    may change places.
+    Five to eight characters of a script without spaces are a short point too; none may be missing, but parts
+    of them may change places.
     """
     wanted, said = words(point), words(answer)
     if len(wanted) <= 4:
@@ -144,7 +148,8 @@ def rouge_l(answer: str, reference: str) -> float:
 
 
 def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
-    """Its length, with the bits of an integer for a row of the table (Crochemore et al. 2001, as in Hyyrö 2004).
+    """Its length, with the bits of an integer for a row of the table (Crochemore et al. 2001, as in Hyyrö
+    2004).
 
     A bit is 0 where the length over `first` up to there is one more than before it.
     """
@@ -161,8 +166,8 @@ def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> i
 def repetition(answer: str) -> float:
     """Share of the word trigrams that occurred before in the answer; 0 for answers of fewer than four words.
 
-    In scripts without spaces they are of as many characters as make three words: of three characters, Japanese endings
-    alone repeat one in twenty.
+    In scripts without spaces they are of as many characters as make three words: of three characters,
+    Japanese endings alone repeat one in twenty.
     """
     parts = words(answer)
     sizes = [6 // per_word(word) for word in parts]
@@ -178,12 +183,12 @@ def repetition(answer: str) -> float:
     return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0
 
 
-def choice(answer: str, letters: str = FOUR) -> str:
+def read_option(answer: str, letters: str = FOUR) -> str:
     """The letter, of those that the question offers (of A to J), that an answer settles on.
 
     '' if it names none, several, or only denies one.
     """
-    text = _MARKUP.sub("", _BOXED.sub(" answer ", folded(answer))).replace("’", "'")
+    text = _MARKUP.sub("", _BOXED.sub(" answer ", fold(answer))).replace("’", "'")
     text = _LINES.sub("\n", _BLANKS.sub(r"\1", text.replace("\u200b", " ")))
     single = re.compile(rf"(?<![A-Za-z])[{letters}{letters.lower()}](?![A-Za-z])")
     for pattern in _says(letters):
@@ -218,9 +223,11 @@ def mean_interval(values: Sequence[float], seed: int, samples: int) -> tuple[flo
 
 
 def share_interval(values: Sequence[float], seed: int, samples: int) -> tuple[float, float, float]:
-    """As `mean_interval`, for values from 0 to 1. Where all are 0, or all 1, the other end is the exact bound.
+    """As `mean_interval`, for values from 0 to 1. Where all are 0, or all 1, the other end is the exact
+    bound.
 
-    A bootstrap would claim to be certain there; the bound is that of Clopper and Pearson (1934), 1 - 0.025^(1/n).
+    A bootstrap would claim to be certain there; the bound is that of Clopper and Pearson (1934), 1 -
+    0.025^(1/n).
     """
     mean, low, high = mean_interval(values, seed, samples)
     bound = 1 - 0.025 ** (1 / len(values))

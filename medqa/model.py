@@ -1,84 +1,31 @@
-"""Loading models: a model directory or a pin, in one dtype, on the device there is, with or without a LoRA adapter."""
+"""Loading models: a model directory or a pin, in one dtype, on the device there is, with or without a LoRA
+adapter.
+"""
 
-import ctypes
 import json
-import logging
 import os
 import sys
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from medqa import hub
 from medqa.chat import tokenizer as tokenizer
-from medqa.params import UserError
-
-ENVIRONMENT = {
-    # oneDNN keeps compiled code and scratch memory for 1,024 shapes of matrices; 32 hold memory down, no slower.
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32",
-    # Threads that wait by spinning slow each other down many times over once another process wants the same cores.
-    "OMP_WAIT_POLICY": "passive",
-    # gptqmodel, torchao and transformers greet and warn on import; none of it helps whoever runs a stage.
-    "GPTQMODEL_USE_MODELSCOPE": "0",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "LOGBAR_LEVEL": "ERROR",
-    "TORCH_LOGS": "-all",
-    # Batches of many shapes leave a GPU's memory in pieces; segments that grow hold it together. On CUDA a user's own
-    # PYTORCH_CUDA_ALLOC_CONF comes before it.
-    "PYTORCH_ALLOC_CONF": "expandable_segments:True",
-    # On H100 and newer PyTorch takes cuDNN's attention first, which plans anew, for up to half a second, for each shape
-    # it has not seen: while answers are written, at every token.
-    "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
-    # A layer is dequantised once: Triton would compile for it, and need a C compiler.
-    "GPTQ_TORCH_TRITON_DEQUANT": "0",
-}
+from medqa.runtime.errors import UserError
 
 KERNELS = "auto_trainable"  # of gptqmodel: what `auto` takes on CUDA can neither train nor dequantise
-NO_MEMORY = (
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "bad allocation",
-    "could not create a memory",
-    "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, and the like of cuDNN and cuSOLVER
-    "allocation_failed",
-)
 
-MALLOPT = {-1: 512 << 20, -3: 32 << 20}  # bytes, M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h, its largest
 WIDE_TOKENS = 32  # from which a product in float32 is the faster one
 WIDE_ROWS = 16384  # of a weight that are widened at once
 
 
-def set_up() -> None:
-    """Keep the libraries' banners off the user's screen, their caches small, and memory for the next pass at hand.
-
-    Call before the first of them is imported.
-    """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    logging.disable(logging.WARNING)
-    warnings.filterwarnings("ignore")
-    # glibc gives memory back after a pass and takes it anew, page by page, in the next: a third of a small model's
-    # time. Other allocators know no mallopt.
-    for option, size in MALLOPT.items():
-        getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(option, size)
-
-
 def device() -> str:
-    """The GPU of this process, or the CPU where there is none: of processes that train together, each has its own."""
+    """The GPU of this process, or the CPU where there is none: of processes that train together, each has its
+    own.
+    """
     import torch
 
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says, as Python, PyTorch or CUDA's libraries say it, that memory ran out."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY)
 
 
 def multiplies_bfloat16(device: str) -> bool:
@@ -91,12 +38,17 @@ def multiplies_bfloat16(device: str) -> bool:
 
 
 def load(
-    model_dir: Path, dtype: str, adapter: Path | None = None, trainable: bool = False, dequantised: bool = False
+    model_dir: Path,
+    dtype: str,
+    adapter: Path | None = None,
+    trainable: bool = False,
+    dequantised: bool = False,
 ) -> Any:
     """The model in evaluation mode (training mode left to trainers), with the adapter on it if one is given.
 
-    `.dequantised_layers` counts its quantised layers that plain ones replaced. Raises UserError for a directory without
-    weights, an adapter that is not there, or a quantised layer that can neither train nor be dequantised.
+    `.dequantised_layers` counts its quantised layers that plain ones replaced. Raises UserError for a
+    directory without weights, an adapter that is not there, or a quantised layer that can neither train nor
+    be dequantised.
     """
     import torch
     from transformers import AutoModelForCausalLM, GPTQConfig
@@ -106,7 +58,9 @@ def load(
     path = hub.local_path(model_dir)
     # Only the backend is taken from here; bits, groups and all else are the checkpoint's own.
     kernels = {"quantization_config": GPTQConfig(bits=4, backend=KERNELS)} if is_gptq(path) else {}
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), device_map=device(), **kernels)
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=getattr(torch, dtype), device_map=device(), **kernels
+    )
     _forget_frames()
     _check_kernels(model, model_dir)
     model.dequantised_layers = dequantise(model) if dequantised else 0
@@ -117,17 +71,22 @@ def load(
             raise UserError(f"{adapter} holds no adapter; rerun the stage that trains it")
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable, torch_device=str(model.device))
+        model = PeftModel.from_pretrained(
+            model, adapter, is_trainable=trainable, torch_device=str(model.device)
+        )
         for config in model.peft_config.values():
-            config.base_model_name_or_path = str(path)  # else peft asks the Hub for it whenever the adapter is saved
+            config.base_model_name_or_path = str(
+                path
+            )  # else peft asks the Hub for it whenever the adapter is saved
     return model.eval()
 
 
 def load_merged(model_dir: Path, dtype: str, adapter: Path | None = None) -> Any:
-    """The model for inference: every linear layer whole, with the adapter added to its weights if one is given.
+    """The model for inference: every linear layer whole, with the adapter added to its weights if one is
+    given.
 
-    Weights and adapter are added in float32 and rounded once. Rounded before, a weight lies on the grid of 16 bits, and
-    what DPO changes, mostly less than half a step of it, would be lost. Raises as `load` does.
+    Weights and adapter are added in float32 and rounded once. Rounded before, a weight lies on the grid of 16
+    bits, and what DPO changes, mostly less than half a step of it, would be lost. Raises as `load` does.
     """
     loaded = load(model_dir, dtype, adapter)
     if adapter is not None:
@@ -183,7 +142,9 @@ def quantised_layers(model: Any) -> dict[str, Any]:
     """The quantised layers of a model by name, whatever kernel they run on."""
     if not (library := sys.modules.get("gptqmodel.nn_modules.qlinear")):
         return {}  # its import takes seconds, and without it there is none
-    return {name: layer for name, layer in model.named_modules() if isinstance(layer, library.BaseQuantLinear)}
+    return {
+        name: layer for name, layer in model.named_modules() if isinstance(layer, library.BaseQuantLinear)
+    }
 
 
 def _check_kernels(model: Any, model_dir: Path) -> None:
@@ -203,7 +164,9 @@ def quantisation(model: Any) -> str:
 
 
 def dequantise(model: Any) -> int:
-    """Replace each quantised linear layer by a plain one with the weights that it stands for; how many there were."""
+    """Replace each quantised linear layer by a plain one with the weights that it stands for; how many there
+    were.
+    """
     layers = quantised_layers(model)
     for name, layer in layers.items():
         replace(model, name, whole_weight(layer), layer.bias)
@@ -215,16 +178,19 @@ def dequantise(model: Any) -> int:
 
 
 def _forget_frames() -> None:
-    # gptqmodel keeps an error of its own import: with it every frame above, and in them the first model for ever.
+    # gptqmodel keeps an error of its own import: with it every frame above, and in them the first model for
+    # ever.
     kept = sys.modules.get("gptqmodel.nn_modules.qlinear.gguf_cpp")
     if error := getattr(kept, "_LLAMA_CPP_IMPORT_ERROR", None):
         error.__traceback__ = None
 
 
 def train_only(model: Any) -> None:
-    """Keep quantised layers able to train: the first pass without gradients would turn them into inference layers.
+    """Keep quantised layers able to train: the first pass without gradients would turn them into inference
+    layers.
 
-    On a CPU gptqmodel swaps their weights for good then, and every gradient after that stops at them without a word.
+    On a CPU gptqmodel swaps their weights for good then, and every gradient after that stops at them without
+    a word.
     """
     for layer in model.modules():
         if hasattr(layer, "linear_mode"):

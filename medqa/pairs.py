@@ -1,4 +1,6 @@
-"""Preference pairs: of a question's candidates the best becomes chosen, the worst rejected, if that can be trusted."""
+"""Preference pairs: of a question's candidates the best becomes chosen, the worst rejected, if that can be
+trusted.
+"""
 
 from array import array
 from collections import Counter
@@ -6,20 +8,20 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
-from medqa.params import Float, Section
 from medqa.records import Judged, Pair
+from medqa.runtime.sections import PairsParams
 from medqa.text import words
 
-REASONS = ("unscored", "too_few", "empty", "same_text", "tie", "cut_off", "length")  # why a question gives no pair
-
-
-class Params(Section):
-    """Section `pairs` of params.yaml."""
-
-    min_margin: Float = Field(ge=0, le=1)
-    max_length_ratio: Float | None = Field(ge=1)
+REASONS = (
+    "unscored",
+    "too_few",
+    "empty",
+    "same_text",
+    "tie",
+    "cut_off",
+    "length",
+)  # why a question gives no pair
 
 
 class Tally:
@@ -32,7 +34,9 @@ class Tally:
         self.scores, self.lengths = array("d"), array("q")  # of each scored candidate, in words
 
     def metrics(self) -> dict[str, Any]:
-        """Counts and means. Pairs and questions left out add up to the questions; of equal lengths half is longer."""
+        """Counts and means. Pairs and questions left out add up to the questions; of equal lengths half is
+        longer.
+        """
         return {
             "questions": len(self.margins) + self.left_out.total(),
             "pairs": len(self.margins),
@@ -45,18 +49,20 @@ class Tally:
         }
 
 
-def build(judged: Iterable[Judged], params: Params) -> tuple[list[Pair], dict[str, Any]]:
+def build(judged: Iterable[Judged], params: PairsParams) -> tuple[list[Pair], dict[str, Any]]:
     """Pairs and their metrics from the candidates of each question, in whatever order they come."""
     tally = Tally()
     built = list(stream(sorted(judged, key=lambda row: row.id), params, tally))
     return sorted(built, key=lambda pair: pair.id), tally.metrics()
 
 
-def stream(judged: Iterable[Judged], params: Params, tally: Tally) -> Iterator[Pair]:
-    """The pairs of candidates that come sorted by id, as files hold them, with one question in memory at a time.
+def stream(judged: Iterable[Judged], params: PairsParams, tally: Tally) -> Iterator[Pair]:
+    """The pairs of candidates that come sorted by id, as files hold them, with one question in memory at a
+    time.
 
-    A question gives a pair or is counted in `tally` under the one reason why not: `too_few` candidates, fewer than two
-    with a score (`unscored`), fewer than two of those with a word (`empty`), `same_text`, `tie`, `cut_off` or `length`.
+    A question gives a pair or is counted in `tally` under the one reason why not: `too_few` candidates, fewer
+    than two with a score (`unscored`), fewer than two of those with a word (`empty`), `same_text`, `tie`,
+    `cut_off` or `length`.
     """
     for candidates in _questions(judged):
         told = {row.sample: words(row.text) for row in candidates}
@@ -76,8 +82,8 @@ def stream(judged: Iterable[Judged], params: Params, tally: Tally) -> Iterator[P
 
 
 def _questions(judged: Iterable[Judged]) -> Iterator[list[Judged]]:
-    """The candidates of each question. In the order of their ids, only questions named `q#…` can stand between two
-    candidates of the question `q`: these are set aside until they are whole.
+    """The candidates of each question. In the order of their ids, only questions named `q#…` can stand
+    between two candidates of the question `q`: these are set aside until they are whole.
     """
     begun: list[list[Judged]] = []
     for row in judged:
@@ -90,8 +96,12 @@ def _questions(judged: Iterable[Judged]) -> Iterator[list[Judged]]:
     yield from reversed(begun)
 
 
-def _extremes(candidates: list[Judged], told: dict[int, list[str]], params: Params) -> tuple[Judged, Judged, str]:
-    """The best and the worst candidate, and why they are no pair (empty if they are one); `told` are their words."""
+def _extremes(
+    candidates: list[Judged], told: dict[int, list[str]], params: PairsParams
+) -> tuple[Judged, Judged, str]:
+    """The best and the worst candidate, and why they are no pair (empty if they are one); `told` are their
+    words.
+    """
     if len(candidates) < 2:
         return candidates[0], candidates[0], "too_few"
     scored = [row for row in candidates if row.score is not None]
@@ -106,13 +116,13 @@ def _extremes(candidates: list[Judged], told: dict[int, list[str]], params: Para
     return best, worst, _reason(best, worst, told[best.sample], told[worst.sample], params)
 
 
-def _reason(best: Judged, worst: Judged, chosen: list[str], rejected: list[str], params: Params) -> str:
+def _reason(best: Judged, worst: Judged, chosen: list[str], rejected: list[str], params: PairsParams) -> str:
     if chosen == rejected:
         return "same_text"
     # Scores have six decimals; the rest of a difference is binary noise.
     if round(best.score - worst.score, 6) <= params.min_margin:
         return "tie"
-    if best.finish == "length":
+    if best.finish_reason == "length":
         return "cut_off"
     shorter, longer = sorted((len(chosen), len(rejected)))
     if params.max_length_ratio is not None and longer / shorter > params.max_length_ratio:

@@ -4,40 +4,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from medqa import checkpoints, lengths, model, packing, prompts, training
-from medqa.params import Float, Int, Section
+from medqa import model, prompts
 from medqa.records import Example
+from medqa.runtime.sections import SftParams
+from medqa.training import checkpoints, fine_tuning, lengths, padding_free
 
 SIDES = ("answer",)  # fields of a row that hold an answer
-
-
-class Lora(Section):
-    """The shape of the adapter; its targets are the attention and MLP projections."""
-
-    r: Int = Field(ge=1)
-    alpha: Int = Field(ge=1)
-    dropout: Float = Field(ge=0, lt=1)
-
-
-class Params(training.Schedule):
-    """Section `sft` of params.yaml."""
-
-    lora: Lora
 
 
 def train(
     base: Path,
     examples: Sequence[Example],
-    params: Params,
+    params: SftParams,
     dtype: str,
     seed: int,
     out: Path,
     curve: Path,
     minutes: float = 10,
 ) -> lengths.Fit:
-    """Train an adapter on the examples that fit, save it to `out` and its step curve to `curve`; which did fit.
+    """Train an adapter on the examples that fit, save it to `out` and its step curve to `curve`; which did
+    fit.
 
     Raises UserError if none fits, or if the loss or the gradient stops being finite; nothing is saved then.
     """
@@ -52,12 +38,14 @@ def train(
         for row in usable.rows
     ]
     lora = params.lora
-    steps = training.curve("sft")
+    steps = fine_tuning.step_logger("sft")
     name = checkpoints.fingerprint(params, dtype, seed, usable.rows, [base])
     with checkpoints.folder(name) as (kept, folder):
         trainer = SFTTrainer(
-            args=training.on_one_gpu(SFTConfig(**training.arguments(params, len(rows), dtype, seed, folder))),
-            model=training.load("sft", base, dtype, params),
+            args=fine_tuning.on_one_gpu(
+                SFTConfig(**fine_tuning.arguments(params, len(rows), dtype, seed, folder))
+            ),
+            model=fine_tuning.load("sft", base, dtype, params),
             train_dataset=Dataset.from_list(rows),
             processing_class=tok,
             callbacks=[steps],
@@ -65,25 +53,25 @@ def train(
                 r=lora.r,
                 lora_alpha=lora.alpha,
                 lora_dropout=lora.dropout,
-                target_modules=training.TARGETS,
+                target_modules=fine_tuning.TARGETS,
                 task_type="CAUSAL_LM",
             ),
         )
         lengths.check(trainer, usable.rows)
-        packing.pack(trainer.model.get_base_model())
-        training.run(trainer, steps, kept, minutes)
-        training.save_adapter(trainer.model, base, out)
-        training.write_curve(curve, steps.rows, {"loss": "loss", "learning_rate": "learning_rate"})
+        padding_free.enable(trainer.model.get_base_model())
+        fine_tuning.run(trainer, steps, kept, minutes)
+        fine_tuning.save_adapter(trainer.model, base, out)
+        fine_tuning.write_curve(curve, steps.rows, {"loss": "loss", "learning_rate": "learning_rate"})
     return usable
 
 
-def fit(base: Path, examples: Sequence[Example], params: Params) -> lengths.Fit:
+def fit(base: Path, examples: Sequence[Example], params: SftParams) -> lengths.Fit:
     """Which examples `train` trains on."""
     return lengths.fit(model.tokenizer(base), examples, SIDES, params.max_length)
 
 
 def summary(usable: lengths.Fit, curve: Path) -> dict[str, Any]:
     """The metrics of a run on the rows that fit, from its step curve."""
-    loss = training.read_curve(curve)["loss"]
-    steps = {"steps": len(loss), "first_loss": loss[0], "final_loss": training.tail_mean(loss)}
+    loss = fine_tuning.read_curve(curve)["loss"]
+    steps = {"steps": len(loss), "first_loss": loss[0], "final_loss": fine_tuning.tail_mean(loss)}
     return usable.counts("examples") | steps

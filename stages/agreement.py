@@ -4,28 +4,31 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from medqa import agreement, attacks, engines, hub, judge, params, records, stage
+from medqa import agreement, attacks, engines, hub, jsonl, judge, records
+from medqa.runtime import stage
+from medqa.runtime.params import read_params
+from medqa.runtime.sections import Params
 
 
 def main(model: Path, base: Path, labelled: Path, agreed: Path, attacked: Path, metrics: Path) -> str:
     """Measure the judge against labelled pairs, simpler judges and attacks."""
-    given = params.read()
-    rows = records.read_some(labelled, records.Labelled)
-    compute = given["compute"]
+    params = read_params()
+    rows = jsonl.read_all(labelled, records.Labelled)
+    compute = params.compute
     with stage.bar("likelihood", 2 * len(rows)) as bar:
-        policy = engines.load(base, None, given["dtype"], compute, compute.generate_batch_size, bar.update)
-        pairs = min(given["agreement"].attacked_pairs, len(rows))
-        bar.total += 3 * (2 * len(rows) + pairs * (3 + len(attacks.tried())))
-        grader = engines.load(model, None, given["dtype"], compute, compute.judge_batch_size, bar.update)
+        policy = engines.load(base, None, params.dtype, compute, compute.generate_batch_size, bar.update)
+        pairs = min(params.agreement.attacked_pairs, len(rows))
+        bar.total += 3 * (2 * len(rows) + pairs * (3 + len(attacks.evaluation_attacks())))
+        grader = engines.load(model, None, params.dtype, compute, compute.judge_batch_size, bar.update)
 
         def score(cases: list[judge.Case]) -> list[records.Score]:
             policy.free()  # 8 GB do not hold both models
-            return judge.score(grader, cases, given["judge"])
+            return judge.score(grader, cases, params.judge)
 
-        records.write(agreed, agreement.agree(score, policy, rows, hub.described(model)))
-        records.write(attacked, agreement.attack(score, rows, given["agreement"], given["seed"]))
-    result = measured(given, agreed, attacked)
-    records.write_metrics(metrics, result)
+        jsonl.write(agreed, agreement.agree(score, policy, rows, hub.describe(model)))
+        jsonl.write(attacked, agreement.attack(score, rows, params.agreement, params.seed))
+    result = compute_metrics(params, agreed, attacked)
+    jsonl.write_metrics(metrics, result)
     if not agreement.beats_longer(result):
         print(WARNING, file=sys.stderr, flush=True)
     overall, tried = result["by"].get("all", {}), result["attacks"]
@@ -36,13 +39,13 @@ def main(model: Path, base: Path, labelled: Path, agreed: Path, attacked: Path, 
     )
 
 
-def measured(given: dict[str, Any], agreed: Path, attacked: Path) -> dict[str, Any]:
+def compute_metrics(params: Params, agreed: Path, attacked: Path) -> dict[str, Any]:
     """The metrics, from the rows."""
     return agreement.summary(
-        records.read_some(agreed, records.Agreed),
-        records.read_some(attacked, records.Attacked),
-        given["agreement"],
-        given["seed"],
+        jsonl.read_all(agreed, records.JudgedPair),
+        jsonl.read_all(attacked, records.AttackResult),
+        params.agreement,
+        params.seed,
     )
 
 

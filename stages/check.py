@@ -2,16 +2,18 @@
 
 from pathlib import Path
 
-from medqa import params, records, stage
+from medqa import jsonl
+from medqa.runtime import stage
+from medqa.runtime.params import read_params
 
 
 def main(out: Path) -> str:
     """Check all of params.yaml, and write `out`, which is always the same, so that nothing reruns for it."""
-    given = params.read()
-    with records.whole(out) as file:
+    params = read_params()
+    with jsonl.atomic_write(out) as file:
         file.write("params.yaml is right\n")
-    names = ", ".join(given["models"].sources())
-    return f"corpus {given['corpus']}, models {names}, judged by {given['evaluate'].judge}"
+    names = ", ".join(params.models.sources())
+    return f"corpus {params.corpus}, models {names}, judged by {params.evaluate.judge}"
 
 
 if __name__ == "__main__":

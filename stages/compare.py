@@ -3,29 +3,35 @@
 from pathlib import Path
 from typing import Any
 
-from medqa import compare, params, records, stage
+from medqa import compare, jsonl, records
+from medqa.runtime import stage
+from medqa.runtime.params import read_params
+from medqa.runtime.sections import Params
 
 
 def main(base: Path, sft: Path, dpo: Path, metrics: Path, table: Path) -> str:
     """Compare the three evaluations."""
-    given = params.read()
-    result = measured(given, base, sft, dpo)
-    records.write_metrics(metrics, result)
+    params = read_params()
+    result = compute_metrics(params, base, sft, dpo)
+    jsonl.write_metrics(metrics, result)
     compare.write_table(table, read(base, sft, dpo))
-    gains = (f"{step.replace('_', ' ')}: score {result[step].get('score_gain', 0):+.3f}" for step in compare.STEP_NAMES)
+    gains = (
+        f"{step.replace('_', ' ')}: score {result[step].get('score_gain', 0):+.3f}"
+        for step in compare.COMPARISON_NAMES
+    )
     failed = f" ({result['failed_guards']})" if result["failed_guards"] else ""
     return f"verdict: {result['verdict']}{failed}; {'; '.join(gains)}"
 
 
-def measured(given: dict[str, Any], base: Path, sft: Path, dpo: Path) -> dict[str, Any]:
+def compute_metrics(params: Params, base: Path, sft: Path, dpo: Path) -> dict[str, Any]:
     """The metrics, from the answers of the three models."""
-    return compare.compare(read(base, sft, dpo), given["compare"], given["seed"])
+    return compare.compare(read(base, sft, dpo), params.compare, params.seed)
 
 
 def read(base: Path, sft: Path, dpo: Path) -> dict[str, list[records.Answer]]:
     """The answers of each model."""
     paths = {"base": base, "sft": sft, "dpo": dpo}
-    return {name: records.read_some(path, records.Answer) for name, path in paths.items()}
+    return {name: jsonl.read_all(path, records.Answer) for name, path in paths.items()}
 
 
 if __name__ == "__main__":

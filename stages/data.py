@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from medqa import data, params, records, stage
+from medqa import data, jsonl, records
+from medqa.runtime import stage
+from medqa.runtime.params import read_params
+from medqa.runtime.sections import Params
 
 
 def main(
@@ -12,8 +15,8 @@ def main(
     held_out: Path,
     labelled: Path,
     quarantine: Path,
-    fates: Path,
-    origins: Path,
+    audit: Path,
+    provenance: Path,
     metrics: Path,
     corpus: Path | None = None,
 ) -> str:
@@ -21,16 +24,16 @@ def main(
 
     They come from the folder `corpus`, or from that of params.yaml.
     """
-    given = params.read()
-    loaded = data.load_medical_data(corpus or Path(given["corpus"]), given["data"], given["seed"])
+    params = read_params()
+    loaded = data.load_medical_data(corpus or Path(params.corpus), params.data, params.seed)
     for path, rows in ((sft, loaded.sft), (questions, loaded.questions), (held_out, loaded.held_out)):
-        records.write(path, rows, ordered=True)
-    records.write(labelled, loaded.labelled, ordered=True)
-    records.write(fates, loaded.fates, ordered=True)
-    records.write(quarantine, loaded.quarantine)
-    records.write(origins, loaded.origins)
-    counted = measured(given, fates, origins)
-    records.write_metrics(metrics, counted)
+        jsonl.write(path, rows, ordered=True)
+    jsonl.write(labelled, loaded.labelled, ordered=True)
+    jsonl.write(audit, loaded.audit, ordered=True)
+    jsonl.write(quarantine, loaded.quarantine)
+    jsonl.write(provenance, loaded.provenance)
+    counted = compute_metrics(params, audit, provenance)
+    jsonl.write_metrics(metrics, counted)
     remarks = [
         f"; {output}: {remark.replace('_', ' ')} in {times} rows"
         for output in data.OUTPUTS
@@ -42,10 +45,12 @@ def main(
     )
 
 
-def measured(given: dict[str, Any], fates: Path, origins: Path) -> dict[str, Any]:
+def compute_metrics(params: Params, audit: Path, provenance: Path) -> dict[str, Any]:
     """The metrics, counted from the rows that were written."""
-    commits = {f"{row.id}_commit": row.commit for row in records.read(origins, records.Origin) if row.commit}
-    return data.counts(records.read(fates, records.Fate)) | commits
+    commits = {
+        f"{row.id}_commit": row.commit for row in jsonl.read(provenance, records.Provenance) if row.commit
+    }
+    return data.counts(jsonl.read(audit, records.RowAudit)) | commits
 
 
 if __name__ == "__main__":

@@ -3,26 +3,31 @@
 from pathlib import Path
 from typing import Any
 
-from medqa import engines, generate, params, records, stage
+from medqa import engines, generate, jsonl, records
+from medqa.runtime import stage
+from medqa.runtime.params import read_params
+from medqa.runtime.sections import Params
 
 
 def main(base: Path, adapter: Path, questions: Path, out: Path, metrics: Path) -> str:
     """Sample n answers to each question."""
-    given = params.read()
-    compute = given["compute"]
-    rows = records.read_some(questions, records.Question)
-    with stage.bar("generate", len(rows) * given["generate"].n) as bar:
-        engine = engines.load(base, adapter, given["dtype"], compute, compute.generate_batch_size, bar.update)
-        candidates = generate.generate_answers(engine, rows, given["generate"], given["seed"])
-    records.write(out, candidates)
-    result = measured(given, out)
-    records.write_metrics(metrics, result)
-    return f"{len(candidates)} candidates for {len(rows)} questions, {result['candidates_cut_off']:.1%} cut off"
+    params = read_params()
+    compute = params.compute
+    rows = jsonl.read_all(questions, records.Question)
+    with stage.bar("generate", len(rows) * params.generate.n) as bar:
+        engine = engines.load(base, adapter, params.dtype, compute, compute.generate_batch_size, bar.update)
+        candidates = generate.generate_answers(engine, rows, params.generate, params.seed)
+    jsonl.write(out, candidates)
+    result = compute_metrics(params, out)
+    jsonl.write_metrics(metrics, result)
+    return (
+        f"{len(candidates)} candidates for {len(rows)} questions, {result['candidates_cut_off']:.1%} cut off"
+    )
 
 
-def measured(given: dict[str, Any], out: Path) -> dict[str, Any]:
+def compute_metrics(params: Params, out: Path) -> dict[str, Any]:
     """The metrics, from the candidates."""
-    return generate.summary(records.read(out, records.Candidate))
+    return generate.summary(jsonl.read(out, records.Candidate))
 
 
 if __name__ == "__main__":

@@ -3,28 +3,33 @@
 from pathlib import Path
 from typing import Any
 
-from medqa import chat, models, params, records, stage
-from medqa.params import UserError
+from medqa import chat, jsonl, models
+from medqa.runtime import stage
+from medqa.runtime.errors import UserError
+from medqa.runtime.params import read_params
+from medqa.runtime.sections import Params
 
 
 def main(name: str, out: Path, curves: Path, metrics: Path) -> str:
-    """Make the model that the stage `name` is for, in the folder `out`; the other folders get a file of its name."""
-    given, model = params.read(), model_name(name)
-    sources = given["models"].sources()
+    """Make the model that the stage `name` is for, in the folder `out`; the other folders get a file of its
+    name.
+    """
+    params, model = read_params(), model_name(name)
+    sources = params.models.sources()
     if model not in sources:
         raise UserError(f"--name {name}: must end with @ and one of `models` ({', '.join(sources)})")
-    seed = given["models"].seed(model, given["seed"])
-    losses = models.make(sources[model], Path(given["corpus"]), seed, out / model)
-    with records.whole(curves / f"{model}.tsv") as file:
+    seed = params.models.seed(model, params.seed)
+    losses = models.make(sources[model], Path(params.corpus), seed, out / model)
+    with jsonl.atomic_write(curves / f"{model}.tsv") as file:
         file.write("step\tloss\n" + "".join(f"{step}\t{loss:.6g}\n" for step, loss in enumerate(losses, 1)))
     for line in chat.read(out / model).described():
         print(f"models: {model}: {line}", flush=True)
-    result = measured(given, name, out, curves)
-    records.write_metrics(metrics / f"{model}.json", result)
+    result = compute_metrics(params, name, out, curves)
+    jsonl.write_metrics(metrics / f"{model}.json", result)
     return f"{model} in {out / model} ({', '.join(f'{key} {value}' for key, value in result.items())})"
 
 
-def measured(given: dict[str, Any], name: str, out: Path, curves: Path) -> dict[str, Any]:
+def compute_metrics(params: Params, name: str, out: Path, curves: Path) -> dict[str, Any]:
     """The metrics, from the pin or the step curve and what a judge says of unseen lessons."""
     model = model_name(name)
     (out / model).stat()  # raises FileNotFoundError where it was not pulled

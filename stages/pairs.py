@@ -3,23 +3,26 @@
 from pathlib import Path
 from typing import Any
 
-from medqa import pairs, params, records, stage
+from medqa import jsonl, pairs, records
+from medqa.runtime import stage
+from medqa.runtime.params import read_params
+from medqa.runtime.sections import Params
 
 
 def main(judged: Path, out: Path, metrics: Path) -> str:
     """Build the preference pairs."""
-    given = params.read()
+    params = read_params()
     tally = pairs.Tally()
-    records.write(out, pairs.stream(records.read(judged, records.Judged), given["pairs"], tally))
+    jsonl.write(out, pairs.stream(jsonl.read(judged, records.Judged), params.pairs, tally))
     result = tally.metrics()
-    records.write_metrics(metrics, result)
+    jsonl.write_metrics(metrics, result)
     return f"{result['pairs']} pairs from {result['questions']} questions, mean margin {result['margin_mean']:.3f}"
 
 
-def measured(given: dict[str, Any], judged: Path) -> dict[str, Any]:
+def compute_metrics(params: Params, judged: Path) -> dict[str, Any]:
     """The metrics, from the judged candidates."""
     tally = pairs.Tally()
-    for _ in pairs.stream(records.read(judged, records.Judged), given["pairs"], tally):
+    for _ in pairs.stream(jsonl.read(judged, records.Judged), params.pairs, tally):
         pass
     return tally.metrics()
 

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from medqa import params, records, report, stage
+from medqa import jsonl, report
+from medqa.runtime import stage
+from medqa.runtime.params import read_params
 
 
 def main(pipeline: Path, data: Path, metrics: Path, models: Path, out: Path) -> str:
     """Write the report of a run from its dvc.yaml, its data, its metrics and its models."""
-    # What cannot change a result starts no stage, and is therefore not on the page either.
-    given = {name: value for name, value in params.read().items() if name != "compute"}
-    page = report.build(report.Folders(pipeline, data, metrics, models), given)
-    with records.whole(out) as file:
+    page = report.build(report.Folders(pipeline, data, metrics, models), read_params())
+    with jsonl.atomic_write(out) as file:
         file.write(page)
     return f"{out}, {len(page) / 1e6:.1f} million characters; open it in a browser"
 

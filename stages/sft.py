@@ -3,26 +3,29 @@
 from pathlib import Path
 from typing import Any
 
-from medqa import params, records, sft, stage
+from medqa import jsonl, records, sft
+from medqa.runtime import stage
+from medqa.runtime.params import read_params
+from medqa.runtime.sections import Params
 
 
 def main(base: Path, examples: Path, out: Path, curve: Path, metrics: Path) -> str:
     """Train the SFT adapter."""
-    given = params.read()
-    rows = records.read_some(examples, records.Example)
-    minutes = given["compute"].checkpoint_minutes
-    usable = sft.train(base, rows, given["sft"], given["dtype"], given["seed"], out, curve, minutes)
+    params = read_params()
+    rows = jsonl.read_all(examples, records.Example)
+    minutes = params.compute.checkpoint_minutes
+    usable = sft.train(base, rows, params.sft, params.dtype, params.seed, out, curve, minutes)
     result = sft.summary(usable, curve)
-    records.write_metrics(metrics, result)
+    jsonl.write_metrics(metrics, result)
     return (
         f"{result['steps']} steps on {result['examples']} rows, loss {result['first_loss']:.3f} to "
         f"{result['final_loss']:.3f}"
     )
 
 
-def measured(given: dict[str, Any], base: Path, examples: Path, curve: Path) -> dict[str, Any]:
+def compute_metrics(params: Params, base: Path, examples: Path, curve: Path) -> dict[str, Any]:
     """The metrics, from the rows in the base's tokens and the step curve."""
-    return sft.summary(sft.fit(base, records.read_some(examples, records.Example), given["sft"]), curve)
+    return sft.summary(sft.fit(base, jsonl.read_all(examples, records.Example), params.sft), curve)
 
 
 if __name__ == "__main__":

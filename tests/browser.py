@@ -1,4 +1,6 @@
-"""A real headless Chromium, driven over a pipe by the DevTools protocol: no driver, no port, no other package."""
+"""A real headless Chromium, driven over a pipe by the DevTools protocol: no driver, no port, no other
+package.
+"""
 
 import base64
 import fcntl
@@ -15,12 +17,19 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
     *("--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe"),
 )
-COMPLAINTS = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", "Page.javascriptDialogOpening")
+COMPLAINTS = (
+    "Runtime.consoleAPICalled",
+    "Runtime.exceptionThrown",
+    "Log.entryAdded",
+    "Page.javascriptDialogOpening",
+)
 SECONDS = 60  # that any one answer may take on a busy machine
 
 
 class Browser:
-    """One page. `complaints` holds console messages, exceptions and blocked loads; `requests` every address asked."""
+    """One page. `complaints` holds console messages, exceptions and blocked loads; `requests` every address
+    asked.
+    """
 
     def __init__(self, profile: Path):
         self.complaints: list[str] = []
@@ -28,7 +37,8 @@ class Browser:
         self._number, self._session, self._loaded, self._left = 0, None, False, b""
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
-        # The browser reads descriptor 3 and writes descriptor 4; high copies cannot be overwritten on the way there.
+        # The browser reads descriptor 3 and writes descriptor 4; high copies cannot be overwritten on the way
+        # there.
         high = [fcntl.fcntl(end, fcntl.F_DUPFD, 50) for end in (theirs_in, theirs_out)]
 
         def place() -> None:
@@ -65,7 +75,9 @@ class Browser:
 
     def open(self, path: Path, width: int, dark: bool = False) -> None:
         """Show a file, at a width in CSS pixels, in light or dark."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False
+        )
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=scheme)
         self._loaded = False

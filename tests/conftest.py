@@ -5,20 +5,21 @@ from pathlib import Path
 import pytest
 from fault_place import models, place  # noqa: F401 - fixtures
 
-from medqa.model import set_up
+from medqa.runtime.environment import set_up
 
 set_up()
 
 ROOT = Path(__file__).parent.parent
-CORPUS = ROOT / "medqa" / "corpus"
+CORPUS = ROOT / "medqa" / "miniature" / "corpus"
 
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A quantised base that has hardly been trained: real in format, poor in knowledge."""
-    from medqa.models import Scratch, make
+    from medqa.models import make
+    from medqa.runtime.model_sections import ScratchModel
 
-    source = Scratch(
+    source = ScratchModel(
         source="scratch",
         text="embedded",
         vocabulary=600,

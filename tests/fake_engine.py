@@ -34,8 +34,12 @@ class FakeEngine:
         self.asked += [messages[-1]["content"] for messages in asked]
         self.sampling = sampling
         self.seeds += seeds
-        texts = [self.says(messages[-1]["content"], seed) for messages, seed in zip(asked, seeds, strict=True)]
-        return [Completion(text, "length" if text.endswith("-") else "stop", len(text.split())) for text in texts]
+        texts = [
+            self.says(messages[-1]["content"], seed) for messages, seed in zip(asked, seeds, strict=True)
+        ]
+        return [
+            Completion(text, "length" if text.endswith("-") else "stop", len(text.split())) for text in texts
+        ]
 
     def label_probabilities(self, asked: Sequence[Any], labels: Sequence[str]) -> list[Labels]:
         assert tuple(labels) == LABELS
@@ -43,7 +47,10 @@ class FakeEngine:
         return [self.judges(messages[-1]["content"]) for messages in asked]
 
     def answer_logprobs(self, asked: Sequence[Any], answers: Sequence[str]) -> list[Likelihood]:
-        return [Likelihood(self.likes(answer), len(answer.split())) for _, answer in zip(asked, answers, strict=True)]
+        return [
+            Likelihood(self.likes(answer), len(answer.split()))
+            for _, answer in zip(asked, answers, strict=True)
+        ]
 
     def free(self) -> None:
         """It holds no memory."""

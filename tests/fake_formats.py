@@ -1,4 +1,5 @@
-"""Tiny models with random weights in the formats of others: control tokens, chat template and ends as published.
+"""Tiny models with random weights in the formats of others: control tokens, chat template and ends as
+published.
 
 Templates are shortened to what a conversation of one question needs.
 """
@@ -41,13 +42,16 @@ ALTERNATE = (
 GEMMA3 = (
     "{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}{%- set head = messages[0]['content'] + '\\n\\n' -%}"
     "{%- set loop_messages = messages[1:] -%}{%- else -%}{%- set head = '' -%}{%- set loop_messages = messages -%}"
-    "{%- endif -%}{%- for message in loop_messages -%}" + ALTERNATE + "{%- set role = 'model' if message['role'] == "
+    "{%- endif -%}{%- for message in loop_messages -%}"
+    + ALTERNATE
+    + "{%- set role = 'model' if message['role'] == "
     "'assistant' else message['role'] -%}{{ '<start_of_turn>' + role + '\\n' + (head if loop.first else '') }}"
     "{{ message['content'] | trim }}{{ '<end_of_turn>\\n' }}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<start_of_turn>model\\n' }}{%- endif -%}"
 )
 GEMMA2 = (
-    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + GEMMA3
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    + GEMMA3
 )
 MISTRAL = (
     "{{ bos_token }}{% for message in messages %}" + ALTERNATE + "{% if message['role'] == 'user' %}"
@@ -214,11 +218,18 @@ def write(format: Format, folder: Path, **changes: Any) -> Path:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     sizes |= {"num_key_value_heads": 1, "head_dim": 16, "vocab_size": -(-len(tok) // 64) * 64}
-    sizes |= {"max_position_embeddings": CONTEXT, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    sizes |= {
+        "max_position_embeddings": CONTEXT,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
     config = AutoConfig.for_model(format.kind, **sizes | dict(format.config))
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     ids = tok.convert_tokens_to_ids(list(format.generation or [format.named["eos_token"]]))
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids if len(ids) > 1 else ids[0]}))
+    (folder / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": ids if len(ids) > 1 else ids[0]})
+    )
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     return folder
@@ -229,7 +240,9 @@ def _tokenizer(format: Format) -> Any:
 
     special = [AddedToken(token, special=True, normalized=False) for token in format.tokens]
     bytes_ = (
-        [f"<0x{byte:02X}>" for byte in range(256)] if format.pieces else sorted(pre_tokenizers.ByteLevel.alphabet())
+        [f"<0x{byte:02X}>" for byte in range(256)]
+        if format.pieces
+        else sorted(pre_tokenizers.ByteLevel.alphabet())
     )
     letters = [*map(chr, range(33, 127)), "▁"] if format.pieces else []
     vocabulary = {token: place for place, token in enumerate([*format.tokens, *bytes_, *letters])}

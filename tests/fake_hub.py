@@ -19,7 +19,9 @@ BIG = (".safetensors", ".bin", ".parquet")
 
 @dataclass
 class Repo:
-    """One commit of a repo: its files (or where they lie), the branches that name it, and the token that opens it."""
+    """One commit of a repo: its files (or where they lie), the branches that name it, and the token that
+    opens it.
+    """
 
     files: dict[str, bytes | Path]
     commit: str = "c" * 40

@@ -11,13 +11,20 @@ EXAM = "Which treats angina?\n" + "\n".join(
 )
 
 
-def sft_row(row_id: str, prompt: str, text: str = "Rest.", kind: str = "Open-End", **more: Any) -> dict[str, Any]:
+def sft_row(
+    row_id: str, prompt: str, text: str = "Rest.", kind: str = "Open-End", **more: Any
+) -> dict[str, Any]:
     turns = [{"from": "human", "value": prompt}, {"from": "gpt", "value": text}]
     return {"id": row_id, "type": kind, "conversations": turns, "answer": None, "score": None} | more
 
 
 def preference_row(
-    row_id: str, prompt: str, chosen: str = "Rest.", rejected: str = "Run.", label_type: str = "easy", **metadata: Any
+    row_id: str,
+    prompt: str,
+    chosen: str = "Rest.",
+    rejected: str = "Run.",
+    label_type: str = "easy",
+    **metadata: Any,
 ) -> dict[str, Any]:
     def turns(answer: str) -> list[dict[str, str]]:
         return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
@@ -34,7 +41,9 @@ def preference_row(
 
 def write_lines(path: Path, rows: list[Any]) -> Path:
     """JSON lines; a row that is bytes is written as it is."""
-    path.write_bytes(b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows))
+    path.write_bytes(
+        b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows)
+    )
     return path
 
 
@@ -48,6 +57,10 @@ def write_rows(path: Path, rows: list[Any]) -> Path:
         parquet.write_table(pyarrow.Table.from_pylist(rows), path)
         return path
     lines = [row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode() for row in rows]
-    content = b"[" + b",\n".join(lines) + b"]" if name.endswith(".json") else b"".join(line + b"\n" for line in lines)
+    content = (
+        b"[" + b",\n".join(lines) + b"]"
+        if name.endswith(".json")
+        else b"".join(line + b"\n" for line in lines)
+    )
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return path

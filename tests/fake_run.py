@@ -1,4 +1,6 @@
-"""A run that never happened: every file that the report reads, of any size, with texts that would like to be markup."""
+"""A run that never happened: every file that the report reads, of any size, with texts that would like to be
+markup.
+"""
 
 import json
 import random
@@ -6,22 +8,23 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from medqa import pairs, params, records, report
+from medqa import jsonl, pairs
 from medqa.records import (
-    Agreed,
     Answer,
-    Attacked,
+    AttackResult,
     Candidate,
     Example,
-    Fate,
     HeldOut,
     Judged,
+    JudgedPair,
     Labelled,
     Pair,
     Quarantined,
     Question,
+    RowAudit,
 )
 from medqa.report import Folders
+from medqa.runtime import params, sections
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = (
@@ -60,15 +63,18 @@ def write_run(folder: Path, size: int = 60, hostile: tuple[str, ...] = HOSTILE, 
     _rows(run.data, rng, size, hostile)
     _models(run.models)
     for name, metrics in _metrics(size, rng).items():
-        records.write_metrics(run.metrics / f"{name}.json", metrics)
+        jsonl.write_metrics(run.metrics / f"{name}.json", metrics)
     _curves(run.metrics / "curves", rng)
     return run
 
 
-def given(max_rows: int = 300) -> dict[str, Any]:
+def given(max_rows: int = 300) -> sections.Params:
     """The parameters that the stage hands on, with another limit."""
-    found = {name: value for name, value in params.read(ROOT / "params.yaml").items() if name != "compute"}
-    return found | {"report": report.Params(max_rows=max_rows), "pairs": pairs.Params(**pair_params())}
+    changes = {
+        "report": sections.ReportParams(max_rows=max_rows),
+        "pairs": sections.PairsParams(**pair_params()),
+    }
+    return params.read_params(ROOT / "params.yaml").model_copy(update=changes)
 
 
 def text(rng: random.Random, least: int = 4, most: int = 60) -> str:
@@ -81,44 +87,52 @@ def _rows(data: Path, rng: random.Random, size: int, hostile: tuple[str, ...]) -
         return f"{prefix}{hostile[number] if number < len(hostile) else text(rng)}"
 
     questions = [Question(f"q{n:05}", said(n, f"What of {n}? "), said(n)) for n in range(size)]
-    records.write(data / "questions.jsonl", questions)
+    jsonl.write(data / "questions.jsonl", questions)
     judged = [_judged(row, n, sample, said(n), rng) for n, row in enumerate(questions) for sample in (0, 1)]
-    records.write(data / "judged.jsonl", judged)
-    records.write(
+    jsonl.write(data / "judged.jsonl", judged)
+    jsonl.write(
         data / "candidates.jsonl",
         [Candidate(**{key: getattr(row, key) for key in Candidate.__annotations__}) for row in judged],
     )
-    made, _ = pairs.build(judged, pairs.Params(**pair_params()))
-    records.write(data / "pairs.jsonl", made)
+    made, _ = pairs.build(judged, sections.PairsParams(**pair_params()))
+    jsonl.write(data / "pairs.jsonl", made)
     held = [_held(n, said(n, f"Held {n}? "), said(n), rng) for n in range(size)]
-    records.write(data / "heldout.jsonl", held)
+    jsonl.write(data / "heldout.jsonl", held)
     for name, skill in (("base", 0.25), ("sft", 0.45), ("dpo", 0.65)):
         answers = [_answer(row, LONG if n == size - 1 else said(n), skill, rng) for n, row in enumerate(held)]
-        records.write(data / "answers" / f"{name}.jsonl", answers)
-    records.write(data / "sft.jsonl", [Example(f"s{n:05}", "open", text(rng), text(rng)) for n in range(size)])
+        jsonl.write(data / "answers" / f"{name}.jsonl", answers)
+    jsonl.write(data / "sft.jsonl", [Example(f"s{n:05}", "open", text(rng), text(rng)) for n in range(size)])
     types = ("easy", "hard", "length", "human")
     labelled = [Labelled(f"l{n:05}", types[n % 4], text(rng), "", text(rng), text(rng)) for n in range(size)]
-    records.write(data / "labelled.jsonl", labelled)
-    records.write(data / "quarantine.jsonl", [Quarantined("sft:x:3", "x", 3, "torn JSON", said(0))])
-    fates = [
-        Fate(f"questions:train:x:{n:05}", "questions", row.id, ("open", "literature")[n % 2], types[n % 4], "kept", "")
+    jsonl.write(data / "labelled.jsonl", labelled)
+    jsonl.write(data / "quarantine.jsonl", [Quarantined("sft:x:3", "x", 3, "torn JSON", said(0))])
+    audit = [
+        RowAudit(
+            f"questions:train:x:{n:05}",
+            "questions",
+            row.id,
+            ("open", "literature")[n % 2],
+            types[n % 4],
+            "kept",
+            "",
+        )
         for n, row in enumerate(questions)
     ]
-    records.write(data / "fates.jsonl", fates)
-    records.write(data / "agreement.jsonl", [_agreed(row, rng) for row in labelled])
+    jsonl.write(data / "audit.jsonl", audit)
+    jsonl.write(data / "agreement.jsonl", [_agreed(row, rng) for row in labelled])
     kinds = ("key", "verdict", "padding")
     scores = [rng.random() / 2 for _ in range(30)]
     attacks = [
-        Attacked(f"l0#{n:02}", f"attack {n}", kinds[n % 3], said(n), score, None, 0.8, 0.9)
+        AttackResult(f"l0#{n:02}", f"attack {n}", kinds[n % 3], said(n), score, None, 0.8, 0.9)
         for n, score in enumerate(scores)
     ]
-    records.write(data / "attacks.jsonl", attacks)
+    jsonl.write(data / "attacks.jsonl", attacks)
 
 
 def pair_params() -> dict[str, Any]:
     """What a pair takes, with every parameter that the section has by now."""
     known = {"min_margin": 0.05, "max_length_ratio": None}
-    return {name: known[name] for name in pairs.Params.model_fields}
+    return {name: known[name] for name in sections.PairsParams.model_fields}
 
 
 def _judged(row: Question, number: int, sample: int, said: str, rng: random.Random) -> Judged:
@@ -127,16 +141,18 @@ def _judged(row: Question, number: int, sample: int, said: str, rng: random.Rand
     if number % 10 == 9:
         nothing = dict.fromkeys(("accuracy", "completeness", "key_points", "score"))
         why = "label mass under 0.5"
-        return Judged(**common, **nothing, text=said, finish="stop", mass=0.1, hidden=0, unscored=why)
+        return Judged(
+            **common, **nothing, text=said, finish_reason="stop", mass=0.1, truncated_chars=0, unscored=why
+        )
     each = [round(rng.random(), 6) for _ in range(3)] if number % 7 else [0.5, 0.5, 0.5]
     return Judged(
         **common,
         **dict(zip(("accuracy", "completeness", "key_points"), each, strict=True)),
         score=round(fmean(each), 6),
         text=f"{said} ({sample})",
-        finish="length" if number % 13 == 5 else "stop",
+        finish_reason="length" if number % 13 == 5 else "stop",
         mass=0.97,
-        hidden=0,
+        truncated_chars=0,
         unscored="",
     )
 
@@ -154,7 +170,7 @@ def _answer(row: HeldOut, said: str, skill: float, rng: random.Random) -> Answer
         id=row.id,
         kind=row.kind,
         text=said,
-        finish="stop",
+        finish_reason="stop",
         tokens=len(said.split()),
         key_point_recall=round(rng.random(), 2),
         token_f1=0.4,
@@ -173,14 +189,14 @@ def _answer(row: HeldOut, said: str, skill: float, rng: random.Random) -> Answer
         key_points=each[2],
         score=round(fmean(each), 6),
         mass=0.98,
-        hidden=0,
+        truncated_chars=0,
         unscored="",
     )
 
 
-def _agreed(row: Labelled, rng: random.Random) -> Agreed:
+def _agreed(row: Labelled, rng: random.Random) -> JudgedPair:
     sides = [round(rng.random(), 3), round(rng.random() * 0.7, 3)]
-    return Agreed(row.id, row.label_type, *sides, 0.9, 12, 14, -20.0, -22.0, True, "judge (x)")
+    return JudgedPair(row.id, row.label_type, *sides, 0.9, 12, 14, -20.0, -22.0, True, "judge (x)")
 
 
 def _models(folder: Path) -> None:
@@ -202,8 +218,8 @@ def _interval(name: str, mean: float, half: float) -> dict[str, float]:
 
 
 def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
-    fates = ("quarantined", "other_kind", "leaked", "nearly_leaked", "duplicate", "over_limit")
-    left = dict(zip(fates, (3, 0, 4, 2, 5, 10), strict=True))
+    audit = ("quarantined", "other_kind", "contaminated", "near_duplicate", "duplicate", "over_limit")
+    left = dict(zip(audit, (3, 0, 4, 2, 5, 10), strict=True))
     counts = {"read": size + sum(left.values()), **left, "kept": size}
     output = {"all": counts, "kinds": {"open": counts}, "label_types": {}}
     reasons = ("unscored", "too_few", "empty", "same_text", "tie", "cut_off", "length")
@@ -211,7 +227,13 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
     made = {"questions": size, "pairs": size - sum(left_out.values()), **left_out}
     made |= {"margin_mean": 0.31, "chosen_longer": 0.53, "score_length_correlation": -0.04}
     gain = {"paired": size, "compared": size - 4, "wins": 0.5, "losses": 0.1, "ties": 0.4}
-    means = {"score": 0.2, "key_point_recall": 0.21, "token_f1": 0.1, "rouge_l": 0.11, "reference_logprob": 0.54}
+    means = {
+        "score": 0.2,
+        "key_point_recall": 0.21,
+        "token_f1": 0.1,
+        "rouge_l": 0.11,
+        "reference_logprob": 0.54,
+    }
     for name, mean in (means | {"repetition": -0.02, "cut_off": -0.51}).items():
         gain |= _interval(f"{name}_gain", mean, 0.06)
     by = {
@@ -273,10 +295,10 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
 
 
 def _curves(folder: Path, rng: random.Random) -> None:
-    with records.whole(folder / "sft.tsv") as file:
+    with jsonl.atomic_write(folder / "sft.tsv") as file:
         file.write("step\tloss\tlearning_rate\n")
         file.writelines(f"{n}\t{3 / n**0.5 + rng.random() / 5:.4f}\t0.001\n" for n in range(1, 101))
-    with records.whole(folder / "dpo.tsv") as file:
+    with jsonl.atomic_write(folder / "dpo.tsv") as file:
         file.write("step\tloss\tlearning_rate\tmargin\taccuracy\tchosen_logprob\trejected_logprob\n")
         file.writelines(
             f"{n}\t{0.7 - n / 200:.4f}\t0.001\t{n / 80:.4f}\t{min(1, 0.5 + n / 50):.4f}\t{-5 - n / 40}\t{-5 - n / 20}\n"
@@ -286,4 +308,4 @@ def _curves(folder: Path, rng: random.Random) -> None:
 
 def pair_ids(run: Folders) -> set[str]:
     """The questions that gave a pair."""
-    return {row.id for row in records.read(run.data / "pairs.jsonl", Pair)}
+    return {row.id for row in jsonl.read(run.data / "pairs.jsonl", Pair)}

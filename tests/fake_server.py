@@ -1,7 +1,8 @@
 """A small OpenAI-like server on loopback, that answers as vLLM does, and can die, be slow, be busy, or lie.
 
-`speaks` maps (messages, seed) to a text, `tops` messages to the likeliest first tokens and their probabilities, `reads`
-token ids to the log-probability of each. `spoils` may change an answer (status, headers, data) or wait.
+`speaks` maps (messages, seed) to a text, `tops` messages to the likeliest first tokens and their
+probabilities, `reads` token ids to the log-probability of each. `spoils` may change an answer (status,
+headers, data) or wait.
 """
 
 import json
@@ -26,7 +27,13 @@ class FakeServer:
         spoils: Callable[[str, Any, int, Answer], Answer] = lambda path, body, number, answer: answer,
         models: tuple[str, ...] = ("served",),
     ):
-        self.speaks, self.tops, self.reads, self.spoils, self.models = speaks, tops, reads, spoils, list(models)
+        self.speaks, self.tops, self.reads, self.spoils, self.models = (
+            speaks,
+            tops,
+            reads,
+            spoils,
+            list(models),
+        )
         self.asked: list[tuple[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.open: set[socket.socket] = set()
@@ -64,7 +71,11 @@ class FakeServer:
         if path == "/v1/load_lora_adapter":
             return 404, {}, {"detail": "Not Found"}
         if body["model"] not in self.models:
-            return 404, {}, {"error": {"message": f"The model `{body['model']}` does not exist.", "code": 404}}
+            return (
+                404,
+                {},
+                {"error": {"message": f"The model `{body['model']}` does not exist.", "code": 404}},
+            )
         made = self.echo(body) if path == "/v1/completions" else self.chat(body)
         return 200, {}, {"id": "1", "model": body["model"], "choices": [made[0]], "usage": made[1]}
 
@@ -76,12 +87,19 @@ class FakeServer:
         text = " ".join(words[: body["max_tokens"]])
         message = {"role": "assistant", "content": text}
         usage = {"completion_tokens": body["max_tokens"] if cut else len(words) + 1}
-        return {"index": 0, "message": message, "finish_reason": "length" if cut else "stop", "logprobs": None}, usage
+        return {
+            "index": 0,
+            "message": message,
+            "finish_reason": "length" if cut else "stop",
+            "logprobs": None,
+        }, usage
 
     def label(self, body: Any) -> tuple[Any, Any]:
         from math import log
 
-        ranked = sorted(self.tops(body["messages"]).items(), key=lambda item: -item[1])[: body["top_logprobs"]]
+        ranked = sorted(self.tops(body["messages"]).items(), key=lambda item: -item[1])[
+            : body["top_logprobs"]
+        ]
         top = [{"token": token, "logprob": log(share)} for token, share in ranked]
         message = {"role": "assistant", "content": ranked[0][0]}
         logprobs = {"content": [top[0] | {"top_logprobs": top}]}

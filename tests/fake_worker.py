@@ -1,4 +1,6 @@
-"""Engines for the processes of `Workers`, which can only be loaded by name: what they do stands in what is asked."""
+"""Engines for the processes of `Workers`, which can only be loaded by name: what they do stands in what is
+asked.
+"""
 
 import os
 import signal
@@ -8,11 +10,13 @@ from pathlib import Path
 from fake_engine import FakeEngine
 
 from medqa.engines import RowError
-from medqa.params import UserError
+from medqa.runtime.errors import UserError
 
 
 def _says(asked: str, seed: int) -> str:
-    """Answers with its process and the seed. `die PATH`: dies if it can take the file away; `wait`: takes a minute."""
+    """Answers with its process and the seed. `die PATH`: dies if it can take the file away; `wait`: takes a
+    minute.
+    """
     word, _, told = asked.partition(" ")
     if word == "die" and Path(told).exists():
         Path(told).unlink()

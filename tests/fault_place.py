@@ -1,4 +1,6 @@
-"""A folder in which single stages can be run, killed and starved: tiny models, a few rows, two of them a batch."""
+"""A folder in which single stages can be run, killed and starved: tiny models, a few rows, two of them a
+batch.
+"""
 
 import os
 import signal
@@ -14,9 +16,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medqa import records
+from medqa import jsonl, records
 
-# Where a shell runs the tests in the background it has them ignore Ctrl-C, and so would the stages that they start.
+# Where a shell runs the tests in the background it has them ignore Ctrl-C, and so would the stages that they
+# start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
 ROWS = 24
@@ -38,11 +41,13 @@ class Place:
         """Start a stage, in a process group of its own; with `off`, without the store from now on."""
         if off:
             raw = yaml.safe_load((self.folder / "params.yaml").read_text())
-            raw["compute"]["store"] = False
+            raw["compute"]["row_cache"] = False
             (self.folder / "params.yaml").write_text(yaml.safe_dump(raw))
         command = [sys.executable, "-m", f"stages.{stage}", *COMMANDS[stage].split()]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment(), start_new_session=True, **pipes)
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.environment(), start_new_session=True, **pipes
+        )
 
     def environment(self) -> dict[str, str]:
         """Variables with which a stage keeps its work here."""
@@ -83,14 +88,17 @@ def kill(process: subprocess.Popen, how: int = signal.SIGKILL) -> str:
 
 def rows_of(kind: type, texts: Sequence[str], **others: object) -> list:
     """Records of a kind, all different; `texts` are the fields that are text."""
-    return [kind(**{name: f"{name} {number:03} of gout" for name in texts}, **others) for number in range(ROWS)]
+    return [
+        kind(**{name: f"{name} {number:03} of gout" for name in texts}, **others) for number in range(ROWS)
+    ]
 
 
 @pytest.fixture(scope="session")
 def models(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, an adapter on it and a judge that has learnt nothing."""
     from medqa import model, sft
-    from medqa.models import scratch
+    from medqa.miniature import scratch
+    from medqa.runtime import sections
 
     folder = tmp_path_factory.mktemp("faults")
     (folder / "base").symlink_to(tiny_base)
@@ -98,7 +106,7 @@ def models(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     scratch.model(tok, 128, 2, 32, 0).save_pretrained(folder / "judge")
     tok.save_pretrained(folder / "judge")
     examples = [records.Example(f"e{n}", "open", f"What causes gout {n}?", f"Causes {n}.") for n in range(8)]
-    params = sft.Params(
+    params = sections.SftParams(
         epochs=1,
         learning_rate=0.01,
         batch_size=4,
@@ -107,7 +115,7 @@ def models(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         warmup_share=0,
         activation_checkpointing=False,
         dequantised=True,
-        lora=sft.Lora(r=4, alpha=8, dropout=0),
+        lora=sections.Lora(r=4, alpha=8, dropout=0),
     )
     sft.train(tiny_base, examples, params, "float32", 0, folder / "sft", folder / "sft.tsv")
     return folder
@@ -127,10 +135,10 @@ def place(models: Path, tmp_path: Path) -> Place:
     raw["compute"] |= {"generate_batch_size": 2, "judge_batch_size": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(raw))
     questions = rows_of(records.Question, ("id", "question", "reference"))
-    texts = ("id", "question_id", "question", "reference", "text", "finish")
+    texts = ("id", "question_id", "question", "reference", "text", "finish_reason")
     candidates = rows_of(records.Candidate, texts, sample=0)
     texts = ("id", "kind", "question", "reference", "chosen", "rejected")
     held_out = rows_of(records.HeldOut, texts, key_points=(), gold="")
     for name, rows in (("questions", questions), ("candidates", candidates), ("heldout", held_out)):
-        records.write(folder / f"{name}.jsonl", rows)
+        jsonl.write(folder / f"{name}.jsonl", rows)
     return Place(folder, tmp_path / "cache")

@@ -21,7 +21,9 @@ def bench(*given: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def in_process(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Importing torch in a process for each run would take minutes; the stages that import none are quick."""
     alone, one = runs.alone, import_module("bench.__main__").one
-    monkeypatch.setattr(runs, "alone", lambda stage, *given: (alone if stage == "data" else one)(stage, *given))
+    monkeypatch.setattr(
+        runs, "alone", lambda stage, *given: (alone if stage == "data" else one)(stage, *given)
+    )
     monkeypatch.setattr(workloads, "FOLDER", tmp_path_factory.getbasetemp() / "bench")
 
 
@@ -32,7 +34,9 @@ def weighed(in_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("stage", "contenders"), [("generate", 3), ("judge", 3), ("sft", 5), ("dpo", 4)])
-def test_a_stage_is_compared_with_every_contender(stage, contenders, weighed, tmp_path, monkeypatch, capsys) -> None:
+def test_a_stage_is_compared_with_every_contender(
+    stage, contenders, weighed, tmp_path, monkeypatch, capsys
+) -> None:
     bench("--only", stage, "--out", str(tmp_path), monkeypatch=monkeypatch)
     told = json.loads((tmp_path / "results.json").read_text())[stage]["tiny"]
     assert contenders == len(told["rates"]) == len(told["peak_mb"]) == len(told["times"]) + 1

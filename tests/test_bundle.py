@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench import bundle
-from medqa.params import UserError
+from medqa.runtime.errors import UserError
 
 FAKE = """#!/bin/sh
 [ "$1" = -V ] && echo "Python {version}" && exit
@@ -25,12 +25,24 @@ def fake(folder: Path, version: str = "3.12.1", size: int = 1000, code: int = 0)
 
 def test_the_machine_keeps_its_own_torch() -> None:
     names = bundle.packages().keys()
-    assert {"trl", "gptqmodel", "optimum", "datasets", "pydantic", "transformers", "peft", "pypcre", "dill"} <= names
+    assert {
+        "trl",
+        "gptqmodel",
+        "optimum",
+        "datasets",
+        "pydantic",
+        "transformers",
+        "peft",
+        "pypcre",
+        "dill",
+    } <= names
     assert not names & {"torch", "numpy", "pandas", "pyarrow", "dvc", "maturin"}
 
 
 def test_a_closure_follows_what_python_3_12_needs() -> None:
-    versions = bundle.closure(["datasets; python_version == '3.12'", "dvc; python_version < '3.12'"], {"pandas"})
+    versions = bundle.closure(
+        ["datasets; python_version == '3.12'", "dvc; python_version < '3.12'"], {"pandas"}
+    )
     assert {"datasets", "pyarrow", "huggingface-hub", "httpx2", "h11"} <= versions.keys()
     assert not versions.keys() & {"dvc", "pandas", "python-dateutil"}
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 from fake_formats import CHATML, CONTEXT, FORMATS, write
 
-from medqa import chat, hub, model, models, prompts, sft, training
-from medqa.engines import Labels, Sampling, decode, local, naming
-from medqa.params import UserError
+from medqa import chat, hub, model, models, prompts, sft
+from medqa.engines import Labels, Sampling, continuous_batching, naming, transformers_engine
 from medqa.records import Example
+from medqa.runtime import model_sections, sections
+from medqa.runtime.errors import UserError
+from medqa.training import fine_tuning
 
 SCHEDULE = {"epochs": 1, "learning_rate": 1e-3, "batch_size": 2, "micro_batch_size": 2, "max_length": 256}
 SCHEDULE |= {"warmup_share": 0.1, "activation_checkpointing": False, "dequantised": False}
@@ -37,8 +39,10 @@ def folder(name: str, folders: dict[str, Path]) -> Path:
     return folders[name]
 
 
-def engine(folder: Path) -> local.Transformers:
-    return local.Transformers(model.load_merged(folder, "float32"), model.tokenizer(folder), batch_size=4)
+def engine(folder: Path) -> transformers_engine.TransformersEngine:
+    return transformers_engine.TransformersEngine(
+        model.load_merged(folder, "float32"), model.tokenizer(folder), batch_size=4
+    )
 
 
 def test_a_formats_facts(name: str, folder: Path) -> None:
@@ -74,23 +78,31 @@ def test_no_text_brings_a_control_token(name: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["template", "generation"])
-def test_an_answer_stops_at_each_end(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+def test_an_answer_stops_at_each_end(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
     policy, tok = engine(folder), model.tokenizer(folder)
     token = FORMATS[name].end if which == "template" else (FORMATS[name].generation or (tok.eos_token,))[0]
     letter, end = tok.encode("a", add_special_tokens=False)[-1], tok.convert_tokens_to_ids(token)
 
-    def rigged(logits: torch.Tensor, sampling: Sampling, seeds: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    def rigged(
+        logits: torch.Tensor, sampling: Sampling, seeds: torch.Tensor, steps: torch.Tensor
+    ) -> torch.Tensor:
         return torch.where(steps < 3, letter, end)
 
-    monkeypatch.setattr(decode, "draw", rigged)
-    (result,) = policy.generate([prompts.ask("Why?")], Sampling(temperature=0, top_p=1, max_new_tokens=8), [0])
-    assert (result.text, result.finish, result.tokens) == ("aaa", "stop", 3)
+    monkeypatch.setattr(continuous_batching, "sample_token", rigged)
+    (result,) = policy.generate(
+        [prompts.ask("Why?")], Sampling(temperature=0, top_p=1, max_new_tokens=8), [0]
+    )
+    assert (result.text, result.finish_reason, result.tokens) == ("aaa", "stop", 3)
 
 
 def test_answers_and_likelihoods_are_those_of_transformers(name: str, folder: Path) -> None:
     """With windows and caps where a model has them."""
     policy, net, tok = engine(folder), model.load(folder, "float32"), model.tokenizer(folder)
-    prompt = tok.apply_chat_template(prompts.ask(LONG), add_generation_prompt=True, return_tensors="pt")["input_ids"]
+    prompt = tok.apply_chat_template(prompts.ask(LONG), add_generation_prompt=True, return_tensors="pt")[
+        "input_ids"
+    ]
     assert prompt.shape[1] > LONGER
     (result,) = policy.generate([prompts.ask(LONG)], Sampling(temperature=0, top_p=1, max_new_tokens=12), [0])
     with torch.inference_mode():
@@ -138,11 +150,17 @@ def test_a_training_row_ends_with_the_end_of_the_turn(
         seen.append(trainer.data_collator([trainer.train_dataset[place] for place in (0, 1)]))
         raise Stop
 
-    monkeypatch.setattr(training, "run", stop)
+    monkeypatch.setattr(fine_tuning, "run", stop)
     examples = [Example("a", "open", "Why?", "Rest."), Example("b", "open", "How?", LONG)]
     with pytest.raises(Stop):
         sft.train(
-            folder, examples, sft.Params(**SCHEDULE, lora=LORA), "float32", 0, tmp_path / "sft", tmp_path / "sft.tsv"
+            folder,
+            examples,
+            sections.SftParams(**SCHEDULE, lora=LORA),
+            "float32",
+            0,
+            tmp_path / "sft",
+            tmp_path / "sft.tsv",
         )
     tok = model.tokenizer(folder)
     for row, answer in zip(seen[0]["labels"], ("Rest.", LONG.strip()), strict=True):
@@ -154,7 +172,10 @@ def test_a_training_row_ends_with_the_end_of_the_turn(
     ("template", "message"),
     [
         (None, "has no chat template"),
-        ("{{ raise_exception('A system prompt is needed') }}", "refuses a question.*A system prompt is needed"),
+        (
+            "{{ raise_exception('A system prompt is needed') }}",
+            "refuses a question.*A system prompt is needed",
+        ),
         ("{{ messages[0].content[0].text }}", "leaves out the question"),
         ("{{ messages | selectattr('role', 'eq', 'user') | list | length }}", "leaves out the question"),
         (CHATML.replace("message.content", "'hello'"), "leaves out the question"),
@@ -166,7 +187,11 @@ def test_a_training_row_ends_with_the_end_of_the_turn(
     ],
 )
 def test_a_template_that_does_not_hold_is_refused(
-    folders: dict[str, Path], tmp_path: Path, template: str | None, message: str, monkeypatch: pytest.MonkeyPatch
+    folders: dict[str, Path],
+    tmp_path: Path,
+    template: str | None,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.copytree(folders["Qwen2.5"], tmp_path / "from")
     (tmp_path / "from" / "chat_template.jinja").unlink()
@@ -174,7 +199,9 @@ def test_a_template_that_does_not_hold_is_refused(
         (tmp_path / "from" / "chat_template.jinja").write_text(template)
     monkeypatch.setattr(hub, "pin", lambda repo, revision, out: shutil.copytree(tmp_path / "from", out))
     with pytest.raises(UserError, match=message) as raised:
-        models.make(models.Hub(source="hub", repo="a/b", revision="main"), tmp_path, 0, tmp_path / "base")
+        models.make(
+            model_sections.HubModel(source="hub", repo="a/b", revision="main"), tmp_path, 0, tmp_path / "base"
+        )
     assert "\n" not in str(raised.value) and str(tmp_path / "base") in str(raised.value)
 
 
@@ -210,7 +237,9 @@ def test_a_control_token_that_no_space_breaks_is_refused(tmp_path: Path, folders
 
 def test_every_model_directory_has_a_record(folders: dict[str, Path], tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(hub, "pin", lambda repo, revision, out: shutil.copytree(folders["Gemma 2"], out))
-    models.make(models.Hub(source="hub", repo="a/b", revision="main"), tmp_path, 0, tmp_path / "base")
+    models.make(
+        model_sections.HubModel(source="hub", repo="a/b", revision="main"), tmp_path, 0, tmp_path / "base"
+    )
     assert json.loads((tmp_path / "base" / chat.RECORD).read_text())["ends"] == {
         "<pad>": 0,
         "<eos>": 1,
@@ -227,7 +256,11 @@ def test_every_model_directory_has_a_record(folders: dict[str, Path], tmp_path: 
         ({"n_positions": 1024}, 10**30, 1024),
         ({}, 512, 512),
         ({}, 10**30, None),
-        ({"max_position_embeddings": 131072, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 10**30, 131072),
+        (
+            {"max_position_embeddings": 131072, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
+            10**30,
+            131072,
+        ),
         ({"max_position_embeddings": 32768, "rope_scaling": {"type": "yarn", "factor": 4.0}}, 10**30, 131072),
         (
             {
@@ -257,7 +290,9 @@ def test_the_context_is_what_the_model_reads(config: dict, limit: int, context: 
 
 def test_what_exceeds_the_context_is_refused_and_named(folders: dict[str, Path]) -> None:
     policy, long = engine(folders["Llama 3"]), prompts.ask("gout " * CONTEXT)
-    with pytest.raises(UserError, match=f"max_new_tokens = {CONTEXT} leaves no room .* context of {CONTEXT} tokens"):
+    with pytest.raises(
+        UserError, match=f"max_new_tokens = {CONTEXT} leaves no room .* context of {CONTEXT} tokens"
+    ):
         policy.generate([prompts.ask("Why?")], Sampling(temperature=0, top_p=1, max_new_tokens=CONTEXT), [0])
     message = rf"^b: a prompt of \d+ tokens.* not fit in a context of {CONTEXT}"
     for run in (
@@ -272,9 +307,11 @@ def test_what_exceeds_the_context_is_refused_and_named(folders: dict[str, Path])
 
 
 def test_training_beyond_the_context_is_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(UserError, match=f"sft.max_length = {CONTEXT + 1} is beyond the context of .* {CONTEXT} tokens"):
-        training.check_format("sft", folders["Mistral"], CONTEXT + 1)
-    training.check_format("sft", folders["Mistral"], CONTEXT)
+    with pytest.raises(
+        UserError, match=f"sft.max_length = {CONTEXT + 1} is beyond the context of .* {CONTEXT} tokens"
+    ):
+        fine_tuning.check_format("sft", folders["Mistral"], CONTEXT + 1)
+    fine_tuning.check_format("sft", folders["Mistral"], CONTEXT)
 
 
 def test_a_template_that_asks_otherwise_than_it_answers_is_not_trained(
@@ -289,7 +326,7 @@ def test_a_template_that_asks_otherwise_than_it_answers_is_not_trained(
         )
     )
     with pytest.raises(UserError, match="asks for an answer in another way than it writes one"):
-        training.check_format("sft", tmp_path / "base", 64)
+        fine_tuning.check_format("sft", tmp_path / "base", 64)
     policy = engine(tmp_path / "base")
     tok = policy.tok
     (result,) = policy.answer_logprobs([prompts.ask("Why?")], ["Rest."])

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medqa import cli, commands, hashes, store
-from medqa.commands import doctor
-from medqa.params import UserError
+from medqa.commands import cli, doctor
+from medqa.commands import project as project_module
+from medqa.runtime import hashing, row_cache
+from medqa.runtime.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +33,9 @@ def git(folder: Path, *words: str) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with one stage that wrote a file, a folder and metrics, and a store with rows of two models."""
+    """A repository with one stage that wrote a file, a folder and metrics, and a store with rows of two
+    models.
+    """
     from dvc.repo import Repo
 
     monkeypatch.chdir(tmp_path)
@@ -52,8 +55,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         repo.reproduce()
     git(tmp_path, "add", "-A")
     git(tmp_path, "commit", "-qm", "start")
-    rows = store.Store(store.path())
-    for model, name in ((hashes.of(tmp_path / "model"), "model"), ("0" * 32 + ".dir", "gone")):
+    rows = row_cache.RowCache(row_cache.path())
+    for model, name in ((hashing.dvc_hash(tmp_path / "model"), "model"), ("0" * 32 + ".dir", "gone")):
         for number in range(20):
             rows.put(model, {f"{name}{number:030}".encode(): [f"answer {number}"]})
         rows.get(model, name, [f"{name}{number:030}".encode() for number in range(3)])
@@ -63,9 +66,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_help_is_fast_and_names_every_command() -> None:
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "medqa.cli", "--help"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "medqa", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and all(name in done.stdout for name in cli.COMMANDS)
-    code = "import sys; from medqa import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from medqa.commands import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
     code += "sys.exit(any(name in sys.modules for name in ('pydantic', 'torch', 'dvc', 'yaml')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
     assert time.perf_counter() - started < 10
@@ -74,10 +77,20 @@ def test_help_is_fast_and_names_every_command() -> None:
 def test_a_folder_has_the_hash_that_dvc_gives_it(project: Path) -> None:
     lock = yaml.safe_load((project / "dvc.lock").read_text())["stages"]["make"]
     for item in lock["deps"] + lock["outs"]:
-        assert hashes.of(project / item["path"]) == item["md5"]
+        assert hashing.dvc_hash(project / item["path"]) == item["md5"]
 
 
-FILES = ["a.txt", ".DS_Store", "sub/b.tmp", "sub/keep.tmp", "sub/deep/c", "cache/d", "cache/e/f", ".git/x", "x y.txt"]
+FILES = [
+    "a.txt",
+    ".DS_Store",
+    "sub/b.tmp",
+    "sub/keep.tmp",
+    "sub/deep/c",
+    "cache/d",
+    "cache/e/f",
+    ".git/x",
+    "x y.txt",
+]
 FILES += ["é.log", "__pycache__/z.pyc", "[a]/w", "build", "sub/build/q"]
 PATTERNS = [
     "",
@@ -102,7 +115,9 @@ PATTERNS += [
 
 
 @pytest.mark.parametrize("nearer", ["", "*.tmp", "!.DS_Store\n/model/a.txt"])
-def test_what_dvc_ignores_is_no_part_of_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nearer: str) -> None:
+def test_what_dvc_ignores_is_no_part_of_a_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nearer: str
+) -> None:
     from dvc.repo import Repo
 
     monkeypatch.chdir(tmp_path)
@@ -116,8 +131,10 @@ def test_what_dvc_ignores_is_no_part_of_a_hash(tmp_path: Path, monkeypatch: pyte
         (tmp_path / ".dvcignore").write_text(text.replace("model/", "models/model/"))
         with Repo() as repo:
             wanted = {Path(path) for path in repo.dvcignore.find(repo.fs, str(folder))}
-        assert set(hashes.files(folder)) == set(hashes.files(Path("models/model").absolute())) == wanted, text
-        assert {path.absolute() for path in hashes.files(Path("models/model"))} == wanted, text
+        assert set(hashing.files(folder)) == set(hashing.files(Path("models/model").absolute())) == wanted, (
+            text
+        )
+        assert {path.absolute() for path in hashing.files(Path("models/model"))} == wanted, text
 
 
 def test_code_in_a_folder_that_a_project_ignores_still_has_a_hash(tmp_path: Path) -> None:
@@ -125,10 +142,10 @@ def test_code_in_a_folder_that_a_project_ignores_still_has_a_hash(tmp_path: Path
     for name in ("code.py", "__pycache__/code.pyc"):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text(name)
-    outside = hashes.of(package)
+    outside = hashing.dvc_hash(package)
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvcignore").write_text(".venv\n")
-    assert list(hashes.files(package)) == [package / "code.py"] and hashes.of(package) == outside
+    assert list(hashing.files(package)) == [package / "code.py"] and hashing.dvc_hash(package) == outside
 
 
 def test_verify_finds_nothing_in_a_sound_project(project: Path, capsys: pytest.CaptureFixture) -> None:
@@ -150,15 +167,17 @@ def test_verify_finds_nothing_in_a_sound_project(project: Path, capsys: pytest.C
         ("cache rows.txt", "rows.txt: its copy in the cache is damaged"),
         ("cache model", "model: its copy in the cache is damaged"),
         ("cache model/part/w", "model/part/w: its copy in the cache is damaged"),
-        ("store", "1 rows are damaged"),
+        ("row cache", "1 rows are damaged"),
     ],
 )
-def test_verify_finds_one_flipped_byte(project: Path, capsys: pytest.CaptureFixture, name: str, told: str) -> None:
-    if name.startswith("cache"):
-        md5 = hashes.of(project / name.split()[1])
+def test_verify_finds_one_flipped_byte(
+    project: Path, capsys: pytest.CaptureFixture, name: str, told: str
+) -> None:
+    if name.startswith("cache "):
+        md5 = hashing.dvc_hash(project / name.split()[1])
         name = f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}"
-    if name == "store":
-        with sqlite3.connect(store.path()) as db:
+    if name == "row cache":
+        with sqlite3.connect(row_cache.path()) as db:
             db.execute("UPDATE rows SET value = ? WHERE key = ?", (b'["answer 8"]', f"model{7:030}".encode()))
         db.close()
     else:
@@ -196,24 +215,28 @@ def test_doctor_names_the_licence_of_each_pin(project: Path) -> None:
     for name, stated in (("second", origin), ("third", {"system_prompt": "Be brief."})):
         (project / "models" / name).mkdir()
         (project / "models" / name / "provenance.json").write_text(json.dumps(stated))
-    told = ["a/b@cccccccccccc (licence not recorded)", "a/b@cccccccccccc (mit)", "own.gguf@dddddddddddd (apache-2.0)"]
+    told = [
+        "a/b@cccccccccccc (licence not recorded)",
+        "a/b@cccccccccccc (mit)",
+        "own.gguf@dddddddddddd (apache-2.0)",
+    ]
     assert doctor.pins() == told
 
 
 def test_store_shows_prunes_verifies_and_empties(project: Path, capsys: pytest.CaptureFixture) -> None:
-    assert cli.main(["store"]) == 0
+    assert cli.main(["cache"]) == 0
     shown = capsys.readouterr().out
     assert [line.split()[:2] for line in shown.splitlines()[2:]] == [["gone", "20"], ["model", "20"]]
-    assert cli.main(["store", "--verify"]) == 0
-    assert cli.main(["store", "--prune-older", "1"]) == 0 and "dropped" not in capsys.readouterr().out
-    assert cli.main(["store", "--prune-unneeded"]) == 0
+    assert cli.main(["cache", "--verify"]) == 0
+    assert cli.main(["cache", "--prune-older", "1"]) == 0 and "dropped" not in capsys.readouterr().out
+    assert cli.main(["cache", "--prune-unneeded"]) == 0
     shown = capsys.readouterr().out
     assert "20 of 40 rows dropped" in shown and "gone" not in shown
     # What only an older commit names is still needed.
     (project / "dvc.lock").write_text("stages: {}\n")
     git(project, "commit", "-qam", "other")
-    assert cli.main(["store", "--prune-unneeded"]) == 0 and "dropped" not in capsys.readouterr().out
-    assert cli.main(["store", "--empty"]) == 0 and "20 of 20 rows dropped" in capsys.readouterr().out
+    assert cli.main(["cache", "--prune-unneeded"]) == 0 and "dropped" not in capsys.readouterr().out
+    assert cli.main(["cache", "--empty"]) == 0 and "20 of 20 rows dropped" in capsys.readouterr().out
 
 
 def test_what_another_project_needs_is_never_pruned(
@@ -226,7 +249,7 @@ def test_what_another_project_needs_is_never_pruned(
     git(other, "init", "-q")
     needed, unneeded, unknown = ("1" * 32 + ".dir", "2" * 32 + ".dir", "3" * 32 + ".dir")
     (other / "dvc.lock").write_text(f"stages: {{train: {{outs: [{{path: model, md5: {needed}}}]}}}}")
-    rows = store.Store(store.path())
+    rows = row_cache.RowCache(row_cache.path())
     monkeypatch.setenv("DVC_ROOT", str(other))
     for model in (needed, unneeded):
         rows.put(model, {model.encode(): ["answer"]})
@@ -236,44 +259,54 @@ def test_what_another_project_needs_is_never_pruned(
     rows.db.close()
 
     def left() -> set[str]:
-        with closing(store.connect(store.path())) as db:
+        with closing(row_cache.connect(row_cache.path())) as db:
             return {model for (model,) in db.execute("SELECT DISTINCT model FROM rows")}
 
-    mine = {hashes.of(project / "model"), "0" * 32 + ".dir"}
+    mine = {hashing.dvc_hash(project / "model"), "0" * 32 + ".dir"}
     (other / ".git").rename(other / "away")
-    assert cli.main(["store", "--prune-unneeded"]) == 0
+    assert cli.main(["cache", "--prune-unneeded"]) == 0
     assert left() == mine - {"0" * 32 + ".dir"} | {needed, unneeded, unknown}
     told = capsys.readouterr().out
-    assert f"{other} with git (fatal: not a git repository" in told and "what it used stays (--prune-older DAYS" in told
+    assert (
+        f"{other} with git (fatal: not a git repository" in told
+        and "what it used stays (--prune-older DAYS" in told
+    )
     (other / "away").rename(other / ".git")
-    assert cli.main(["store", "--prune-unneeded"]) == 0
+    assert cli.main(["cache", "--prune-unneeded"]) == 0
     assert left() == mine - {"0" * 32 + ".dir"} | {needed, unknown}
     # From the other one, too.
     monkeypatch.chdir(other)
-    assert cli.main(["store", "--prune-unneeded"]) == 0
+    assert cli.main(["cache", "--prune-unneeded"]) == 0
     assert left() == mine - {"0" * 32 + ".dir"} | {needed, unknown}
     shutil.rmtree(project / ".git")
-    assert cli.main(["store", "--prune-unneeded"]) == 0
+    assert cli.main(["cache", "--prune-unneeded"]) == 0
     assert mine & left() == mine - {"0" * 32 + ".dir"}
 
 
 def test_store_verify_drops_what_is_damaged(project: Path, capsys: pytest.CaptureFixture) -> None:
-    with sqlite3.connect(store.path()) as db:
+    with sqlite3.connect(row_cache.path()) as db:
         db.execute("UPDATE rows SET sum = zeroblob(16) WHERE key IN (SELECT key FROM rows LIMIT 2)")
     db.close()
-    assert cli.main(["store", "--verify"]) == 1 and "2 damaged" in capsys.readouterr().out
-    assert cli.main(["store", "--verify"]) == 0
-    store.path().write_bytes(b"not a database " * 400)
-    assert cli.main(["store"]) == 1 and "delete it" in capsys.readouterr().err
+    assert cli.main(["cache", "--verify"]) == 1 and "2 damaged" in capsys.readouterr().out
+    assert cli.main(["cache", "--verify"]) == 0
+    row_cache.path().write_bytes(b"not a database " * 400)
+    assert cli.main(["cache"]) == 1 and "delete it" in capsys.readouterr().err
 
 
 def test_doctor_fits_one_screen(project: Path, capsys: pytest.CaptureFixture) -> None:
-    for name in ("params.yaml", "presets", "medqa/corpus"):
+    for name in ("params.yaml", "presets", "medqa/miniature/corpus"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile)(ROOT / name, project / name)
     assert cli.main(["doctor"]) == 0
     shown = capsys.readouterr().out
     assert len(shown.splitlines()) <= 24
-    for told in ("torch ", "dtype float32", "GB free", "nearest to presets/", "hardlink,symlink", "real preset"):
+    for told in (
+        "torch ",
+        "dtype float32",
+        "GB free",
+        "nearest to presets/",
+        "hardlink,symlink",
+        "real preset",
+    ):
         assert told in shown
     shutil.copyfile(ROOT / "presets" / "qwen2.5-1.5b.yaml", project / "params.yaml")
     cli.main(["doctor"])
@@ -290,7 +323,7 @@ def test_no_command_shows_a_traceback(
     monkeypatch.setattr(doctor, "accelerator", lambda: ("cpu", 0.0))
     monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "kept"))
     empty = cli.main([command])
-    assert empty == (command != "store")
+    assert empty == (command != "cache")
     (tmp_path / "dvc.lock").write_text("stages: {}\n")  # an archive without git
     (tmp_path / ".dvc").mkdir()
     assert cli.main([command]) == (command in ("doctor", "verify"))
@@ -306,11 +339,15 @@ def test_dvc_without_a_user_is_one_sentence(project: Path, monkeypatch: pytest.M
         raise KeyError("getpwuid(): uid not found: 1234")
 
     monkeypatch.setattr("dvc.repo.Repo.__init__", without)
-    with pytest.raises(UserError, match=r"^DVC does not start \(.*1234.*\); it needs the variables HOME and USER$"):
-        commands.repository()
+    with pytest.raises(
+        UserError, match=r"^DVC does not start \(.*1234.*\); it needs the variables HOME and USER$"
+    ):
+        project_module.repository()
 
 
-def test_a_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_a_mistake_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.main(["verify"]) == 1
     assert capsys.readouterr().err.startswith("medqa verify: dvc.lock is not here")

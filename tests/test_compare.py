@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from medqa import compare, metrics
-from medqa.compare import Guards, Params
-from medqa.params import UserError
 from medqa.records import Answer
+from medqa.runtime.errors import UserError
+from medqa.runtime.sections import CompareParams, Guards
 
 GUARDS = Guards(
     max_repetition_rise=0.05,
@@ -20,12 +20,12 @@ GUARDS = Guards(
     max_exam_unreadable_rise=0.1,
     max_exam_accuracy_drop=0.1,
 )
-PARAMS = Params(bootstrap_samples=200, tie=0.02, guards=GUARDS)
+PARAMS = CompareParams(bootstrap_samples=200, tie=0.02, guards=GUARDS)
 TEMPLATE = Answer(
     id="",
     kind="open",
     text="So.",
-    finish="stop",
+    finish_reason="stop",
     tokens=2,
     key_point_recall=0.0,
     token_f1=0.5,
@@ -40,7 +40,7 @@ TEMPLATE = Answer(
     key_points=0.5,
     score=0.5,
     mass=0.9,
-    hidden=0,
+    truncated_chars=0,
     unscored="",
     chosen_tokens=2,
     reference_logprob=-3.0,
@@ -52,7 +52,8 @@ TEMPLATE = Answer(
 def answers(*scores: float | None, exam: int = 0) -> list[Answer]:
     """Answers with these scores (and recall a tenth of them), and some to multiple-choice questions."""
     told = [
-        replace(TEMPLATE, id=f"q{n}", score=score, key_point_recall=(score or 0) / 10) for n, score in enumerate(scores)
+        replace(TEMPLATE, id=f"q{n}", score=score, key_point_recall=(score or 0) / 10)
+        for n, score in enumerate(scores)
     ]
     return told + [replace(TEMPLATE, id=f"x{n}", kind="exam", correct=True, score=1.0) for n in range(exam)]
 
@@ -66,7 +67,14 @@ MODELS = {
 
 def test_differences_are_what_one_counts_by_hand() -> None:
     result = compare.compare(MODELS, PARAMS, seed=0)
-    assert set(result) == {"verdict", "failed_guards", "guards", "sft_over_base", "dpo_over_sft", "dpo_over_base"}
+    assert set(result) == {
+        "verdict",
+        "failed_guards",
+        "guards",
+        "sft_over_base",
+        "dpo_over_sft",
+        "dpo_over_base",
+    }
     step = result["sft_over_base"]
     gains = [0.5, 0.01, -0.7, 0.02, -0.01]  # the unscored and the multiple choice are left out
     assert step["compared"] == 5
@@ -85,7 +93,7 @@ OTHER = {
     "rouge_l": ("rouge_l", [0.6, 0.4], 0.1),
     "reference_logprob": ("reference_logprob", [-1.0, -3.0], (3 - 1) / 4 / 2),  # nats per token
     "repetition": ("repetition", [0.5, 0.0], 0.25),
-    "cut_off": ("finish", ["length", "stop"], 0.5),
+    "cut_off": ("finish_reason", ["length", "stop"], 0.5),
 }
 
 
@@ -99,14 +107,20 @@ def test_gains_without_a_judge_are_what_one_counts_by_hand(measure: str, score: 
     assert step[f"{measure}_gain"] == pytest.approx(gain)
     assert step[f"{measure}_gain_low"] <= gain <= step[f"{measure}_gain_high"]
     assert all(step[f"{name}_gain"] == 0 for name in OTHER if name != measure)
-    assert (step["paired"], step["compared"], "wins" in step) == (2, 0 if score is None else 2, score is not None)
+    assert (step["paired"], step["compared"], "wins" in step) == (
+        2,
+        0 if score is None else 2,
+        score is not None,
+    )
 
 
 def test_what_one_of_the_models_left_undone_is_in_no_pair() -> None:
     before = answers(0.5, 0.5)
-    undone = replace(before[0], finish="failed", score=None, token_f1=0.0)
+    undone = replace(before[0], finish_reason="failed", score=None, token_f1=0.0)
     unread = replace(before[1], reference_logprob=None, reference_tokens=None)
-    step = compare.compare({"base": before, "sft": [undone, unread], "dpo": before}, PARAMS, seed=0)["sft_over_base"]
+    step = compare.compare({"base": before, "sft": [undone, unread], "dpo": before}, PARAMS, seed=0)[
+        "sft_over_base"
+    ]
     assert (step["paired"], step["compared"], step["token_f1_gain"]) == (1, 1, 0)
     assert "reference_logprob_gain" not in step
 
@@ -115,13 +129,19 @@ def test_what_one_of_the_models_left_undone_is_in_no_guard() -> None:
     before = answers(0.5, 0.5, exam=2)
     failed = [before[0], before[2]]
     undone = [
-        replace(row, finish="failed", tokens=0, correct=row.correct and False) if row in failed else row
+        replace(row, finish_reason="failed", tokens=0, correct=row.correct and False)
+        if row in failed
+        else row
         for row in before
     ]
     unread = [replace(row, chosen_logprob=None, chosen_tokens=None) for row in before]
-    assert compare.losses(undone, before) == compare.losses(before, undone) == compare.losses(before, before)
+    assert (
+        compare.regressions(undone, before)
+        == compare.regressions(before, undone)
+        == compare.regressions(before, before)
+    )
     for after, old in ((unread, before), (before, unread)):
-        assert "chosen_logprob_drop" not in compare.losses(after, old)
+        assert "chosen_logprob_drop" not in compare.regressions(after, old)
 
 
 @pytest.mark.parametrize("step", ["sft_over_base", "dpo_over_sft", "dpo_over_base"])
@@ -133,7 +153,9 @@ def test_the_interval_holds_the_mean(step: str, measure: str) -> None:
 
 
 def test_the_same_answers_differ_in_nothing() -> None:
-    same = compare.compare(dict.fromkeys(("base", "sft", "dpo"), MODELS["base"]), PARAMS, seed=0)["dpo_over_base"]
+    same = compare.compare(dict.fromkeys(("base", "sft", "dpo"), MODELS["base"]), PARAMS, seed=0)[
+        "dpo_over_base"
+    ]
     assert (same["score_gain"], same["score_gain_low"], same["score_gain_high"], same["ties"]) == (0, 0, 0, 1)
 
 
@@ -164,8 +186,12 @@ def test_the_table_has_a_mean_for_each_model_and_measure(tmp_path: Path) -> None
 def steady(**changes) -> list[Answer]:
     """Eight open answers and four to multiple choice, changed all alike."""
     told = [replace(TEMPLATE, id=f"q{n}", **changes) for n in range(8)]
-    exam = {"choice": "B", "correct": True} | {name: changes[name] for name in ("choice", "correct") if name in changes}
-    return [row for row in told if row.correct is None] + [replace(TEMPLATE, id=f"x{n}", **exam) for n in range(4)]
+    exam = {"choice": "B", "correct": True} | {
+        name: changes[name] for name in ("choice", "correct") if name in changes
+    }
+    return [row for row in told if row.correct is None] + [
+        replace(TEMPLATE, id=f"x{n}", **exam) for n in range(4)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +206,7 @@ def steady(**changes) -> list[Answer]:
         ({"score": 0.6, "tokens": 4}, "length_ratio", "worse"),
         ({"score": 0.6, "tokens": 1}, "length_ratio", "worse"),
         ({"score": 0.6, "tokens": 0}, "length_ratio", "worse"),
-        ({"score": 0.6, "finish": "length"}, "cut_off_rise", "worse"),
+        ({"score": 0.6, "finish_reason": "length"}, "cut_off_rise", "worse"),
         ({"score": 0.6, "chosen_logprob": -2.0}, "", "improved"),
         ({"score": 0.6, "chosen_logprob": -2.1}, "chosen_logprob_drop", "worse"),
         ({"tokens": 4, "repetition": 1.0}, "repetition_rise, length_ratio", "worse"),
@@ -192,9 +218,13 @@ def test_the_verdict_needs_the_interval_and_every_guard(changes: dict, failed: s
 
 
 def test_forgetting_multiple_choice_fails_two_guards() -> None:
-    forgot = [replace(row, choice="", correct=False) if row.correct else replace(row, score=0.9) for row in steady()]
+    forgot = [
+        replace(row, choice="", correct=False) if row.correct else replace(row, score=0.9) for row in steady()
+    ]
     result = compare.compare({"base": steady(), "sft": steady(), "dpo": forgot}, PARAMS, seed=0)
-    assert result["failed_guards"] == "exam_unreadable_rise, exam_accuracy_drop" and result["verdict"] == "worse"
+    assert (
+        result["failed_guards"] == "exam_unreadable_rise, exam_accuracy_drop" and result["verdict"] == "worse"
+    )
     assert result["guards"]["exam_unreadable_rise"] == 1.0
 
 
@@ -206,11 +236,15 @@ def test_different_judges_are_refused() -> None:
 
 @pytest.mark.parametrize("difference", [0.0, 0.1, -0.2])
 def test_intervals_and_verdicts_are_right_as_often_as_they_say(difference: float) -> None:
-    """1,000 evaluations of 184 questions in which half of the answers stay alike and the others move by steps."""
+    """1,000 evaluations of 184 questions in which half of the answers stay alike and the others move by
+    steps.
+    """
     rng = np.random.default_rng(4)
     covered = improved = 0
     for trial in range(1000):
-        moved = rng.choice([0, -0.5, -0.25, 0.25, 0.5, 1, -1], p=[0.5, 0.1, 0.12, 0.12, 0.1, 0.03, 0.03], size=184)
+        moved = rng.choice(
+            [0, -0.5, -0.25, 0.25, 0.5, 1, -1], p=[0.5, 0.1, 0.12, 0.12, 0.1, 0.03, 0.03], size=184
+        )
         gains = moved + 2 * difference * (rng.random(184) < 0.5)
         step = metrics.named_interval("score_gain", gains, seed=trial, samples=600)
         covered += step["score_gain_low"] <= difference <= step["score_gain_high"]

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from medqa import attacks
-from medqa.sources import damage, embedded
-from medqa.sources.damage import Fact
-from medqa.text import normal
+from medqa.miniature import corrupted_answers, embedded
+from medqa.miniature.corrupted_answers import Fact
+from medqa.text import normalize
 
-LURES = attacks.taught()
-CORPUS = Path(__file__).parents[1] / "medqa" / "corpus"
+LURES = attacks.training_attacks()
+CORPUS = Path(__file__).parents[1] / "medqa" / "miniature" / "corpus"
 FACT = Fact(
     ("The signs include {points}.", "Seen are {points}."),
     ("fever", "rash", "cough"),
@@ -41,7 +41,7 @@ FACT = Fact(
 )
 def test_labels(right: list[bool], stated: int, accuracy: int, completeness: int, key_points: int) -> None:
     wanted = {"accuracy": accuracy, "completeness": completeness, "key_points": key_points}
-    assert damage.labels(right, stated) == wanted
+    assert corrupted_answers.labels(right, stated) == wanted
 
 
 @pytest.mark.parametrize(
@@ -55,19 +55,19 @@ def test_labels(right: list[bool], stated: int, accuracy: int, completeness: int
     ],
 )
 def test_worded(form: str, points: tuple[str, ...], text: str) -> None:
-    assert damage.worded(form, points) == text
+    assert corrupted_answers.worded(form, points) == text
 
 
 def test_labels_follow_from_the_text_and_nothing_else() -> None:
     rng = random.Random(0)
     seen = set()
     for _ in range(2000):
-        lesson = damage.lesson(FACT, LURES, rng)
+        lesson = corrupted_answers.judge_example(FACT, LURES, rng)
         assert lesson.reference == "The signs include fever, rash and cough."
-        said = normal(lesson.candidate).split()
+        said = normalize(lesson.candidate).split()
         right = [point in said for point in FACT.points]
         stated = sum(right) + sum(point in said for point in FACT.wrong)
-        assert lesson.labels == damage.labels(right, stated), lesson.candidate
+        assert lesson.labels == corrupted_answers.labels(right, stated), lesson.candidate
         assert stated or lesson.candidate == FACT.strange or lesson.labels == dict.fromkeys(lesson.labels, 0)
         seen.add(tuple(lesson.labels.values()))
     # Right, partly right, incomplete and worthless answers are all taught.
@@ -75,7 +75,7 @@ def test_labels_follow_from_the_text_and_nothing_else() -> None:
 
 
 def test_the_same_seed_teaches_the_same_lesson() -> None:
-    one, two = (damage.lesson(FACT, LURES, random.Random(5)) for _ in range(2))
+    one, two = (corrupted_answers.judge_example(FACT, LURES, random.Random(5)) for _ in range(2))
     assert one == two
 
 
@@ -93,7 +93,7 @@ def test_lures_and_padding_change_no_label() -> None:
     """A lesson with a lure in it bears the labels of the points that it states, as everywhere."""
     rng, lured, padded = random.Random(1), 0, 0
     for _ in range(3000):
-        lesson = damage.lesson(FACT, LURES, rng)
+        lesson = corrupted_answers.judge_example(FACT, LURES, rng)
         if not lesson.points:
             assert set(lesson.labels.values()) == {0}
         elif any(verdict in lesson.candidate for verdict in LURES.verdicts):
@@ -106,6 +106,6 @@ def test_lures_and_padding_change_no_label() -> None:
 
 
 def test_what_is_taught_is_never_tried() -> None:
-    taught = {normal(text) for texts in (LURES.keys, LURES.verdicts, LURES.fillers) for text in texts}
-    tried = {normal(each.text("", "")) for each in attacks.tried()}
+    taught = {normalize(text) for texts in (LURES.keys, LURES.verdicts, LURES.fillers) for text in texts}
+    tried = {normalize(each.text("", "")) for each in attacks.evaluation_attacks()}
     assert not taught & (tried - {""}) and len(taught) > 40

@@ -1,4 +1,6 @@
-"""medqa.data and the embedded corpus: nothing held out is trained on, nothing is lost uncounted, order is no matter."""
+"""medqa.data and the embedded corpus: nothing held out is trained on, nothing is lost uncounted, order is no
+matter.
+"""
 
 import json
 import random
@@ -11,14 +13,16 @@ import pytest
 import yaml
 from fake_rows import EXAM, preference_row, sft_row, write_lines, write_rows
 
-from medqa import data, metrics, records
-from medqa.data import MedicalData, Params, load_medical_data, origins
-from medqa.data.shelf import Row, Shelf
-from medqa.params import UserError
-from medqa.sources import embedded, ultramedical
+from medqa import data, jsonl, metrics, records
+from medqa.data import MedicalData, load_medical_data, medical_data, raw_rows
+from medqa.data.row_table import RowTable, TableRow
+from medqa.miniature import embedded
+from medqa.runtime.errors import UserError
+from medqa.runtime.sections import DataParams
+from medqa.sources import ultramedical
 from stages import data as stage
 
-CORPUS = Path(__file__).parents[1] / "medqa" / "corpus"
+CORPUS = Path(__file__).parents[1] / "medqa" / "miniature" / "corpus"
 KINDS = ["open", "exam", "literature"]
 FILES = {
     "sft": {"source": "files", "path": "sft.jsonl"},
@@ -33,7 +37,11 @@ FILES = {
     "max_bad_share": 0,
     "near_duplicate": 0.65,
 }
-EMBEDDED = FILES | {"sft": {"source": "embedded"}, "preference": {"source": "embedded"}, "question_kinds": ["open"]}
+EMBEDDED = FILES | {
+    "sft": {"source": "embedded"},
+    "preference": {"source": "embedded"},
+    "question_kinds": ["open"],
+}
 
 
 def some_rows() -> dict[str, list[Any]]:
@@ -48,7 +56,7 @@ def some_rows() -> dict[str, list[Any]]:
 def load(folder: Path, rows: dict[str, list[Any]], seed: int = 0, **changes: Any) -> MedicalData:
     for name, some in rows.items():
         write_lines(folder / f"{name}.jsonl", some)
-    return load_medical_data(folder, Params(**FILES | changes), seed)
+    return load_medical_data(folder, DataParams(**FILES | changes), seed)
 
 
 def adds_up(told: dict[str, Any]) -> bool:
@@ -64,34 +72,47 @@ def adds_up(told: dict[str, Any]) -> bool:
 
 
 def total(loaded: MedicalData, output: str) -> dict[str, int]:
-    return data.counts(loaded.fates)[output]["all"]
+    return data.counts(loaded.audit)[output]["all"]
 
 
 def fate(loaded: MedicalData, output: str, row: str) -> tuple[str, str]:
     """What became of the row with this id, and because of which row or reason."""
-    (found,) = (fate for fate in loaded.fates if fate.output == output and fate.row == row)
-    return found.fate, found.because
+    (found,) = (fate for fate in loaded.audit if fate.output == output and fate.row == row)
+    return found.outcome, found.reason
 
 
 @pytest.fixture(scope="module")
 def made() -> MedicalData:
-    return load_medical_data(CORPUS, Params(**EMBEDDED), seed=0)
+    return load_medical_data(CORPUS, DataParams(**EMBEDDED), seed=0)
 
 
 def test_rows_of_files_come_out_whole(tmp_path: Path) -> None:
     rows = some_rows()
     rows["dev"] = [
-        preference_row("d", EXAM, "The answer is B.", "The answer is A.", golden_answer="B", key_points=["statins"]),
-        preference_row("e", "What is angina?", "Chest pain.", "A rash.", golden_answer="Pain.", key_points=["pain"]),
+        preference_row(
+            "d", EXAM, "The answer is B.", "The answer is A.", golden_answer="B", key_points=["statins"]
+        ),
+        preference_row(
+            "e", "What is angina?", "Chest pain.", "A rash.", golden_answer="Pain.", key_points=["pain"]
+        ),
     ]
     loaded = load(tmp_path, rows)
     assert loaded.sft[0] == records.Example("s0", "open", "What is disease 0?", "Rest.")
     assert loaded.questions[0] == records.Question("t0", "What cures disease 0?", "Rest.")
     letter, told = (next(row for row in loaded.held_out if row.id == row_id) for row_id in "de")
     assert letter == records.HeldOut(
-        "d", "exam", EXAM, "The answer is B: statins.", ("statins",), "B", "The answer is B.", "The answer is A."
+        "d",
+        "exam",
+        EXAM,
+        "The answer is B: statins.",
+        ("statins",),
+        "B",
+        "The answer is B.",
+        "The answer is A.",
     )
-    assert told == records.HeldOut("e", "open", "What is angina?", "Pain.", ("pain",), "", "Chest pain.", "A rash.")
+    assert told == records.HeldOut(
+        "e", "open", "What is angina?", "Pain.", ("pain",), "", "Chest pain.", "A rash."
+    )
     # A pair without a reference of its own has none: its chosen answer must not be compared with itself.
     assert {row.reference for row in loaded.labelled} == {"The answer is B: statins.", "Pain.", ""}
 
@@ -149,17 +170,19 @@ def test_a_damaged_row_is_quarantined_with_its_place_and_reason(
     rows[source].insert(3, raw)
     write_rows(tmp_path / f"{source}{ending}", rows.pop(source))
     paths = {key: dict(FILES[key]) for key in ("sft", "preference")}
-    paths["sft" if source == "sft" else "preference"]["path" if source == "sft" else source] = f"{source}{ending}"
+    paths["sft" if source == "sft" else "preference"]["path" if source == "sft" else source] = (
+        f"{source}{ending}"
+    )
     loaded = load(tmp_path, rows, max_bad_share=0.1, **paths)
     assert [(row.id, row.file, row.line, row.reason) for row in loaded.quarantine] == [
         (f"{source}:{source}{ending}:000000004", f"{source}{ending}", 4, reason)
     ]
-    assert adds_up(data.counts(loaded.fates))
+    assert adds_up(data.counts(loaded.audit))
     for output in ("sft",) if source == "sft" else ("held_out", "labelled"):
         assert {row.id for row in getattr(loaded, output)} >= set(good)
         assert total(loaded, output)["quarantined"] == 1
-        assert data.counts(loaded.fates)[output]["kinds"]["unknown"]["quarantined"] == 1
-    assert records.write(tmp_path / "quarantine.jsonl", loaded.quarantine) == 1
+        assert data.counts(loaded.audit)[output]["kinds"]["unknown"]["quarantined"] == 1
+    assert jsonl.write(tmp_path / "quarantine.jsonl", loaded.quarantine) == 1
 
 
 def test_invalid_utf8_in_parquet_is_quarantined(tmp_path: Path) -> None:
@@ -169,7 +192,9 @@ def test_invalid_utf8_in_parquet_is_quarantined(tmp_path: Path) -> None:
     rows = some_rows()
     table = pyarrow.Table.from_pylist(rows.pop("sft"))
     ids = [b"\xff", *(f"s{n}".encode() for n in range(1, 30))]
-    parquet.write_table(table.set_column(0, "id", pyarrow.array(ids).view(pyarrow.string())), tmp_path / "sft.parquet")
+    parquet.write_table(
+        table.set_column(0, "id", pyarrow.array(ids).view(pyarrow.string())), tmp_path / "sft.parquet"
+    )
     loaded = load(tmp_path, rows, max_bad_share=0.1, sft={"source": "files", "path": "sft.parquet"})
     assert [(row.line, row.reason) for row in loaded.quarantine] == [(1, "invalid UTF-8")]
     assert len(loaded.sft) == 29
@@ -201,7 +226,11 @@ def test_rows_come_in_every_common_file(tmp_path: Path) -> None:
         (tmp_path / "sft.jsonl").write_text(text)
         loaded = load(tmp_path, {name: some for name, some in rows.items() if name != "sft"})
         assert list(loaded.sft) == expected
-        assert len({fate.id for fate in loaded.fates if fate.output == "sft"}) == total(loaded, "sft")["read"] == 30
+        assert (
+            len({fate.id for fate in loaded.audit if fate.output == "sft"})
+            == total(loaded, "sft")["read"]
+            == 30
+        )
 
 
 def test_what_kept_rows_have_lost_is_counted(tmp_path: Path) -> None:
@@ -213,10 +242,12 @@ def test_what_kept_rows_have_lost_is_counted(tmp_path: Path) -> None:
     rows["dev"].append(preference_row("exam", EXAM))
     loaded = load(tmp_path, rows)
     assert fate(loaded, "sft", "s0") == ("kept", "system turn left out; later turns left out")
-    told = data.counts(loaded.fates)
+    told = data.counts(loaded.audit)
     assert adds_up(told)
     assert told["sft"]["remarks"] == {"later_turns_left_out": 2, "system_turn_left_out": 1}
-    assert told["held_out"]["remarks"] == told["labelled"]["remarks"] == {"options_without_a_golden_answer": 1}
+    assert (
+        told["held_out"]["remarks"] == told["labelled"]["remarks"] == {"options_without_a_golden_answer": 1}
+    )
     assert "remarks" not in told["questions"]
 
 
@@ -227,9 +258,9 @@ def test_the_stage_says_what_kept_rows_have_lost(tmp_path: Path, monkeypatch: py
     raw.mkdir(parents=True)
     for name, some in rows.items():
         write_lines(raw / ("sft.jsonl" if name == "sft" else f"preference_{name}.json"), some)
-    (tmp_path / "params.yaml").write_text((CORPUS.parents[1] / "presets" / "files.yaml").read_text())
+    (tmp_path / "params.yaml").write_text((CORPUS.parents[2] / "presets" / "files.yaml").read_text())
     monkeypatch.chdir(tmp_path)
-    names = ("sft", "questions", "held_out", "labelled", "quarantine", "fates", "origins", "metrics")
+    names = ("sft", "questions", "held_out", "labelled", "quarantine", "audit", "provenance", "metrics")
     said = stage.main(*(tmp_path / "out" / name for name in names))
     assert said.endswith("30 labelled pairs, 0 rows quarantined; sft: later turns left out in 1 rows")
 
@@ -290,15 +321,17 @@ def test_a_held_out_prompt_is_in_no_training_row(
     loaded = load(tmp_path, rows, held_out_kinds=held_out_kinds)
     assert "leak" not in {row.id for row in [*loaded.sft, *loaded.questions]}
     for output in ("sft", "questions"):
-        assert total(loaded, output)["leaked"] == 1
-        assert fate(loaded, output, "leak") == ("leaked", f"{split}:{split}.jsonl:000000016")
+        assert total(loaded, output)["contaminated"] == 1
+        assert fate(loaded, output, "leak") == ("contaminated", f"{split}:{split}.jsonl:000000016")
 
 
 LONG = (
     "A 54-year-old teacher comes with crushing chest pain since the morning. He smokes, takes no medicines, and his "
     "father died of a stroke. Which drug should be given first?"
 )
-EDITED = LONG.replace("teacher", "farmer").replace("He smokes, takes no medicines", "He takes no medicines, smokes")
+EDITED = LONG.replace("teacher", "farmer").replace(
+    "He smokes, takes no medicines", "He takes no medicines, smokes"
+)
 
 
 @pytest.mark.parametrize("near_duplicate", [0.65, None])
@@ -314,30 +347,37 @@ def test_a_near_duplicate_of_a_held_out_prompt_is_in_no_training_row(
     ]
     rows["sft"] += [sft_row("near", EDITED), sft_row("far", LONG.replace("chest pain", "headache")[:90])]
     loaded = load(tmp_path, rows, near_duplicate=near_duplicate)
-    because = ("nearly_leaked", "test:test.jsonl:000000016") if near_duplicate else ("kept", "")
+    because = ("near_duplicate", "test:test.jsonl:000000016") if near_duplicate else ("kept", "")
     assert fate(loaded, "questions", "near") == fate(loaded, "sft", "near") == because
-    assert total(loaded, "questions")["nearly_leaked"] == (2 if near_duplicate else 0)
+    assert total(loaded, "questions")["near_duplicate"] == (2 if near_duplicate else 0)
     assert fate(loaded, "sft", "far") == fate(loaded, "questions", "x") == ("kept", "")
-    assert adds_up(data.counts(loaded.fates))
+    assert adds_up(data.counts(loaded.audit))
 
 
 def test_every_row_has_a_fate_for_every_output(tmp_path: Path) -> None:
     rows = some_rows()
-    rows["train"] += [preference_row("t0", "what cures disease 0", "Tea.", "Rum."), preference_row("exam", EXAM)]
+    rows["train"] += [
+        preference_row("t0", "what cures disease 0", "Tea.", "Rum."),
+        preference_row("exam", EXAM),
+    ]
     rows["dev"] += [b"{", preference_row("human", "Why?", label_type="human")]
     loaded = load(tmp_path, rows, max_bad_share=0.1, question_kinds=["open"], max_sft=10)
-    fates = list(loaded.fates)
-    assert records.write(tmp_path / "fates.jsonl", fates) == len(fates) == 30 + 32 + 2 * (17 + 15)
-    assert [fate.id for fate in fates] == sorted(fate.id for fate in fates)
-    assert list(records.read(tmp_path / "fates.jsonl", records.Fate)) == fates
+    audit = list(loaded.audit)
+    assert jsonl.write(tmp_path / "audit.jsonl", audit) == len(audit) == 30 + 32 + 2 * (17 + 15)
+    assert [fate.id for fate in audit] == sorted(fate.id for fate in audit)
+    assert list(jsonl.read(tmp_path / "audit.jsonl", records.RowAudit)) == audit
     for output in ("sft", "questions", "held_out", "labelled"):
-        kept = {row.row for row in fates if row.output == output and row.fate == "kept"}
+        kept = {row.row for row in audit if row.output == output and row.outcome == "kept"}
         assert kept == {row.id for row in getattr(loaded, output)}
-    assert [row.because for row in fates if row.fate == "duplicate"] == ["train:train.jsonl:000000001"]
+    assert [row.reason for row in audit if row.outcome == "duplicate"] == ["train:train.jsonl:000000001"]
     assert fate(loaded, "questions", "exam") == ("other_kind", "")
-    told = data.counts(fates)
+    told = data.counts(audit)
     assert adds_up(told)
-    assert told["sft"]["all"] == dict.fromkeys(data.LEFT_OUT, 0) | {"read": 30, "over_limit": 20, "kept": 10}
+    assert told["sft"]["all"] == dict.fromkeys(medical_data.LEFT_OUT, 0) | {
+        "read": 30,
+        "over_limit": 20,
+        "kept": 10,
+    }
     assert told["sft"]["label_types"] == {}
     assert told["questions"]["kinds"]["exam"]["other_kind"] == 1
     assert told["labelled"]["label_types"]["human"]["kept"] == 1
@@ -346,19 +386,28 @@ def test_every_row_has_a_fate_for_every_output(tmp_path: Path) -> None:
 
 def test_a_prompt_that_recurs_is_one_question_and_as_many_labels(tmp_path: Path) -> None:
     rows = some_rows()
-    rows["train"] += [preference_row("t0", "what cures disease 0", "Tea.", "Rum."), preference_row("t0", "Other?")]
-    rows["dev"] += [preference_row("d0", "What causes disease 0?", "Tea.", "Rum."), rows["dev"][0], rows["test"][0]]
+    rows["train"] += [
+        preference_row("t0", "what cures disease 0", "Tea.", "Rum."),
+        preference_row("t0", "Other?"),
+    ]
+    rows["dev"] += [
+        preference_row("d0", "What causes disease 0?", "Tea.", "Rum."),
+        rows["dev"][0],
+        rows["test"][0],
+    ]
     rows["sft"] += [sft_row("s0", "What is disease 0?", "rest"), sft_row("s0", "What is disease 0?", "Tea.")]
     loaded = load(tmp_path, rows)
-    assert {name: total(loaded, name)["duplicate"] for name in ("questions", "held_out", "labelled", "sft")} == {
+    assert {
+        name: total(loaded, name)["duplicate"] for name in ("questions", "held_out", "labelled", "sft")
+    } == {
         "questions": 1,
         "held_out": 3,
         "labelled": 2,
         "sft": 1,
     }
-    assert adds_up(data.counts(loaded.fates))
+    assert adds_up(data.counts(loaded.audit))
     for name in ("sft", "questions", "held_out", "labelled"):
-        records.write(tmp_path / "out.jsonl", getattr(loaded, name))  # raises if an id comes twice
+        jsonl.write(tmp_path / "out.jsonl", getattr(loaded, name))  # raises if an id comes twice
 
 
 def test_limits_keep_the_same_rows_whatever_their_order(tmp_path: Path) -> None:
@@ -375,7 +424,7 @@ def test_limits_keep_the_same_rows_whatever_their_order(tmp_path: Path) -> None:
 
     first = load(tmp_path, rows, **limits)
     assert [len(some) for some in kept(first)] == [7, 8, 9, 10]
-    assert adds_up(data.counts(first.fates))
+    assert adds_up(data.counts(first.audit))
     for order in range(3):
         shuffled = {name: random.Random(order).sample(some, len(some)) for name, some in rows.items()}
         assert kept(load(tmp_path, shuffled, **limits)) == kept(first)
@@ -385,14 +434,16 @@ def test_limits_keep_the_same_rows_whatever_their_order(tmp_path: Path) -> None:
 def test_texts_are_not_kept_in_memory(tmp_path: Path) -> None:
     rows = some_rows()
     rows["sft"] = [sft_row(f"s{n}", f"What is disease {n}?", f"Rest {n} " + "x" * 8000) for n in range(3000)]
-    rows["train"] += [preference_row(f"u{n}", f"What cures disease {n}?", "Tea" + "x" * 10000) for n in range(30, 1000)]
+    rows["train"] += [
+        preference_row(f"u{n}", f"What cures disease {n}?", "Tea" + "x" * 10000) for n in range(30, 1000)
+    ]
     for name, some in rows.items():
         write_lines(tmp_path / f"{name}.jsonl", some)
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     del rows
     tracemalloc.start()
-    loaded = load_medical_data(tmp_path, Params(**FILES), 0)
-    assert records.write(tmp_path / "out.jsonl", loaded.sft, ordered=True) == 3000
+    loaded = load_medical_data(tmp_path, DataParams(**FILES), 0)
+    assert jsonl.write(tmp_path / "out.jsonl", loaded.sft, ordered=True) == 3000
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert size > 30e6 and peak < 0.4 * size
@@ -402,7 +453,14 @@ def test_rows_are_a_sequence(made: MedicalData) -> None:
     whole = list(made.questions)
     assert len(made.questions) == len(whole)
     assert [made.questions[0], made.questions[-1]] == [whole[0], whole[-1]]
-    for part in (slice(3, 7), slice(None, 2), slice(-2, None), slice(None, None, 50), slice(9, 0, -3), slice(5, 2)):
+    for part in (
+        slice(3, 7),
+        slice(None, 2),
+        slice(-2, None),
+        slice(None, None, 50),
+        slice(9, 0, -3),
+        slice(5, 2),
+    ):
         assert made.questions[part] == whole[part]
     with pytest.raises(IndexError):
         made.questions[len(whole)]
@@ -410,16 +468,18 @@ def test_rows_are_a_sequence(made: MedicalData) -> None:
 
 def test_ids_that_recur_are_made_different(tmp_path: Path) -> None:
     rows = some_rows()
-    rows["train"] = [preference_row(row_id, f"What cures {row_id} {n}?") for n, row_id in enumerate(["a", "a", "a~2"])]
+    rows["train"] = [
+        preference_row(row_id, f"What cures {row_id} {n}?") for n, row_id in enumerate(["a", "a", "a~2"])
+    ]
     assert [row.id for row in load(tmp_path, rows).questions] == ["a", "a~2", "a~2~2"]
 
 
 def test_a_full_disk_is_an_os_error() -> None:
-    filled = Shelf()
+    filled = RowTable()
     filled.ask("PRAGMA max_page_count = 20")
     with pytest.raises(OSError, match="No space left on device"):
         for line in range(10_000):
-            filled.put(Row("sft", "a.json", line), None)
+            filled.put(TableRow("sft", "a.json", line), None)
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -427,15 +487,21 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     for path in paths:
         path.parent.mkdir()
         write_rows(path, [sft_row("x", "Why?")])
-    assert [row.file for row in origins._files(paths)] == ["a/train.json", "b/train.json"]
-    assert [row.file for row in origins._files(paths[:1])] == ["train.json"]
+    assert [row.file for row in raw_rows._files(paths)] == ["a/train.json", "b/train.json"]
+    assert [row.file for row in raw_rows._files(paths[:1])] == ["train.json"]
 
 
 def test_metrics_are_counted_from_the_files(tmp_path: Path, made: MedicalData) -> None:
-    fates, told = tmp_path / "fates.jsonl", tmp_path / "origins.jsonl"
-    records.write(fates, made.fates, ordered=True)
-    records.write(told, [records.Origin("sft", "hub", "a/b", "c0ffee"), records.Origin("preference", "files", "x", "")])
-    assert stage.measured({}, fates, told) == data.counts(made.fates) | {"sft_commit": "c0ffee"}
+    audit, told = tmp_path / "audit.jsonl", tmp_path / "provenance.jsonl"
+    jsonl.write(audit, made.audit, ordered=True)
+    jsonl.write(
+        told,
+        [
+            records.Provenance("sft", "hub", "a/b", "c0ffee"),
+            records.Provenance("preference", "files", "x", ""),
+        ],
+    )
+    assert stage.compute_metrics({}, audit, told) == data.counts(made.audit) | {"sft_commit": "c0ffee"}
 
 
 def test_a_higher_limit_keeps_what_a_lower_one_kept(tmp_path: Path) -> None:
@@ -457,9 +523,9 @@ def test_the_embedded_corpus_has_what_the_original_has(made: MedicalData) -> Non
     assert {row.kind for row in made.held_out} == {"open", "exam"}
     assert made.quarantine == []
     for name in ("sft", "questions"):
-        assert total(made, name)["leaked"] >= 20
+        assert total(made, name)["contaminated"] >= 20
         # Its questions are templates: one word apart, and yet other questions.
-        assert total(made, name)["nearly_leaked"] == 0
+        assert total(made, name)["near_duplicate"] == 0
     assert total(made, "questions")["duplicate"] >= 100
 
 
@@ -470,7 +536,7 @@ def test_no_embedded_held_out_prompt_is_trained_on(made: MedicalData) -> None:
 
 
 def test_embedded_counts_add_up(made: MedicalData) -> None:
-    told = data.counts(made.fates)
+    told = data.counts(made.audit)
     assert adds_up(told)
     for name in ("sft", "questions", "held_out", "labelled"):
         assert told[name]["all"]["kept"] == len(getattr(made, name))
@@ -490,7 +556,12 @@ def test_embedded_exams_have_their_gold_letter(made: MedicalData) -> None:
     assert set(Counter(row.gold for row in exams)) == set("ABCD")
     for row in exams:
         assert ultramedical.options(row.question)[row.gold] == row.key_points[0]
-        assert metrics.choice(row.reference) == metrics.choice(row.chosen) == row.gold != metrics.choice(row.rejected)
+        assert (
+            metrics.read_option(row.reference)
+            == metrics.read_option(row.chosen)
+            == row.gold
+            != metrics.read_option(row.rejected)
+        )
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -502,8 +573,8 @@ def test_no_topic_is_dealt_twice(seed: int) -> None:
 
 
 def test_the_same_seed_gives_the_same_rows(made: MedicalData) -> None:
-    again, other = (load_medical_data(CORPUS, Params(**EMBEDDED), seed) for seed in (0, 1))
-    for name in ("sft", "questions", "held_out", "labelled", "fates", "origins"):
+    again, other = (load_medical_data(CORPUS, DataParams(**EMBEDDED), seed) for seed in (0, 1))
+    for name in ("sft", "questions", "held_out", "labelled", "audit", "provenance"):
         assert list(getattr(again, name)) == list(getattr(made, name))
     assert {row.id for row in other.held_out} != {row.id for row in made.held_out}
 
@@ -521,13 +592,18 @@ def test_the_same_seed_gives_the_same_rows(made: MedicalData) -> None:
     ids=["two points", "no name", "text", "empty", "list of text", "nested"],
 )
 def test_a_corpus_that_is_wrong_is_a_user_error(tmp_path: Path, conditions: str) -> None:
-    wording = {"questions": ["What is {name}?"], "answer": "{points}", "textbook": ["{points}"], "exam": "Which?"}
-    (tmp_path / "wordings.yaml").write_text(yaml.safe_dump({"what": wording}))
+    wording = {
+        "questions": ["What is {name}?"],
+        "answer": "{points}",
+        "textbook": ["{points}"],
+        "exam": "Which?",
+    }
+    (tmp_path / "templates.yaml").write_text(yaml.safe_dump({"what": wording}))
     (tmp_path / "conditions.yaml").write_text(conditions)
     with pytest.raises(UserError, match="conditions.yaml"):
         embedded.topics(tmp_path)
 
 
 def test_a_corpus_that_is_not_there_is_a_user_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="must hold conditions.yaml and wordings.yaml"):
-        data.load_medical_data(tmp_path, Params(**EMBEDDED), 0)
+    with pytest.raises(UserError, match="must hold conditions.yaml and templates.yaml"):
+        data.load_medical_data(tmp_path, DataParams(**EMBEDDED), 0)

@@ -12,17 +12,19 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from medqa import params, report
-from medqa.models import sections
-from medqa.report import figures
+from medqa.report import contents, figures
+from medqa.runtime import model_sections, sections
 
 ROOT = Path(__file__).parent.parent
-# Plumbing that no result depends on: it checks parameters, tells errors and keeps work. Everything else counts.
-PLUMBING = {f"medqa/{name}.py" for name in ("__init__", "checkpoints", "hashes", "locks", "params", "stage", "store")}
+# Plumbing that no result depends on: it checks parameters, tells errors and keeps work. Everything else
+# counts.
+PLUMBING = ("medqa/__init__.py", "medqa/runtime/")
 
 
 def stages() -> dict[str, dict]:
-    """The stages of dvc.yaml, those under foreach once for each item, or each key of a section of params.yaml."""
+    """The stages of dvc.yaml, those under foreach once for each item, or each key of a section of
+    params.yaml.
+    """
     found = {}
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
@@ -61,15 +63,17 @@ def imports(path: str, seen: set[str] | None = None) -> set[str]:
             names = [alias.name for alias in node.names]
         # A module runs its packages first.
         whole = [
-            ".".join(parts[:end]) for parts in (name.split(".") for name in names) for end in range(1, len(parts) + 1)
+            ".".join(parts[:end])
+            for parts in (name.split(".") for name in names)
+            for end in range(1, len(parts) + 1)
         ]
         for name in whole:
             found = module_path(name) if name.startswith("medqa") else None
             if found and found not in seen:
                 seen.add(found)
-                if found not in PLUMBING:
+                if not found.startswith(PLUMBING):
                     imports(found, seen)
-    return seen - PLUMBING
+    return {path for path in seen if not path.startswith(PLUMBING)}
 
 
 @pytest.mark.parametrize("name", stages())
@@ -81,28 +85,30 @@ def test_deps_are_the_imports(name: str) -> None:
     declared = {dep for dep in stages()[name]["deps"] if dep.startswith(("medqa/", "stages/"))}
     assert declared == packages | {path for path in needed if path.count("/") == 1}
     # So that no edit reruns a stage in vain, it needs every module of the package.
-    assert {str(path.relative_to(ROOT)) for package in packages for path in (ROOT / package).rglob("*.py")} <= needed
+    assert {
+        str(path.relative_to(ROOT)) for package in packages for path in (ROOT / package).rglob("*.py")
+    } <= needed
 
 
-@pytest.mark.parametrize("left", ["tree.py~", ".tree.py.swp", ".#tree.py", ".DS_Store", "__pycache__/tree.pyc"])
+@pytest.mark.parametrize(
+    "left", ["tree.py~", ".tree.py.swp", ".#tree.py", ".DS_Store", "__pycache__/tree.pyc"]
+)
 def test_what_an_editor_leaves_in_a_package_is_no_dependency(left: str) -> None:
     with Repo(str(ROOT)) as repo:
         assert repo.dvcignore.is_ignored_file(str(ROOT / "medqa" / "engines" / left))
-        assert not repo.dvcignore.is_ignored_file(str(ROOT / "medqa" / "engines" / "tree.py"))
+        assert not repo.dvcignore.is_ignored_file(str(ROOT / "medqa" / "engines" / "prefix_tree.py"))
 
 
 @pytest.mark.parametrize("name", stages())
 def test_params_are_those_that_are_read(name: str) -> None:
     tree = ast.parse((ROOT / "stages" / f"{name.split('@')[0]}.py").read_text())
     read = {
-        node.slice.value
+        node.attr
         for node in ast.walk(tree)
-        if isinstance(node, ast.Subscript)
-        and isinstance(node.slice, ast.Constant)
-        and ast.unparse(node.value) in ("given", "params.read()")
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("params", "read_params()")
     }
-    # Going over all sections reads all of them.
-    read |= set(params.SECTIONS) if "params.read().items()" in ast.unparse(tree) else set()
+    # The report shows all sections.
+    read |= set(sections.Params.model_fields) if name == "report" else set()
     declared = {param.split(".")[0] for param in stages()[name]["params"]}
     assert declared == read - {"compute"}
 
@@ -117,8 +123,8 @@ def test_every_path_of_a_command_is_declared() -> None:
 
 
 def test_the_report_declares_what_it_reads_below_its_folders() -> None:
-    needed = {f"models/{name}" for name in report.MODELS} | {f"data/{name}.jsonl" for name in report.DATA}
-    needed |= {f"metrics/{name}.json" for name in report.METRICS}
+    needed = {f"models/{name}" for name in contents.MODELS} | {f"data/{name}.jsonl" for name in contents.DATA}
+    needed |= {f"metrics/{name}.json" for name in contents.METRICS}
     needed |= {f"metrics/curves/{name}.tsv" for name in figures.CURVES}
     declared = {dep for dep in stages()["report"]["deps"] if not dep.startswith(("medqa/", "stages/"))}
     assert declared == needed
@@ -126,7 +132,9 @@ def test_the_report_declares_what_it_reads_below_its_folders() -> None:
 
 def test_no_text_of_params_is_in_a_command() -> None:
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
-        fixed = {"item"} if isinstance(stage.get("foreach"), list) else set()  # names that stand in dvc.yaml itself
+        fixed = (
+            {"item"} if isinstance(stage.get("foreach"), list) else set()
+        )  # names that stand in dvc.yaml itself
         command = (stage["do"] if "foreach" in stage else stage)["cmd"]
         assert set(re.findall(r"\$\{(.*?)\}", command)) <= fixed, name
 
@@ -142,9 +150,11 @@ def test_the_names_that_are_taken_are_those_of_other_stages_files() -> None:
     patterns = [re.escape(path) for text in written(found.pop("models")["do"]) for path in paths(text)]
     patterns = [pattern.replace(re.escape("${key}"), "([\\w-]+)") for pattern in patterns]
     assert len(patterns) == 3
-    others = [path for stage in found.values() for text in written(stage.get("do", stage)) for path in paths(text)]
+    others = [
+        path for stage in found.values() for text in written(stage.get("do", stage)) for path in paths(text)
+    ]
     matches = [re.fullmatch(pattern, path) for pattern in patterns for path in others]
-    assert {match[1] for match in matches if match} == set(sections.TAKEN)
+    assert {match[1] for match in matches if match} == set(model_sections.TAKEN)
 
 
 # Whoever reads this with a shell makes a file called ran.
@@ -180,13 +190,19 @@ def repro(folder: Path, changes: dict, *words: str) -> subprocess.CompletedProce
 def test_nothing_in_params_runs_a_command(project: Path) -> None:
     judge = yaml.safe_load((ROOT / "params.yaml").read_text())["models"]["judge"]
     judges = dict.fromkeys(BAD_NAMES, judge)
-    changes = {"models": judges, "evaluate": {"judge": BAD}, "sft": {"epochs": BAD}, "seed": BAD, "dtype": BAD}
+    changes = {
+        "models": judges,
+        "evaluate": {"judge": BAD},
+        "sft": {"epochs": BAD},
+        "seed": BAD,
+        "dtype": BAD,
+    }
     for folder in ("models", "data"):
         (project / folder).mkdir(exist_ok=True)
     for name in ("models/.checked", "models/base", "models/judge", "data/heldout.jsonl", f"models/{BAD}"):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).touch()  # so that nothing is missing for a command to be run
-    shutil.copytree(project / "medqa" / "corpus", project / "data" / BAD)
+    shutil.copytree(project / "medqa" / "miniature" / "corpus", project / "data" / BAD)
     # Each alone, as if nothing had checked the names before.
     targets = [*(f"models@{name}" for name in BAD_NAMES), "evaluate@base", "data", "check"]
     done = repro(project, changes | {"corpus": f"data/{BAD}"}, "--single-item", "--keep-going", *targets)
@@ -206,7 +222,7 @@ def test_text_that_dvc_makes_paths_of_is_checked_first(project: Path, name: str)
 
 
 def test_a_corpus_of_any_name_is_read(project: Path) -> None:
-    shutil.copytree(project / "medqa" / "corpus", project / "files" / BAD)
+    shutil.copytree(project / "medqa" / "miniature" / "corpus", project / "files" / BAD)
     done = repro(project, {"corpus": f"files/{BAD}"}, "--single-item", "data")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (project / "data" / "sft.jsonl").stat().st_size > 10_000

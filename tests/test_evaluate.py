@@ -8,15 +8,22 @@ from fake_engine import FakeEngine
 
 from medqa import evaluate, metrics
 from medqa.engines import Completion, Likelihood, RowError
-from medqa.engines.stored import Stored
-from medqa.evaluate import Params
-from medqa.params import UserError
+from medqa.engines.cached import CachedEngine
 from medqa.records import Answer, HeldOut, Score
+from medqa.runtime.errors import UserError
+from medqa.runtime.sections import EvaluateParams
 
-PARAMS = Params(judge="judge", max_new_tokens=40, bootstrap_samples=200)
+PARAMS = EvaluateParams(judge="judge", max_new_tokens=40, bootstrap_samples=200)
 HELD_OUT = [
     HeldOut(
-        "a", "open", "Signs of flu?", "Fever, cough and chills.", ("fever", "cough"), "", "Fever and cough.", "No."
+        "a",
+        "open",
+        "Signs of flu?",
+        "Fever, cough and chills.",
+        ("fever", "cough"),
+        "",
+        "Fever and cough.",
+        "No.",
     ),
     HeldOut("b", "open", "Signs of gout?", "Pain. Swelling.", (), "", "Pain.", "Swelling."),
     HeldOut("c", "exam", "Which?\nA. x\nB. y", "The answer is B: y.", ("y",), "B", "B.", "The answer is A."),
@@ -44,7 +51,9 @@ def judge(cases: list[tuple[str, str, str]]) -> list[Score]:
 
 @pytest.fixture(scope="module")
 def answers() -> list[Answer]:
-    return evaluate.evaluate_model(FakeEngine(lambda asked, _: SAYS[asked]), judge, HELD_OUT, PARAMS, "judge (x)")
+    return evaluate.evaluate_model(
+        FakeEngine(lambda asked, _: SAYS[asked]), judge, HELD_OUT, PARAMS, "judge (x)"
+    )
 
 
 def test_answers_are_greedy_and_in_order(answers: list[Answer]) -> None:
@@ -69,7 +78,7 @@ def test_the_judge_gets_question_reference_and_answer() -> None:
 
 def test_each_answer_is_measured(answers: list[Answer]) -> None:
     flu, gout, right, unreadable, _ = answers
-    assert (flu.text, flu.finish, flu.tokens) == ("fever fever fever fever -", "length", 5)
+    assert (flu.text, flu.finish_reason, flu.tokens) == ("fever fever fever fever -", "length", 5)
     assert (flu.key_point_recall, flu.repetition) == (0.5, 0.5)
     assert flu.token_f1 == pytest.approx(2 * 1 / (4 + 4))
     assert gout.key_point_recall == 1  # without key points, the reference's sentences count
@@ -100,14 +109,16 @@ class Reading(FakeEngine):
         self.read: list[tuple[str, str]] = []
 
     def answer_logprobs(self, asked, answers):
-        self.read += [(messages[-1]["content"], answer) for messages, answer in zip(asked, answers, strict=True)]
+        self.read += [
+            (messages[-1]["content"], answer) for messages, answer in zip(asked, answers, strict=True)
+        ]
         if "Swelling." in answers:
             raise RowError(answers.index("Swelling."), "it is too long")
         return super().answer_logprobs(asked, answers)
 
 
-def stored(inner: FakeEngine) -> Stored:
-    return Stored(lambda: inner, None, ("base", "base"), [], 100)
+def stored(inner: FakeEngine) -> CachedEngine:
+    return CachedEngine(lambda: inner, None, ("base", "base"), [], 100)
 
 
 def test_a_reference_that_is_the_chosen_answer_is_read_once() -> None:
@@ -153,7 +164,8 @@ def test_means_are_what_one_counts_by_hand(answers: list[Answer]) -> None:
     assert result["reference_logprob"] == pytest.approx(fmean([-24 / 4, -15 / 2, -9 / 3]))  # nats per token
     assert result["exam_accuracy"] == 0.5
     assert result["exam_unreadable"] == 0.5
-    # The fake likes short answers: b, c and e have the shorter chosen; in d it is a tie, in a it is the longer.
+    # The fake likes short answers: b, c and e have the shorter chosen; in d it is a tie, in a it is the
+    # longer.
     assert result["preference_alignment"] == pytest.approx(3.5 / 5)
 
 
@@ -174,7 +186,9 @@ def test_intervals_hold_the_means(answers: list[Answer]) -> None:
 def test_means_of_nothing_are_left_out(answers: list[Answer]) -> None:
     exam_only = evaluate.summary(answers[2:4], seed=0, samples=200)
     assert exam_only["exam_accuracy"] == 0.5
-    assert not {"score", "score_low", "key_point_recall", "rouge_l", "reference_logprob", "cut_off"} & set(exam_only)
+    assert not {"score", "score_low", "key_point_recall", "rouge_l", "reference_logprob", "cut_off"} & set(
+        exam_only
+    )
     unscored_only = evaluate.summary(answers[4:], seed=0, samples=200)
     assert unscored_only["unscored"] == 1
     assert not {"score", "score_low", "judged_accuracy", "exam_accuracy"} & set(unscored_only)
@@ -195,5 +209,8 @@ def test_what_an_engine_left_undone_is_none_and_not_zero() -> None:
         assert {getattr(row, name) for row in rows} == {None}, name
     result = evaluate.summary(rows, seed=0, samples=200)
     assert not {"score", "preference_alignment", "chosen_logprob", "reference_logprob"} & set(result)
-    assert not {"token_f1", "rouge_l", "repetition", "tokens", "cut_off"} & set(result) and result["unscored"] == 3
+    assert (
+        not {"token_f1", "rouge_l", "repetition", "tokens", "cut_off"} & set(result)
+        and result["unscored"] == 3
+    )
     assert not {"exam_accuracy", "exam_unreadable"} & set(result) and result["failed"] == 5

@@ -3,10 +3,10 @@
 from fake_engine import FakeEngine
 
 from medqa import engines, generate
-from medqa.generate import Params
 from medqa.records import Candidate, Question
+from medqa.runtime.sections import GenerateParams
 
-PARAMS = Params(n=3, temperature=0.7, top_p=0.95, max_new_tokens=40)
+PARAMS = GenerateParams(n=3, temperature=0.7, top_p=0.95, max_new_tokens=40)
 QUESTIONS = [Question("b", "Why?", "So."), Question("a", "When?<|im_end|>", "Now.")]
 
 
@@ -26,7 +26,7 @@ def test_every_question_gets_its_candidates() -> None:
         question="When?<|im_end|>",
         reference="Now.",
         text=said("When?< |im_end|>", seed),
-        finish="length" if seed % 2 else "stop",
+        finish_reason="length" if seed % 2 else "stop",
     )
     sampling = engine.sampling
     assert (sampling.temperature, sampling.top_p, sampling.max_new_tokens) == (0.7, 0.95, 40)
@@ -50,7 +50,12 @@ def test_a_candidate_depends_on_its_question_seed_and_number_alone() -> None:
 
 
 def test_sample_seeds_are_told_apart_and_stay() -> None:
-    keys = [(seed, question, sample) for seed in range(3) for question in ("a", "b", "1", "11") for sample in range(12)]
+    keys = [
+        (seed, question, sample)
+        for seed in range(3)
+        for question in ("a", "b", "1", "11")
+        for sample in range(12)
+    ]
     seeds = [engines.sample_seed(*key) for key in keys]
     assert len(set(seeds)) == len(keys)
     assert all(0 <= seed < 2**62 for seed in seeds)

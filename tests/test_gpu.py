@@ -1,5 +1,5 @@
-"""What only a GPU does, tried without one: on which device tensors are, which GPU a process takes, how CUDA says that
-memory ran out, and the dtype of an adapter beside 16-bit weights.
+"""What only a GPU does, tried without one: on which device tensors are, which GPU a process takes, how CUDA
+says that memory ran out, and the dtype of an adapter beside 16-bit weights.
 """
 
 import os
@@ -16,10 +16,12 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from medqa import chat, checkpoints, dpo, engines, launch, model, records, sft, training
+from medqa import chat, dpo, engines, model, records, sft
 from medqa.commands import doctor
-from medqa.engines import decode, tree
-from medqa.params import UserError
+from medqa.engines import continuous_batching, prefix_tree
+from medqa.runtime import distributed, environment, sections
+from medqa.runtime.errors import UserError
+from medqa.training import checkpoints, fine_tuning
 
 ROWS = [[*range(9), 50], [*range(9), 60, 61], [1, 2, 3]]
 
@@ -38,9 +40,11 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def faked() -> Any:
-    """A small Qwen2 in bfloat16 and the tree of ROWS, of tensors on a device that is not the CPU and has no memory.
+    """A small Qwen2 in bfloat16 and the tree of ROWS, of tensors on a device that is not the CPU and has no
+    memory.
 
-    So is whatever they are multiplied with; an operation on tensors of two devices raises, as it does on a GPU.
+    So is whatever they are multiplied with; an operation on tensors of two devices raises, as it does on a
+    GPU.
     """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -48,16 +52,21 @@ def faked() -> Any:
     with torch.device("meta"):
         config = Qwen2Config(**shape, num_attention_heads=4, num_key_value_heads=2)
         loaded = Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16)
-    tree.prepare(loaded)
+    prefix_tree.prepare(loaded)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         common = [0, *(chat.common_prefix(*pair) for pair in pairwise(ROWS))]
-        yield loaded, tree.grow(ROWS, common, "meta", steady=False)
+        yield loaded, prefix_tree.build(ROWS, common, "meta", steady=False)
 
 
 def test_a_gpu_takes_all_queries_of_a_tree_at_once() -> None:
     long = [[*range(200)], [*range(150), 7]]
-    assert [start for start, _ in tree.grow(long, [0, 150], "meta", steady=False).blocks] == [0]
-    assert [start for start, _ in tree.grow(long, [0, 150], "cpu", steady=False).blocks] == [0, 64, 128, 192]
+    assert [start for start, _ in prefix_tree.build(long, [0, 150], "meta", steady=False).blocks] == [0]
+    assert [start for start, _ in prefix_tree.build(long, [0, 150], "cpu", steady=False).blocks] == [
+        0,
+        64,
+        128,
+        192,
+    ]
 
 
 @pytest.mark.parametrize("size", [None, 32])
@@ -66,17 +75,21 @@ def test_a_pass_over_a_prefix_tree_stays_on_the_gpu(faked: Any, size: int | None
     if size:  # it could take them in blocks as well
         paths = plan.paths.new_zeros(len(ROWS), 2 * size)
         plan = replace(plan, paths=paths, blocks=[(0, paths[:, :size]), (size, paths)])
-    states = tree.states(loaded, plan.ids[None], plan.positions[None], plan)
-    logits = tree.ends(loaded, plan, states)
+    states = prefix_tree.hidden_states(loaded, plan.ids[None], plan.positions[None], plan)
+    logits = prefix_tree.last_logits(loaded, plan, states)
     assert logits.shape == (3, 300) and logits.dtype == torch.bfloat16 and logits.device.type == "meta"
 
 
 def test_answers_are_written_on_the_gpu(faked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, plan = faked
-    batch = decode.Batch(loaded, engines.Sampling(temperature=0.7, top_p=1, max_new_tokens=4), stops=[0])
-    read = decode._Prefill(plan)
-    tree.states(loaded, plan.ids[None], plan.positions[None], read)
-    rows = [decode.Asked(place, prompt, seed=place, told=[7]) for place, prompt in enumerate(ROWS)]
+    batch = continuous_batching.ContinuousBatch(
+        loaded, engines.Sampling(temperature=0.7, top_p=1, max_new_tokens=4), stops=[0]
+    )
+    read = continuous_batching._Prefill(plan)
+    prefix_tree.hidden_states(loaded, plan.ids[None], plan.positions[None], read)
+    rows = [
+        continuous_batching.Decoding(place, prompt, seed=place, told=[7]) for place, prompt in enumerate(ROWS)
+    ]
     batch._arrange(rows, [[*range(len(row)), *[0] * 32] for row in ROWS], read.tables)
     drawn: list[torch.Tensor] = []
 
@@ -84,8 +97,8 @@ def test_answers_are_written_on_the_gpu(faked: Any, monkeypatch: pytest.MonkeyPa
         drawn.append(original(logits, *others))
         return SimpleNamespace(tolist=lambda: [7, 7, 7])
 
-    original = decode.draw
-    monkeypatch.setattr(decode, "draw", draw)
+    original = continuous_batching.sample_token
+    monkeypatch.setattr(continuous_batching, "sample_token", draw)
     assert batch.step() == [] and len(batch.alive) == 3
     assert drawn[0].shape == (3,) and drawn[0].device.type == "meta"
     assert batch.mask.device.type == "meta" and batch.mask.dtype == torch.bfloat16
@@ -101,7 +114,9 @@ def test_each_process_loads_on_its_own_gpu(
     if rank:
         monkeypatch.setenv("LOCAL_RANK", rank)
     seen: list[str] = []
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda _, device_map, **__: seen.append(device_map))
+    monkeypatch.setattr(
+        AutoModelForCausalLM, "from_pretrained", lambda _, device_map, **__: seen.append(device_map)
+    )
     with pytest.raises(AttributeError):  # of the model that was not loaded
         model.load(tiny_base, "bfloat16")
     assert seen == [device]
@@ -120,7 +135,7 @@ def test_all_processes_come_to_the_same_fingerprint(gpus: None, monkeypatch: pyt
 def test_more_processes_than_gpus_do_not_begin_to_train(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(UserError, match="compute.processes = 3: .* there are 2; set it to 2"):
-        launch.again(3)
+        distributed.relaunch(3)
 
 
 @pytest.mark.parametrize("kind", ["SFTConfig", "DPOConfig"])
@@ -129,14 +144,19 @@ def test_one_process_trains_on_one_of_two_gpus(gpus: None, tmp_path: Path, kind:
 
     args = getattr(trl, kind)(output_dir=str(tmp_path), bf16=False, per_device_train_batch_size=4)
     assert (args.n_gpu, args.train_batch_size) == (2, 8)  # what TRL's DPO refuses and SFT shares among GPUs
-    args = training.on_one_gpu(args)
+    args = fine_tuning.on_one_gpu(args)
     assert (args.n_gpu, args.train_batch_size) == (1, 4)
 
 
 @pytest.mark.parametrize(
     ("error", "ran_out"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"), True),
+        (
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"
+            ),
+            True,
+        ),
         (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
@@ -146,7 +166,7 @@ def test_one_process_trains_on_one_of_two_gpus(gpus: None, tmp_path: Path, kind:
     ],
 )
 def test_how_cuda_says_that_memory_ran_out(error: Exception, ran_out: bool) -> None:
-    assert model.out_of_memory(error) == ran_out
+    assert environment.out_of_memory(error) == ran_out
 
 
 @pytest.mark.parametrize(("tools", "lacks"), [("gcc", False), ("", True)])
@@ -169,7 +189,7 @@ def test_segments_of_a_gpus_memory_grow_unless_the_user_says_otherwise(own: str 
     env = {name: value for name, value in os.environ.items() if "ALLOC_CONF" not in name}
     env |= {"PYTORCH_ALLOC_CONF": own} if own else {}
     settings = "import torch; print(torch._C._accelerator_getAllocatorSettings())"
-    script = f"from medqa.model import set_up; set_up(); {settings}"
+    script = f"from medqa.runtime.environment import set_up; set_up(); {settings}"
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == (own or "expandable_segments:True")
 
@@ -179,12 +199,14 @@ def test_an_adapter_beside_16_bit_weights_is_in_float32_and_a_small_step_moves_i
 ) -> None:
     from peft import LoraConfig, get_peft_model
 
-    lora = LoraConfig(r=8, target_modules=training.TARGETS, task_type="CAUSAL_LM")
+    lora = LoraConfig(r=8, target_modules=fine_tuning.TARGETS, task_type="CAUSAL_LM")
     fresh = get_peft_model(model.load(tiny_base, "bfloat16", dequantised=True), lora)
     fresh.save_pretrained(tmp_path)
     loaded = model.load(tiny_base, "bfloat16", tmp_path, trainable=True, dequantised=True)
     weights = [weight for weight in loaded.parameters() if weight.requires_grad and weight.any()]
-    assert len(weights) == 2 * len(training.TARGETS) and {weight.dtype for weight in weights} == {torch.float32}
+    assert len(weights) == 2 * len(fine_tuning.TARGETS) and {weight.dtype for weight in weights} == {
+        torch.float32
+    }
 
     def moved(dtype: torch.dtype) -> float:
         """The share of weights that a step at the real preset's learning rate of DPO changes."""
@@ -209,13 +231,13 @@ def test_both_stages_train_on_one_gpu(
     def stop(args: Any) -> None:
         raise ZeroDivisionError(type(args).__name__)
 
-    monkeypatch.setattr(training, "on_one_gpu", stop)
+    monkeypatch.setattr(fine_tuning, "on_one_gpu", stop)
     out = (tmp_path / "out", tmp_path / "curve.tsv")
     with pytest.raises(ZeroDivisionError, match=f"{stage.upper()}Config"):
         if stage == "sft":
-            params = sft.Params(**schedule, lora={"r": 4, "alpha": 4, "dropout": 0})
+            params = sections.SftParams(**schedule, lora={"r": 4, "alpha": 4, "dropout": 0})
             sft.train(tiny_base, [records.Example("a", "open", "What?", "That.")], params, "float32", 0, *out)
         else:
-            params = dpo.Params(**schedule, beta=0.1, loss_type="sigmoid", sft_weight=0)
+            params = sections.DpoParams(**schedule, beta=0.1, loss_type="sigmoid", sft_weight=0)
             pair = records.Pair("a", "What?", "That.", "This.", 1.0, 0.0)
             dpo.train(tiny_base, tiny_base, [pair], params, "float32", 0, *out)

@@ -1,4 +1,6 @@
-"""bench.gpu at a small size on a CPU: every part runs and is counted right; what it measures there means nothing."""
+"""bench.gpu at a small size on a CPU: every part runs and is counted right; what it measures there means
+nothing.
+"""
 
 import json
 import os
@@ -33,7 +35,9 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
 
 
 def small_bench(work: Path) -> gpu_sizes.Bench:
-    return gpu_sizes.Bench(gpu_sizes.SMALL, yaml.safe_load((ROOT / "presets" / "qwen2.5-1.5b.yaml").read_text()), work)
+    return gpu_sizes.Bench(
+        gpu_sizes.SMALL, yaml.safe_load((ROOT / "presets" / "qwen2.5-1.5b.yaml").read_text()), work
+    )
 
 
 def write_models(work: Path) -> None:
@@ -57,13 +61,17 @@ def test_every_part_is_measured(results: dict) -> None:
     for part in gpu.PARTS:
         row = results[part]
         parameters = gpu_sizes.SMALL.base.parameters()
-        needed = {"sft": 8, "dpo": 10, "generate": 2, "judge": 2}[part] * parameters * row["tokens_per_second"]
+        needed = (
+            {"sft": 8, "dpo": 10, "generate": 2, "judge": 2}[part] * parameters * row["tokens_per_second"]
+        )
         assert row["share_of_floor"] == pytest.approx(needed / row["product_rate"])
         assert row["peak_gb"] > 0
         assert row["hours_for_all"] == pytest.approx(109_353 / row["questions_per_second"] / 3600)
         assert part in ("sft", "dpo") or row["over_plain"] > 0
     rows = results["generate"]
-    assert rows["tokens_per_second"] == pytest.approx(rows["questions_per_second"] * 2 * gpu_sizes.SMALL.new_tokens)
+    assert rows["tokens_per_second"] == pytest.approx(
+        rows["questions_per_second"] * 2 * gpu_sizes.SMALL.new_tokens
+    )
 
 
 def test_the_table_says_that_a_small_trial_is_none(results: dict) -> None:
@@ -100,7 +108,13 @@ def test_what_is_missed_is_named() -> None:
     rows["smoke"]["faults"] = ["layers: 196 quantised layers, 196 left"]
     del rows["generate"], rows["judge"]
     missing = {"generate": "out of time", "judge": "skipped"}
-    assert gpu.missed(rows, missing) == ["sft 35%", "dpo 8 GB", "smoke", "generate (out of time)", "judge (skipped)"]
+    assert gpu.missed(rows, missing) == [
+        "sft 35%",
+        "dpo 8 GB",
+        "smoke",
+        "generate (out of time)",
+        "judge (skipped)",
+    ]
     lines = gpu.table({"smoke": rows["smoke"]}, {"sft": "failed"}, "").splitlines()
     assert lines[1:3] == ["smoke: layers: 196 quantised layers, 196 left", "missed: smoke, sft (failed)"]
 
@@ -127,7 +141,9 @@ def as_there(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (folder / "sitecustomize.py").write_text(HIDE)
     there = bundle.packages().keys() | bundle.closure(bundle.MACHINE).keys() | {"medqa"}
     owners = packages_distributions().items()
-    hidden = [name for name, packages in owners if not {canonicalize_name(package) for package in packages} & there]
+    hidden = [
+        name for name, packages in owners if not {canonicalize_name(package) for package in packages} & there
+    ]
     return os.environ | {"PYTHONPATH": str(folder), "HIDDEN": " ".join(hidden)}
 
 
@@ -192,7 +208,9 @@ def test_layers_that_stay_quantised_are_a_fault(tmp_path: Path, monkeypatch: pyt
     ]
 
 
-def test_what_is_done_is_written_before_the_next_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_done_is_written_before_the_next_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, stages = tmp_path / "gpu.json", []
 
     def run_part(part: str, folder: Path, small: bool, seconds: float) -> dict[str, Any] | str:

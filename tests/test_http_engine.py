@@ -1,4 +1,6 @@
-"""The engine http: what servers say is checked, what they leave out is refused, and no row is lost or made twice."""
+"""The engine http: what servers say is checked, what they leave out is refused, and no row is lost or made
+twice.
+"""
 
 import math
 import re
@@ -15,9 +17,10 @@ import pytest
 from fake_formats import FORMATS, write
 from fake_server import FILLING, Answer, FakeServer
 
-from medqa import chat, engines, prompts, store
+from medqa import chat, engines, prompts
 from medqa.engines import Completion, Labels, Likelihood, Sampling, http_engine, pool, servers, thinking
-from medqa.params import UserError
+from medqa.runtime import row_cache, sections
+from medqa.runtime.errors import UserError
 
 WARM = Sampling(temperature=0.7, top_p=0.95, max_new_tokens=8)
 GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=8)
@@ -31,11 +34,13 @@ def hurried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(servers.KEY, raising=False)
 
 
-def compute(*some: FakeServer, kept: bool = False, failed: int = 0, **changes: Any) -> engines.Params:
+def compute(*some: FakeServer, kept: bool = False, failed: int = 0, **changes: Any) -> sections.ComputeParams:
     given = {"addresses": [each.address for each in some], "model": "served", "requests": 4, "timeout": 5}
     given |= {"patience": 0.3, "extra": {}} | changes
     batches = {"generate_batch_size": 1, "judge_batch_size": 1, "processes": 1, "max_failed_rows": failed}
-    return engines.Params(engine="http", servers={"base": given}, store=kept, checkpoint_minutes=1, **batches)
+    return sections.ComputeParams(
+        engine="http", servers={"base": given}, row_cache=kept, checkpoint_minutes=1, **batches
+    )
 
 
 @pytest.fixture
@@ -49,7 +54,9 @@ def base(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def engine(base: Path):
-    def load(*some: FakeServer, adapter: Path | None = None, progress: Any = lambda _: None, **changes: Any) -> Any:
+    def load(
+        *some: FakeServer, adapter: Path | None = None, progress: Any = lambda _: None, **changes: Any
+    ) -> Any:
         return engines.load(base, adapter, "float32", compute(*some, **changes), 1, progress)
 
     return load
@@ -75,14 +82,21 @@ def test_answers_come_in_the_order_of_what_was_asked_each_with_its_own_seed(engi
         assert sum(counted) == 40 and len(one.rows()) > 10 and len(two.rows()) > 10
         assert max(one.busiest, two.busiest) <= 4
         sent = one.rows()[-1]
-        assert sent["temperature"] == 0.7 and sent["top_p"] == 0.95 and sent["max_tokens"] == 8 and "n" not in sent
+        assert (
+            sent["temperature"] == 0.7
+            and sent["top_p"] == 0.95
+            and sent["max_tokens"] == 8
+            and "n" not in sent
+        )
 
 
 def test_a_greedy_answer_is_asked_without_a_seed_and_cut_off_at_the_limit(engine) -> None:
     with FakeServer(speaks=lambda messages, seed: "a b c d e f g h i j") as server:
         given = ask(engine(server, extra={"top_k": -1}), 1, GREEDY)
         assert given == [Completion("a b c d e f g h", "length", 8)]
-        assert [(body["temperature"], body.get("seed"), body["top_k"]) for body in server.rows()] == [(0, None, -1)]
+        assert [(body["temperature"], body.get("seed"), body["top_k"]) for body in server.rows()] == [
+            (0, None, -1)
+        ]
 
 
 def test_label_probabilities_are_shares_of_what_the_labels_hold(engine) -> None:
@@ -91,7 +105,8 @@ def test_label_probabilities_are_shares_of_what_the_labels_hold(engine) -> None:
             assert given.probabilities == pytest.approx((0, 0, 2 / 3, 1 / 3, 0))
             assert given.mass == pytest.approx(0.9)
         assert all(
-            body["max_tokens"] == 1 and body["logprobs"] and body["top_logprobs"] == 20 for body in server.rows()
+            body["max_tokens"] == 1 and body["logprobs"] and body["top_logprobs"] == 20
+            for body in server.rows()
         )
         server.tops = lambda messages: FILLING | {"the": 0.9}
         # No label is listed: no mass, which the judge calls unscored.
@@ -109,22 +124,40 @@ def test_a_label_that_is_not_listed_counts_as_nothing_and_mass_is_never_overstat
 
 # What a server may do wrong in an answer to generate, and what is said of it.
 LIES = {
-    "more choices": (lambda data: {**data, "choices": data["choices"] * 2}, "gives 2 choices where 1 was asked for"),
+    "more choices": (
+        lambda data: {**data, "choices": data["choices"] * 2},
+        "gives 2 choices where 1 was asked for",
+    ),
     "no choices": (lambda data: {**data, "choices": None}, "gives no choices"),
     "empty choice": (lambda data: {**data, "choices": [{}]}, "gives choice None"),
     "out of order": (lambda data: changed(data, index=1), "gives choice 1 where choice 0 was asked for"),
-    "another model": (lambda data: {**data, "model": "served-dpo"}, "answers for the model 'served-dpo', not for 's"),
+    "another model": (
+        lambda data: {**data, "model": "served-dpo"},
+        "answers for the model 'served-dpo', not for 's",
+    ),
     "no model": (lambda data: {**data, "model": None}, "answers for the model None"),
     "number for text": (lambda data: changed(data, message={"content": 5}), "gives a choice without a text"),
     "text for chat": (lambda data: changed(data, message="hello"), "gives a choice without a text"),
-    "finish": (lambda data: changed(data, finish_reason="eos"), "finish_reason 'eos'"),
+    "finish_reason": (lambda data: changed(data, finish_reason="eos"), "finish_reason 'eos'"),
     "no finish": (lambda data: changed(data, finish_reason=None), "finish_reason None"),
     "no usage": (lambda data: {**data, "usage": None}, "gives None for usage.completion_tokens"),
     "tokens no number": (lambda data: {**data, "usage": {"completion_tokens": True}}, "gives True for usage"),
-    "tokens not finite": (lambda data: {**data, "usage": {"completion_tokens": math.nan}}, "gives nan for usage"),
-    "max_tokens ignored": (lambda data: {**data, "usage": {"completion_tokens": 9}}, "counts 9 tokens for a text"),
-    "tokens uncounted": (lambda data: {**data, "usage": {"completion_tokens": 0}}, "counts 0 tokens for a text"),
-    "error under 200": (lambda data: {"error": {"message": "CUDA error"}}, "error under HTTP 200: .*CUDA error"),
+    "tokens not finite": (
+        lambda data: {**data, "usage": {"completion_tokens": math.nan}},
+        "gives nan for usage",
+    ),
+    "max_tokens ignored": (
+        lambda data: {**data, "usage": {"completion_tokens": 9}},
+        "counts 9 tokens for a text",
+    ),
+    "tokens uncounted": (
+        lambda data: {**data, "usage": {"completion_tokens": 0}},
+        "counts 0 tokens for a text",
+    ),
+    "error under 200": (
+        lambda data: {"error": {"message": "CUDA error"}},
+        "error under HTTP 200: .*CUDA error",
+    ),
     "not JSON": (lambda data: b"<html>Welcome</html>", "no JSON object but HTTP 200: <html>Welcome</html>; "),
     "cut JSON": (lambda data: b'{"model": "served", "choi', "no JSON object but HTTP 200"),
     "list": (lambda data: [data], "no JSON object but HTTP 200"),
@@ -153,10 +186,19 @@ def message(content: Any = None, finish_reason: str = "stop", **more: Any) -> An
 # What a sound server may do with one row of several, and what is said of it.
 NO_ANSWERS = {
     "nothing": (message(), "gives a message without a text"),
-    "no content": (lambda data: changed(data, message={"role": "assistant"}), "gives a message without a text"),
+    "no content": (
+        lambda data: changed(data, message={"role": "assistant"}),
+        "gives a message without a text",
+    ),
     "refusal": (message(refusal="I cannot\nhelp."), "refuses: I cannot help."),
-    "filter": (message("So", "content_filter"), "ended with finish_reason 'content_filter', without an answer"),
-    "tool": (message(None, "tool_calls", tool_calls=[{"id": "1"}]), "finish_reason 'tool_calls', without an answer"),
+    "filter": (
+        message("So", "content_filter"),
+        "ended with finish_reason 'content_filter', without an answer",
+    ),
+    "tool": (
+        message(None, "tool_calls", tool_calls=[{"id": "1"}]),
+        "finish_reason 'tool_calls', without an answer",
+    ),
     "tool without its finish": (message(tool_calls=[{"id": "1"}]), "gives a message without a text"),
     "image": (message([{"type": "image_url", "image_url": {}}]), "gives a message without a text"),
     "no parts": (message([]), "gives a message without a text"),
@@ -177,10 +219,14 @@ def of_q1(change: Any) -> Any:
 
 @pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "sampled"])
 @pytest.mark.parametrize(("change", "message"), NO_ANSWERS.values(), ids=NO_ANSWERS)
-def test_a_row_without_an_answer_is_one_failed_row(engine, capsys, change, message: str, sampling: Sampling) -> None:
+def test_a_row_without_an_answer_is_one_failed_row(
+    engine, capsys, change, message: str, sampling: Sampling
+) -> None:
     with FakeServer(spoils=of_q1(change)) as server:
         answers = ask(engine(server, failed=1, patience=60), 4, sampling)
-        assert [each.finish for each in answers] == ["stop", "failed", "stop", "stop"] and answers[1].text == ""
+        assert [each.finish_reason for each in answers] == ["stop", "failed", "stop", "stop"] and answers[
+            1
+        ].text == ""
         assert re.search(f"row 2: .*{message}.*; it is left undone .1 of at most 1", capsys.readouterr().err)
         with pytest.raises(UserError, match=f"row 2: .*{message}"):
             ask(engine(server, patience=60), 4, sampling)
@@ -205,8 +251,16 @@ UNUSUAL = {
     "parts": (message(PARTS), "The answer is C.", "stop"),
     "thoughts in parts": (message([THOUGHTS, *PARTS]), "<think>\nA?\n</think>\n\nThe answer is C.", "stop"),
     "thoughts apart": (message("C", reasoning_content="A?"), "<think>\nA?\n</think>\n\nC", "stop"),
-    "of newer servers": (message("C", reasoning="A?", reasoning_content=None), "<think>\nA?\n</think>\n\nC", "stop"),
-    "cut off within them": (message(None, "length", reasoning_content="A?"), "<think>\nA?\n</think>", "length"),
+    "of newer servers": (
+        message("C", reasoning="A?", reasoning_content=None),
+        "<think>\nA?\n</think>\n\nC",
+        "stop",
+    ),
+    "cut off within them": (
+        message(None, "length", reasoning_content="A?"),
+        "<think>\nA?\n</think>",
+        "length",
+    ),
     "cut off, none kept": (message(None, "length"), "", "length"),
     "nothing after them": (message(None, reasoning="A?"), "<think>\nA?\n</think>", "stop"),
     "no parser": (message("<think>A?</think>C"), "<think>\nA?\n</think>\n\nC", "stop"),
@@ -226,7 +280,7 @@ UNUSUAL = {
 def test_an_answer_in_another_form_is_read(engine, change: Any, text: str, finish: str) -> None:
     with FakeServer(spoils=of_q1(change)) as server:
         answers = ask(engine(server), 3, GREEDY)[1]
-        assert (answers.text, answers.finish) == (text, finish)
+        assert (answers.text, answers.finish_reason) == (text, finish)
         assert "\n</think>" not in text or thinking.split(text)[0]
 
 
@@ -236,7 +290,10 @@ def content(*top: Any) -> Any:
 
 
 LABEL_LIES = {
-    "no logprobs": ({"logprobs": None}, "gives no logprobs, from which labels are read; serve the model with vLLM or "),
+    "no logprobs": (
+        {"logprobs": None},
+        "gives no logprobs, from which labels are read; serve the model with vLLM or ",
+    ),
     "empty logprobs": ({"logprobs": {"content": []}}, "gives no logprobs"),
     "no top": ({"logprobs": {"content": [{"token": "3", "logprob": 0.0}]}}, "gives no logprobs"),
     "too few": (content(("3", -0.1), ("4", -3)), "lists 2 top_logprobs where 20 were asked for"),
@@ -245,7 +302,10 @@ LABEL_LIES = {
     "positive": (content(*[("3", 1.5)] * 20), "no logarithm of a probability"),
     "text": (content(*[("3", "-1")] * 20), "no logarithm of a probability"),
     "too much": (content(*[(f"{place}", -0.1) for place in range(20)]), "add up to a probability of 18.1"),
-    "token ids": (content(*[(f"token_id:{place}", -5) for place in range(20)]), "--return-tokens-as-token-ids"),
+    "token ids": (
+        content(*[(f"token_id:{place}", -5) for place in range(20)]),
+        "--return-tokens-as-token-ids",
+    ),
 }
 
 
@@ -269,7 +329,9 @@ def test_label_probabilities_that_were_not_given_are_not_made_up(engine, lie: An
         (307, "", "answers with no JSON object but HTTP 307"),
     ],
 )
-def test_what_a_server_refuses_is_not_asked_again(engine, monkeypatch, status: int, key: str, message: str) -> None:
+def test_what_a_server_refuses_is_not_asked_again(
+    engine, monkeypatch, status: int, key: str, message: str
+) -> None:
     monkeypatch.setenv(servers.KEY, key)
 
     def spoils(path: str, body: Any, number: int, answer: Answer) -> Answer:
@@ -362,13 +424,18 @@ def test_two_servers_and_one_killed_midway_lose_no_row_and_make_none_twice(engin
         return answer
 
     finished: Counter[int] = Counter()
-    with FakeServer(spoils=dies) as one, FakeServer(spoils=lambda *given: time.sleep(0.001) or given[-1]) as two:
+    with (
+        FakeServer(spoils=dies) as one,
+        FakeServer(spoils=lambda *given: time.sleep(0.001) or given[-1]) as two,
+    ):
         loaded = engine(one, two, kept=True, progress=lambda rows: finished.update(rows=rows), patience=5)
         given = ask(loaded, 200)
         assert [each.text for each in given] == [f"q{row} {row}" for row in range(200)]
         assert finished["rows"] == 200
         # Only what was under way when it died is asked again.
-        asked = Counter(body["messages"][-1]["content"] for body in one.rows() + two.rows() if body["max_tokens"] == 8)
+        asked = Counter(
+            body["messages"][-1]["content"] for body in one.rows() + two.rows() if body["max_tokens"] == 8
+        )
         assert len(asked) == 200 and 200 < sum(asked.values()) <= 204 and max(asked.values()) == 2
         two.asked.clear()
         assert ask(loaded, 200) == given and not two.asked
@@ -384,7 +451,9 @@ def test_all_servers_dead_midway_keeps_what_was_answered(engine) -> None:
     with FakeServer(spoils=dies) as one, FakeServer() as two, FakeServer() as fresh:
         with pytest.raises(UserError, match="no server of base has answered for 0.3 s: http") as told:
             ask(engine(one, two, kept=True), 300, GREEDY)
-        assert one.address in str(told.value) and two.address in str(told.value) and "\n" not in str(told.value)
+        assert (
+            one.address in str(told.value) and two.address in str(told.value) and "\n" not in str(told.value)
+        )
         before = len(one.rows()) + len(two.rows())
         # Where a server stands is no part of a row's key.
         assert len(ask(engine(fresh, kept=True), 300, GREEDY)) == 300
@@ -427,7 +496,9 @@ def adapter(tmp_path: Path) -> Path:
     return folder
 
 
-def test_an_adapter_is_asked_for_by_its_content_so_that_a_stale_one_is_not_taken(engine, adapter: Path) -> None:
+def test_an_adapter_is_asked_for_by_its_content_so_that_a_stale_one_is_not_taken(
+    engine, adapter: Path
+) -> None:
     with FakeServer() as server:
         with pytest.raises(
             UserError, match=r"does not serve the adapter sft-(\w{8}) \(but served\); .*--lora-modules "
@@ -469,7 +540,10 @@ def test_what_determines_an_answer_is_in_the_key(engine, adapter: Path, base: Pa
 def test_a_model_without_a_server_is_told(engine, base: Path) -> None:
     other = base.with_name("judge")
     other.mkdir()
-    with FakeServer() as server, pytest.raises(UserError, match=r"compute.servers has no 'judge' \(base\); say there"):
+    with (
+        FakeServer() as server,
+        pytest.raises(UserError, match=r"compute.servers has no 'judge' \(base\); say there"),
+    ):
         engines.load(other, None, "float32", compute(server), 1)
 
 
@@ -487,7 +561,7 @@ def test_nothing_asked_is_nothing_sent(engine) -> None:
 
 
 def test_an_interrupt_keeps_what_was_answered(engine, monkeypatch) -> None:
-    monkeypatch.setattr(store.Store, "kept", 0)  # it counts over a whole process
+    monkeypatch.setattr(row_cache.RowCache, "kept", 0)  # it counts over a whole process
 
     def stop(rows: int) -> None:
         stopped.append(rows)
@@ -515,7 +589,7 @@ class Words:
 
 def likelihoods(server: FakeServer) -> list[Likelihood]:
     given = compute(server).servers["base"]
-    loaded = http_engine.Http(pool.Pool("base", given), "served", None, Words)
+    loaded = http_engine.HttpEngine(pool.Pool("base", given), "served", None, Words)
     return loaded.answer_logprobs([prompts.ask("why is it")] * 2, ["it is", "because of the"])
 
 
@@ -530,7 +604,10 @@ def test_answer_logprobs_sum_the_tokens_of_the_answer_and_its_end() -> None:
 @pytest.mark.parametrize(
     ("lie", "message"),
     [
-        (None, r"gives no logprobs of the \d+ tokens that it was sent .echo., .*set compute.engine to transformers"),
+        (
+            None,
+            r"gives no logprobs of the \d+ tokens that it was sent .echo., .*set compute.engine to transformers",
+        ),
         ({"token_logprobs": [-1.0]}, r"gives no logprobs of the \d+ tokens"),
         ({"token_logprobs": [None] * 10}, "no logarithm of a probability"),
         ({"token_logprobs": [None, *[math.nan] * 9]}, "no logarithm of a probability"),
@@ -573,7 +650,13 @@ def test_rows_whose_prompt_says_the_date_are_kept_for_a_day(engine, base: Path, 
     (base / "pin.json").unlink()
     chat.write(base, chat.look(write(FORMATS["Llama 3"], base)))
     rows = []
-    for day, extra in ((1, {}), (1, {}), (2, {}), (2, {"date_string": "1 May"}), (3, {"date_string": "1 May"})):
+    for day, extra in (
+        (1, {}),
+        (1, {}),
+        (2, {}),
+        (2, {"date_string": "1 May"}),
+        (3, {"date_string": "1 May"}),
+    ):
         monkeypatch.setattr(http_engine, "date", on(day))
         with FakeServer() as server:
             ask(engine(server, kept=True, extra={"chat_template_kwargs": extra}), 3, GREEDY)
@@ -595,7 +678,14 @@ def test_rows_whose_prompt_says_the_date_are_kept_for_a_day(engine, base: Path, 
     ],
 )
 def test_a_server_that_makes_no_sense_is_refused(changes: Any, message: str) -> None:
-    given = {"addresses": ["http://a/v1/"], "model": "m", "requests": 1, "timeout": 1, "patience": 1, "extra": {}}
-    assert servers.Server(**given).addresses == ["http://a/v1"]
+    given = {
+        "addresses": ["http://a/v1/"],
+        "model": "m",
+        "requests": 1,
+        "timeout": 1,
+        "patience": 1,
+        "extra": {},
+    }
+    assert sections.Server(**given).addresses == ["http://a/v1"]
     with pytest.raises(ValueError, match=message):
-        servers.Server(**given | changes)
+        sections.Server(**given | changes)

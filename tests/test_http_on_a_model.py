@@ -1,4 +1,6 @@
-"""The engine http beside the engine in the process, on one model: through a server as vLLM, and transformers serve."""
+"""The engine http beside the engine in the process, on one model: through a server as vLLM, and transformers
+serve.
+"""
 
 import json
 import os
@@ -17,8 +19,9 @@ from fake_server import FakeServer
 from transformers.utils.import_utils import is_serve_available
 
 from medqa import engines, model, prompts
-from medqa.engines import Sampling, http_engine, local, pool, servers
-from medqa.params import UserError
+from medqa.engines import Sampling, http_engine, pool, servers, transformers_engine
+from medqa.runtime import sections
+from medqa.runtime.errors import UserError
 
 ASKED = [prompts.ask(f"What are the symptoms of {name}?") for name in ("gout", "asthma", "measles", "scurvy")]
 
@@ -28,9 +31,9 @@ def loaded(tiny_base: Path) -> tuple[Any, Any]:
     return model.load(tiny_base, "float32"), model.tokenizer(tiny_base)
 
 
-def http(address: str, name: str, tok: Any) -> http_engine.Http:
+def http(address: str, name: str, tok: Any) -> http_engine.HttpEngine:
     given = {"addresses": [address], "model": name, "requests": 1, "timeout": 60, "patience": 1, "extra": {}}
-    return http_engine.Http(pool.Pool("base", servers.Server(**given)), name, None, lambda: tok)
+    return http_engine.HttpEngine(pool.Pool("base", sections.Server(**given)), name, None, lambda: tok)
 
 
 def test_scores_and_likelihoods_are_those_of_the_engine_in_the_process(loaded) -> None:
@@ -43,7 +46,8 @@ def test_scores_and_likelihoods_are_those_of_the_engine_in_the_process(loaded) -
     def tops(messages: Any) -> dict[str, float]:
         text = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         held = after(tok(text).input_ids)[-1].exp()
-        # A model that knows nothing lists no label among twenty tokens: the labels are given what others have.
+        # A model that knows nothing lists no label among twenty tokens: the labels are given what others
+        # have.
         for label in prompts.LABELS:
             held[tok.encode(label)[0]] *= 50
         return {tok.decode([place]): float(share) for place, share in enumerate(held / held.sum())}
@@ -51,7 +55,7 @@ def test_scores_and_likelihoods_are_those_of_the_engine_in_the_process(loaded) -
     def reads(ids: list[int]) -> list[float]:
         return [0.0, *after(ids)[:-1].gather(-1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()]
 
-    plain = local.Transformers(net, tok, batch_size=2)
+    plain = transformers_engine.TransformersEngine(net, tok, batch_size=2)
     answers = ["fever and a long cough", "gout", "", "a rash"]
     with FakeServer(tops=tops, reads=reads) as server:
         served = http(server.address, "served", tok)
@@ -95,7 +99,9 @@ def serving(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 client.ask("/health")
                 break
             except servers.Unreached:
-                assert process.poll() is None and time.monotonic() < end, folder.with_name("log").read_text()[-2000:]
+                assert process.poll() is None and time.monotonic() < end, folder.with_name("log").read_text()[
+                    -2000:
+                ]
                 time.sleep(0.2)
         yield f"http://127.0.0.1:{port}/v1", folder
     finally:
@@ -105,26 +111,42 @@ def serving(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def test_transformers_serve_writes_what_the_engine_in_the_process_writes(serving, loaded) -> None:
     address, folder = serving
-    served, greedy = http(address, str(folder), loaded[1]), Sampling(temperature=0, top_p=1, max_new_tokens=12)
-    expected = local.Transformers(*loaded, batch_size=1).generate(ASKED, greedy, [0] * len(ASKED))
+    served, greedy = (
+        http(address, str(folder), loaded[1]),
+        Sampling(temperature=0, top_p=1, max_new_tokens=12),
+    )
+    expected = transformers_engine.TransformersEngine(*loaded, batch_size=1).generate(
+        ASKED, greedy, [0] * len(ASKED)
+    )
     assert served.generate(ASKED, greedy, [0] * len(ASKED)) == expected
 
 
 def test_transformers_serve_samples_by_seed(serving, loaded, capsys) -> None:
     address, folder = serving
-    served, warm = http(address, str(folder), loaded[1]), Sampling(temperature=1.2, top_p=0.95, max_new_tokens=12)
+    served, warm = (
+        http(address, str(folder), loaded[1]),
+        Sampling(temperature=1.2, top_p=0.95, max_new_tokens=12),
+    )
     seeds = [engines.sample_seed(0, "q", sample) for sample in range(4)]
     first = served.generate([ASKED[0]] * 4, warm, seeds)
-    assert served.generate([ASKED[0]] * 4, warm, seeds) == first and len({answer.text for answer in first}) > 1
+    assert (
+        served.generate([ASKED[0]] * 4, warm, seeds) == first and len({answer.text for answer in first}) > 1
+    )
     assert "same seed" not in capsys.readouterr().err
 
 
 def test_transformers_serve_ignores_logprobs_which_is_refused(serving, loaded) -> None:
     address, folder = serving
     served = http(address, str(folder), loaded[1])
-    with pytest.raises(UserError, match=f"{address} gives no logprobs, from which labels are read; serve the model "):
+    with pytest.raises(
+        UserError, match=f"{address} gives no logprobs, from which labels are read; serve the model "
+    ):
         served.label_probabilities(ASKED, prompts.LABELS)
-    with pytest.raises(UserError, match="a server has to echo token ids here: serve the model with vLLM or SGLang"):
+    with pytest.raises(
+        UserError, match="a server has to echo token ids here: serve the model with vLLM or SGLang"
+    ):
         served.answer_logprobs(ASKED[:1], ["fever"])
     with pytest.raises(UserError, match="HTTP 400: .*Server is pinned to"):
-        http(address, "another", loaded[1]).generate(ASKED[:1], Sampling(temperature=0, top_p=1, max_new_tokens=2), [0])
+        http(address, "another", loaded[1]).generate(
+            ASKED[:1], Sampling(temperature=0, top_p=1, max_new_tokens=2), [0]
+        )

@@ -11,8 +11,9 @@ from fake_hub import Repo, running, sha256
 
 import medqa.hub
 from medqa import models
-from medqa.data import origins
-from medqa.params import UserError
+from medqa.data import raw_rows
+from medqa.runtime import sections
+from medqa.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = bytes(range(256)) * 800
@@ -33,7 +34,7 @@ DRIVER = """
 import json, sys
 from pathlib import Path
 from medqa import hub
-from medqa.params import UserError
+from medqa.runtime.errors import UserError
 hub.WAITS = (0, 0, 0, 0)
 for name, *given in json.load(sys.stdin):
     given = [Path(value) if isinstance(value, str) and value.startswith("/") else value for value in given]
@@ -47,7 +48,12 @@ for name, *given in json.load(sys.stdin):
 def ask(hub, home: Path, *calls: list, **settings: str) -> list:
     """What the calls of medqa.hub give in one new process: for each its result, or {"error": sentence}."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
-    env |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*"}
+    env |= {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home / "hf"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "*",
+    }
     env |= {"PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_PROGRESS_BARS": "1"} | settings
     piped = {"input": json.dumps(calls, default=str), "capture_output": True, "text": True}
     done = subprocess.run([sys.executable, "-c", DRIVER], **piped, env=env, cwd=home, timeout=60, check=False)
@@ -73,7 +79,9 @@ def test_pins_a_branch_then_works_without_the_hub(tmp_path):
     out, moved = tmp_path / "out", tmp_path / "moved"
     with running({"models/me/good": Repo(dict(MODEL))}) as hub:
         (pinned,) = ask(hub, tmp_path, ["pin", "me/good", "main", out])
-        fetched = {path.rpartition("/resolve/")[2].split("/", 1)[1] for _, path, _ in hub.log if "/resolve/" in path}
+        fetched = {
+            path.rpartition("/resolve/")[2].split("/", 1)[1] for _, path, _ in hub.log if "/resolve/" in path
+        }
     sums = {name: sha256(MODEL[name]) for name in WANTED}
     assert pinned == {"repo": "me/good", "commit": COMMIT, "licence": "apache-2.0", "files": sums}
     assert fetched == {*WANTED, "README.md"}
@@ -82,7 +90,11 @@ def test_pins_a_branch_then_works_without_the_hub(tmp_path):
     assert [path.name for path in out.iterdir()] == ["pin.json"]
 
     folder, again, gone = ask(
-        hub, tmp_path, ["local_path", out], ["pin", "me/good", COMMIT, moved], ["pin", "me/good", "main", moved]
+        hub,
+        tmp_path,
+        ["local_path", out],
+        ["pin", "me/good", COMMIT, moved],
+        ["pin", "me/good", "main", moved],
     )
     assert Path(folder) == cached(tmp_path, "x").parent
     assert (Path(folder) / "model.safetensors").read_bytes() == WEIGHTS
@@ -100,7 +112,9 @@ def test_refuses_pickles_and_code(tmp_path, hub):
     answers = ask(hub, tmp_path, *(["pin", name, "main", tmp_path / "out"] for name in names))
     for name, answer, word in zip(names, answers, ["pickles", "auto_map", "auto_map", "JSON"], strict=True):
         assert name in answer["error"] and word in answer["error"]
-    assert not hub.asked("GET", ".bin") and not hub.asked("GET", ".py") and not hub.asked("GET", ".safetensors")
+    assert (
+        not hub.asked("GET", ".bin") and not hub.asked("GET", ".py") and not hub.asked("GET", ".safetensors")
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -120,7 +134,10 @@ def test_names_what_is_wrong_without_a_token(tmp_path, hub):
 def test_a_revision_that_the_repo_does_not_have_is_named_with_its_place(tmp_path, hub, revision: str) -> None:
     hub.repos["datasets/me/qa"] = Repo({"train.json": b"[]"})
     out = tmp_path / "models" / "base"
-    calls = (["pin", "me/good", revision, out], ["fetch_dataset", "me/qa", revision, ["*.json"], "data.sft.revision"])
+    calls = (
+        ["pin", "me/good", revision, out],
+        ["fetch_dataset", "me/qa", revision, ["*.json"], "data.sft.revision"],
+    )
     answers = ask(hub, tmp_path, *calls)
     for answer, repo, key in zip(answers, ("me/good", "me/qa"), ("models.base", "data.sft"), strict=True):
         remedy = f"set {key}.revision in params.yaml to a commit that the repo's page on the Hub lists."
@@ -131,7 +148,10 @@ def test_a_revision_that_the_repo_does_not_have_is_named_with_its_place(tmp_path
 @pytest.mark.parametrize(
     ("card", "licence"),
     [
-        (b"---\nlicense: other\nlicense_name: qwen-research\nlicense_link: LICENSE\n---\nwords", "qwen-research"),
+        (
+            b"---\nlicense: other\nlicense_name: qwen-research\nlicense_link: LICENSE\n---\nwords",
+            "qwen-research",
+        ),
         (b"\xef\xbb\xbf---\r\nlicense: other\r\n---\r\n", "other"),
         (b"---\nlicense: [mit, cc-by-4.0]\n---\n", "mit, cc-by-4.0"),
         (b"---\nlanguage: en\n---\n", "not stated"),
@@ -144,14 +164,18 @@ def test_a_revision_that_the_repo_does_not_have_is_named_with_its_place(tmp_path
         (None, "not stated"),
     ],
 )
-def test_the_licence_is_the_one_that_the_repo_states(monkeypatch, tmp_path, card: bytes | None, licence: str) -> None:
+def test_the_licence_is_the_one_that_the_repo_states(
+    monkeypatch, tmp_path, card: bytes | None, licence: str
+) -> None:
     path = tmp_path / "README.md"
     path.write_bytes(card or b"")
     monkeypatch.setattr(medqa.hub, "_fetch", lambda *_: path)
     assert medqa.hub._stated_licence("me/good", COMMIT, ["README.md"] if card else []) == licence
 
 
-def test_weights_in_the_cache_are_pinned_without_the_hub_even_if_the_licence_is_not_there(tmp_path, hub) -> None:
+def test_weights_in_the_cache_are_pinned_without_the_hub_even_if_the_licence_is_not_there(
+    tmp_path, hub
+) -> None:
     out = tmp_path / "out"
     ask(hub, tmp_path, ["pin", "me/good", "main", out])
     call = ["pin", "me/good", COMMIT, out]
@@ -244,11 +268,18 @@ def test_local_path_of_other_folders(tmp_path, hub):
 
 
 def test_fetch_dataset(tmp_path, hub):
-    files = {"data/b-1.parquet": b"PAR1 b", "data/a-0.parquet": b"PAR1 a", "README.md": b"words", "load.py": b"1/0"}
+    files = {
+        "data/b-1.parquet": b"PAR1 b",
+        "data/a-0.parquet": b"PAR1 a",
+        "README.md": b"words",
+        "load.py": b"1/0",
+    }
     hub.repos["datasets/me/qa"] = Repo(files, commit="e" * 40, branches=("main", "refs/convert/parquet"))
     given = [("me/qa", "main", ["data/*.parquet"]), ("me/qa", "refs/convert/parquet", ["README.md"])]
     given += [("me/qa", "main", ["*.csv"]), ("me/good", "main", ["*"])]
-    data, readme, none, model = ask(hub, tmp_path, *(["fetch_dataset", *call, "data.sft.revision"] for call in given))
+    data, readme, none, model = ask(
+        hub, tmp_path, *(["fetch_dataset", *call, "data.sft.revision"] for call in given)
+    )
     assert data[0] == "e" * 40
     assert [Path(path).read_bytes() for path in data[1]] == [b"PAR1 a", b"PAR1 b"]
     assert [Path(path).name for path in readme[1]] == ["README.md"]
@@ -264,8 +295,10 @@ def test_each_data_set_is_fetched_with_the_key_of_its_own_revision(monkeypatch: 
 
     keys: dict[str, str] = {}
     monkeypatch.setattr(medqa.hub, "fetch_dataset", fetch)
-    sft, preference = (origins.Hub(source="hub", repo=f"me/{name}", revision=COMMIT) for name in ("sft", "pairs"))
-    origins.raw_rows(ROOT, sft, preference, seed=0)
+    sft, preference = (
+        sections.HubRows(source="hub", repo=f"me/{name}", revision=COMMIT) for name in ("sft", "pairs")
+    )
+    raw_rows.raw_rows(ROOT, sft, preference, seed=0)
     assert keys == {"me/sft": "data.sft.revision", "me/pairs": "data.preference.revision"}
 
 
@@ -279,7 +312,7 @@ def test_a_model_is_told_by_what_it_holds(tmp_path: Path) -> None:
     assert medqa.hub.licence(tmp_path) == "made here"
     pin = {"repo": "a/b", "commit": "0" * 40, "files": {"model.safetensors": "1" * 64}}
     (tmp_path / "pin.json").write_text(json.dumps(pin))
-    assert medqa.hub.described(tmp_path) == f"{tmp_path.name} (a/b@{'0' * 40})"
+    assert medqa.hub.describe(tmp_path) == f"{tmp_path.name} (a/b@{'0' * 40})"
     assert medqa.hub.licence(tmp_path) == "not recorded"
     (tmp_path / "pin.json").write_text(json.dumps(pin | {"licence": "mit"}))
     assert medqa.hub.licence(tmp_path) == "mit"

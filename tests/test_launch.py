@@ -12,10 +12,12 @@ import pytest
 import yaml
 from fault_place import ROOT
 
-from medqa import records, training
+from medqa import jsonl, records
+from medqa.training import fine_tuning
 
 EXAMPLES = [
-    records.Example(f"e{n:02}", "open", f"What causes gout {n}?", "It is age. " * (1 + n % 3)) for n in range(32)
+    records.Example(f"e{n:02}", "open", f"What causes gout {n}?", "It is age. " * (1 + n % 3))
+    for n in range(32)
 ]
 PAIRS = [records.Pair(row.id, row.question, row.answer, "nothing", 0.9, 0.1) for row in EXAMPLES]
 INPUTS = {
@@ -30,8 +32,8 @@ def start(models: Path, folder: Path, stage: str, processes: int, **changes: int
     for name in ("base", "sft"):
         if not (folder / name).exists():
             (folder / name).symlink_to(models / name)
-    records.write(folder / "examples.jsonl", EXAMPLES)
-    records.write(folder / "pairs.jsonl", PAIRS)
+    jsonl.write(folder / "examples.jsonl", EXAMPLES)
+    jsonl.write(folder / "pairs.jsonl", PAIRS)
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["corpus"] = str(ROOT / raw["corpus"])
     for name in INPUTS:
@@ -50,7 +52,7 @@ def run(models: Path, folder: Path, stage: str, processes: int) -> tuple[list[fl
     told, _ = process.communicate()
     assert process.returncode == 0, told
     weights = (folder / f"{stage}2" / "adapter_model.safetensors").read_bytes()
-    return training.read_curve(folder / f"{stage}.tsv")["loss"], weights
+    return fine_tuning.read_curve(folder / f"{stage}.tsv")["loss"], weights
 
 
 def started_to_keep(models: Path, folder: Path, stage: str) -> psutil.Popen:

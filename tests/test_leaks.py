@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from medqa.data.leaks import Leaks
-from medqa.sources import embedded, ultramedical
+from medqa.data.decontamination import Decontamination
+from medqa.miniature import embedded
+from medqa.sources import ultramedical
 from medqa.sources.ultramedical import prompt_key
 
-CORPUS = Path(__file__).parents[1] / "medqa" / "corpus"
+CORPUS = Path(__file__).parents[1] / "medqa" / "miniature" / "corpus"
 THRESHOLD = 0.65
 TOPICS = embedded.topics(CORPUS)
 TEMPLATES = [topic.question(form) for topic in TOPICS for form in range(len(topic.wording.questions))]
@@ -25,8 +26,8 @@ CHINESE = (
 )
 
 
-def leaks(held: list[str], others: list[str], threshold: float | None = THRESHOLD) -> Leaks:
-    found = Leaks(threshold)
+def leaks(held: list[str], others: list[str], threshold: float | None = THRESHOLD) -> Decontamination:
+    found = Decontamination(threshold)
     for key in sorted({prompt_key(prompt) for prompt in [*held, *others]}):
         found.count(key)
     for prompt in held:
@@ -47,7 +48,10 @@ def leaks(held: list[str], others: list[str], threshold: float | None = THRESHOL
         ("What are the symptoms of asthma?", "What are the symptoms of asthhma?"),
         ("What are the symptoms of diabetes?", "What are the symptoms of diabtes?"),
         ("How are haemorrhage and oedema treated?", "How are hemorrhage and edema treated?"),
-        ("What is the behaviour of a tumour of the oesophagus?", "What is the behavior of a tumor of the esophagus?"),
+        (
+            "What is the behaviour of a tumour of the oesophagus?",
+            "What is the behavior of a tumor of the esophagus?",
+        ),
         ("高血压的症状有哪些？", "请问高血压的主要症状是什么呢？"),
         ("什么是痛风？", "痛风是什么"),
         ("高血圧の症状は何ですか？", "高血圧の主な症状を教えてください。"),
@@ -116,9 +120,7 @@ def test_two_words_of_the_corpus_are_two_words() -> None:
     assert leaks(held, ["Define prostrate"]).find("define prostrate") == "define prostate"
 
 
-LONG_FORM = (
-    "a teacher comes to the clinic with {} since the morning and takes no drugs what should be done first to help"
-)
+LONG_FORM = "a teacher comes to the clinic with {} since the morning and takes no drugs what should be done first to help"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_prompts_that_share_all_but_a_name_take_linear_time(form: str) -> None:
 
     def seconds(count: int) -> float:
         keys = [form.format(name) for name in names[:count]]
-        found = Leaks(THRESHOLD)
+        found = Decontamination(THRESHOLD)
         began = time.process_time()
         for key in keys:
             found.count(key)
@@ -147,14 +149,16 @@ def test_no_threshold_finds_nothing() -> None:
     assert leaks([LONG], [], threshold=None).find(prompt_key(LONG)) is None
 
 
-# How a copy is changed a little. Of a short question only words that are not its subject: with another subject, or
-# another thing asked of it, it is another question.
+# How a copy is changed a little. Of a short question only words that are not its subject: with another
+# subject, or another thing asked of it, it is another question.
 RARE = ("illness", "physician", "sizeable", "elderly", "sudden", "hospital", "clinic", "yesterday")
 
 
 def word_changed(prompt: str, rng: random.Random) -> str:
     if len(prompt.split()) < 12 and "\n" not in prompt:
-        asked = next(word for word in ("What", "Which", "How", "Who", "Why", "When", "Describe") if word in prompt)
+        asked = next(
+            word for word in ("What", "Which", "How", "Who", "Why", "When", "Describe") if word in prompt
+        )
         return prompt.replace(asked, {"What": "Which", "Which": "What"}.get(asked, f"Please: {asked}"), 1)
     said = prompt.split(" ")
     at = rng.choice([n for n, word in enumerate(said) if "\n" not in word and not word.endswith(".")])
@@ -174,11 +178,15 @@ def options_reordered(prompt: str, rng: random.Random) -> str:
     options = [line[3:] for line in lines]
     rng.shuffle(options)
     changed = word_changed(stem, rng)
-    return "\n".join([changed, *(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))])
+    return "\n".join(
+        [changed, *(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))]
+    )
 
 
 def prompts(rng: random.Random) -> dict[str, list[str]]:
-    """Short questions, vignettes and exams; the held-out ones first in each list, those that are trained on after."""
+    """Short questions, vignettes and exams; the held-out ones first in each list, those that are trained on
+    after.
+    """
     told = [topic.textbook(form) for topic in TOPICS for form in range(3)]
     vignettes = [" ".join(rng.sample(told, rng.randint(2, 12))) + " What is it?" for _ in range(2000)]
     exams = [embedded.exam(topic, TOPICS, rng, 0)[0] for topic in TOPICS]
@@ -195,9 +203,13 @@ def test_planted_leaks_are_found_and_others_are_left() -> None:
     held = made["short"][:100] + made["long"][:100] + made["exam"][:100]
     others = [prompt for some in made.values() for prompt in some[100:]]
     exact = [
-        change(prompt) for prompt in rng.sample(held, 100) for change in (rng.choice([str.upper, "\n{} ".format]),)
+        change(prompt)
+        for prompt in rng.sample(held, 100)
+        for change in (rng.choice([str.upper, "\n{} ".format]),)
     ]
-    edited = [rng.choice([word_changed, clauses_swapped])(prompt, rng) for prompt in rng.sample(held[:200], 66)]
+    edited = [
+        rng.choice([word_changed, clauses_swapped])(prompt, rng) for prompt in rng.sample(held[:200], 66)
+    ]
     edited += [options_reordered(prompt, rng) for prompt in rng.sample(held[200:], 34)]
     found = leaks(held, [*others, *exact, *edited])
     keys = {prompt_key(prompt) for prompt in held}

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from medqa import dpo, lengths, model, prompts, sft, training
-from medqa.params import UserError
+from medqa import dpo, model, prompts, sft
 from medqa.records import Example, Pair
+from medqa.runtime import sections
+from medqa.runtime.errors import UserError
+from medqa.training import fine_tuning, lengths
 
 SCHEDULE = {
     "epochs": 1,
@@ -19,8 +21,8 @@ SCHEDULE = {
     "activation_checkpointing": False,
     "dequantised": True,
 }
-SFT = sft.Params(**SCHEDULE, lora={"r": 4, "alpha": 8, "dropout": 0.0})
-DPO = dpo.Params(**SCHEDULE, beta=0.1, loss_type="sigmoid", sft_weight=0.0)
+SFT = sections.SftParams(**SCHEDULE, lora={"r": 4, "alpha": 8, "dropout": 0.0})
+DPO = sections.DpoParams(**SCHEDULE, beta=0.1, loss_type="sigmoid", sft_weight=0.0)
 LONG = "Why? " * 40
 
 
@@ -37,7 +39,9 @@ def grown(tiny_base: Path) -> list[Example]:
     assert step == 1
     first = tokens("a")
     sizes = range(50, 68)
-    rows = [Example(f"e{n}", "open", "a" + " a" * (n - first), "So it is. " * (1 + 9 * (n % 2))) for n in sizes]
+    rows = [
+        Example(f"e{n}", "open", "a" + " a" * (n - first), "So it is. " * (1 + 9 * (n % 2))) for n in sizes
+    ]
     assert [tokens(row.question) for row in rows] == list(sizes)
     return rows
 
@@ -46,14 +50,18 @@ def pairs_of(rows: list[Example]) -> list[Pair]:
     return [Pair(row.id, row.question, row.answer, "No.", 0.9, 0.1) for row in rows]
 
 
-def ids_of_trl(base: Path, folder: Path, rows: list[dict[str, Any]], trainer: type, config: type, **more: Any) -> Any:
+def ids_of_trl(
+    base: Path, folder: Path, rows: list[dict[str, Any]], trainer: type, config: type, **more: Any
+) -> Any:
     """The rows that TRL trains on if nobody leaves any out before."""
     from datasets import Dataset
 
-    args = config(**training.arguments(SFT, len(rows), "float32", 0, folder))
+    args = config(**fine_tuning.arguments(SFT, len(rows), "float32", 0, folder))
     loaded = model.load(base, "float32")
     tok = model.tokenizer(base)
-    made = trainer(model=loaded, args=args, train_dataset=Dataset.from_list(rows), processing_class=tok, **more)
+    made = trainer(
+        model=loaded, args=args, train_dataset=Dataset.from_list(rows), processing_class=tok, **more
+    )
     return list(made.train_dataset["id"])
 
 
@@ -61,9 +69,11 @@ def test_what_is_left_out_is_what_trl_drops(grown: list[Example], tiny_base: Pat
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-    peft = LoraConfig(r=4, target_modules=training.TARGETS, task_type="CAUSAL_LM")
+    peft = LoraConfig(r=4, target_modules=fine_tuning.TARGETS, task_type="CAUSAL_LM")
     questions = [{"id": row.id, "prompt": prompts.ask(row.question)} for row in grown]
-    rows = [one | {"completion": prompts.reply(row.answer)} for one, row in zip(questions, grown, strict=True)]
+    rows = [
+        one | {"completion": prompts.reply(row.answer)} for one, row in zip(questions, grown, strict=True)
+    ]
     usable = sft.fit(tiny_base, grown, SFT)
     assert [row.id for row in usable.rows] == ids_of_trl(
         tiny_base, tmp_path, rows, SFTTrainer, SFTConfig, peft_config=peft
@@ -82,7 +92,9 @@ def test_what_is_left_out_is_what_trl_drops(grown: list[Example], tiny_base: Pat
     assert usable.counts("pairs") == {"pairs": 14, "left_out_too_long": 4, "shortened": 10}
 
 
-def train(stage: str, base: Path, adapter: Path, rows: list[Example], out: Path, **changes: Any) -> dict[str, Any]:
+def train(
+    stage: str, base: Path, adapter: Path, rows: list[Example], out: Path, **changes: Any
+) -> dict[str, Any]:
     if stage == "sft":
         params = SFT.model_copy(update=changes)
         return sft.summary(sft.train(base, rows, params, "float32", 0, out / stage, out / "c"), out / "c")
@@ -104,7 +116,11 @@ def adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["What?", LONG, "Which?", "Who?"], {}, 1),
         (["What?"], {}, 1),  # one row, and a batch larger than that
         (["What?", LONG], {"batch_size": 8, "micro_batch_size": 8}, 1),
-        (["What?", "Which?", LONG, "Who?", "Where?", "When?"], {"epochs": 0.01}, 1),  # so few that no step is whole
+        (
+            ["What?", "Which?", LONG, "Who?", "Where?", "When?"],
+            {"epochs": 0.01},
+            1,
+        ),  # so few that no step is whole
     ],
 )
 @pytest.mark.parametrize("stage", ["sft", "dpo"])

@@ -30,7 +30,9 @@ def project(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, *words: str, **changes: str) -> None:
-    env = {key: value for key, value in os.environ.items() if key not in ("HOME", "USER", "LOGNAME", "MAKEFLAGS")}
+    env = {
+        key: value for key, value in os.environ.items() if key not in ("HOME", "USER", "LOGNAME", "MAKEFLAGS")
+    }
     command = ["make", f"PYTHON={folder.parent / 'python'}", *words]
     done = subprocess.run(command, cwd=folder, env=env | changes, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -42,7 +44,11 @@ def test_a_folder_of_any_name_is_installed_in_and_run_in(project: Path) -> None:
     called = (project / "called").read_text().splitlines()
     assert called[0] == "-m venv .venv" and sum("-c constraints.txt" in line for line in called) == 2
     # Without git DVC is told so, before it starts.
-    wanted = ["-m stages.check --out models/.checked", "-m dvc config --local core.no_scm true", "-m dvc repro"]
+    wanted = [
+        "-m stages.check --out models/.checked",
+        "-m dvc config --local core.no_scm true",
+        "-m dvc repro",
+    ]
     assert called[-3:] == wanted
     assert (project / "paths").read_text().splitlines()[-1].startswith(f"{project}/.venv/bin:")
     assert (project / "user").read_text() == "/home/me\nme\n"

@@ -168,17 +168,19 @@ TEN = [
 
 @pytest.mark.parametrize(("answer", "letter"), [*CHOICES, *TONGUES])
 def test_choice(answer: str, letter: str) -> None:
-    assert metrics.choice(answer) == letter
+    assert metrics.read_option(answer) == letter
 
 
-@pytest.mark.parametrize(("answer", "letter"), [*TEN, *(case for case in CHOICES if case[0] != "E"), *TONGUES])
+@pytest.mark.parametrize(
+    ("answer", "letter"), [*TEN, *(case for case in CHOICES if case[0] != "E"), *TONGUES]
+)
 def test_choice_of_ten(answer: str, letter: str) -> None:
-    assert metrics.choice(answer, "ABCDEFGHIJ") == letter
+    assert metrics.read_option(answer, "ABCDEFGHIJ") == letter
 
 
 def test_a_letter_that_the_question_does_not_offer_is_no_choice() -> None:
-    assert metrics.choice("The answer is D", "ABC") == ""
-    assert metrics.choice("E", "ABCDE") == "E"
+    assert metrics.read_option("The answer is D", "ABC") == ""
+    assert metrics.read_option("E", "ABCDE") == "E"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +192,7 @@ def test_choice_takes_linear_time(part: str) -> None:
     def seconds(length: int) -> float:
         answer = "answer" + part * (length // len(part)) + "x"
         began = time.process_time()
-        metrics.choice(answer, "ABCDEFGHIJ")
+        metrics.read_option(answer, "ABCDEFGHIJ")
         return time.process_time() - began
 
     seconds(100)
@@ -217,9 +219,17 @@ def test_choice_takes_linear_time(part: str) -> None:
         ("维生素B6缺乏", "维生素B12缺乏", False),
         ("建议患者多饮水，注意休息。", "患者应当多喝水并注意休息。", True),
         ("一般首选血管紧张素转换酶抑制剂（ACEI）治疗。", "首选药物是血管紧张素转换酶抑制剂。", True),
-        ("感冒通常由病毒引起，一般一周内可以自行好转，不需要使用抗生素。", "患者应当多喝水并注意休息。", False),
+        (
+            "感冒通常由病毒引起，一般一周内可以自行好转，不需要使用抗生素。",
+            "患者应当多喝水并注意休息。",
+            False,
+        ),
         ("水分を十分に取り、安静にしてください。", "安静にして水分を十分にとることが大切です。", True),
-        ("風邪はウイルスによって起こり、一週間ほどで治ります。", "安静にして水分を十分にとることが大切です。", False),
+        (
+            "風邪はウイルスによって起こり、一週間ほどで治ります。",
+            "安静にして水分を十分にとることが大切です。",
+            False,
+        ),
         ("ควรพักผ่อนให้เพียงพอและดื่มน้ำมากๆ", "ผู้ป่วยควรดื่มน้ำมากๆและพักผ่อน", True),
         ("ไข้หวัดเกิดจากเชื้อไวรัส มักหายได้เองภายในหนึ่งสัปดาห์", "ผู้ป่วยควรดื่มน้ำมากๆและพักผ่อน", False),
         ("बुखार और खाँसी के साथ दर्द", "बुखार और खाँसी", True),
@@ -230,7 +240,9 @@ def test_covers(answer: str, point: str, held: bool) -> None:
 
 
 def test_key_point_recall_is_a_share() -> None:
-    assert metrics.key_point_recall("fever and a rash", ["fever", "rash", "chest pain"]) == pytest.approx(2 / 3)
+    assert metrics.key_point_recall("fever and a rash", ["fever", "rash", "chest pain"]) == pytest.approx(
+        2 / 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -284,13 +296,22 @@ def table_of_lengths(first: list[str], second: list[str]) -> int:
 def test_common_subsequences_are_as_long_as_the_textbook_says() -> None:
     draw = random.Random(0)
     for _ in range(300):
-        first, second = (draw.choices("abcdefgh"[: draw.randint(1, 8)], k=draw.randint(0, 90)) for _ in range(2))
+        first, second = (
+            draw.choices("abcdefgh"[: draw.randint(1, 8)], k=draw.randint(0, 90)) for _ in range(2)
+        )
         assert metrics.longest_common_subsequence(first, second) == table_of_lengths(first, second)
 
 
 @pytest.mark.parametrize(
     ("answer", "share"),
-    [("", 0), ("a b c", 0), ("a b c d", 0), ("a a a a", 1 / 2), ("a b c a b c", 1 / 4), ("a b c. A B C a b c", 4 / 7)],
+    [
+        ("", 0),
+        ("a b c", 0),
+        ("a b c d", 0),
+        ("a a a a", 1 / 2),
+        ("a b c a b c", 1 / 4),
+        ("a b c. A B C a b c", 4 / 7),
+    ],
 )
 def test_repetition(answer: str, share: float) -> None:
     assert metrics.repetition(answer) == pytest.approx(share)
@@ -337,7 +358,13 @@ def test_mean_interval_is_determined_by_its_seed() -> None:
 
 @pytest.mark.parametrize(
     ("values", "low", "high"),
-    [([1.0] * 552, 0.99334, 1), ([0.0] * 80, 0, 0.04506), ([0.0], 0, 0.975), ([1.0], 0.025, 1), ([0.5] * 9, 0.5, 0.5)],
+    [
+        ([1.0] * 552, 0.99334, 1),
+        ([0.0] * 80, 0, 0.04506),
+        ([0.0], 0, 0.975),
+        ([1.0], 0.025, 1),
+        ([0.5] * 9, 0.5, 0.5),
+    ],
 )
 def test_a_share_is_never_certain(values: list[float], low: float, high: float) -> None:
     assert metrics.share_interval(values, 0, 100) == pytest.approx((values[0], low, high), abs=1e-5)

@@ -98,22 +98,24 @@ def test_passes_are_filled_up_only_where_that_makes_bits_equal(
     base: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, filled: bool
 ) -> None:
     from medqa import prompts
-    from medqa.engines import local, tree
+    from medqa.engines import prefix_tree, transformers_engine
 
-    seen, states = [], tree.states
+    seen, states = [], prefix_tree.hidden_states
     told = lambda loaded, ids, *rest: seen.append(ids.numel()) or states(loaded, ids, *rest)  # noqa: E731
-    monkeypatch.setattr(tree, "states", told)
-    engine = local.Transformers(model.load(base, dtype, dequantised=True), model.tokenizer(base), batch_size=2)
+    monkeypatch.setattr(prefix_tree, "hidden_states", told)
+    engine = transformers_engine.TransformersEngine(
+        model.load(base, dtype, dequantised=True), model.tokenizer(base), batch_size=2
+    )
     engine.label_probabilities([prompts.ask("What is gout?")], prompts.LABELS)
-    assert (seen[0] >= tree.STEADY_TOKENS) == filled
+    assert (seen[0] >= prefix_tree.STEADY_TOKENS) == filled
 
 
 def test_merging_in_16_bits_keeps_what_is_less_than_a_weights_last_bit(base: Path, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from medqa import training
+    from medqa.training import fine_tuning
 
-    lora = LoraConfig(r=4, lora_alpha=8, target_modules=training.TARGETS, init_lora_weights=False)
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=fine_tuning.TARGETS, init_lora_weights=False)
     torch.manual_seed(0)
     adapted = get_peft_model(model.load(base, "float32"), lora)
     with torch.no_grad():
@@ -122,8 +124,12 @@ def test_merging_in_16_bits_keeps_what_is_less_than_a_weights_last_bit(base: Pat
                 weight.mul_(1e-3)
     adapted.save_pretrained(tmp_path / "adapter")
     exact, plain = (model.load_merged(base, "float32", adapter) for adapter in (tmp_path / "adapter", None))
-    short, rounded = (model.load_merged(base, "bfloat16", adapter) for adapter in (tmp_path / "adapter", None))
-    weights = [net.model.layers[0].mlp.up_proj.weight.float().flatten() for net in (exact, plain, short, rounded)]
+    short, rounded = (
+        model.load_merged(base, "bfloat16", adapter) for adapter in (tmp_path / "adapter", None)
+    )
+    weights = [
+        net.model.layers[0].mlp.up_proj.weight.float().flatten() for net in (exact, plain, short, rounded)
+    ]
     change = weights[0] - weights[1]
     assert 0 < change.abs().median() < weights[1].abs().median() / 2**9
     assert ((weights[2] - weights[3]) @ change / (change @ change)).item() == pytest.approx(1, abs=0.2)
@@ -133,9 +139,9 @@ def test_merging_in_16_bits_keeps_what_is_less_than_a_weights_last_bit(base: Pat
 def test_merging_adds_what_peft_adds(base: Path, tmp_path: Path, dequantised: bool) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from medqa import training
+    from medqa.training import fine_tuning
 
-    lora = LoraConfig(r=4, lora_alpha=8, target_modules=training.TARGETS, init_lora_weights=False)
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=fine_tuning.TARGETS, init_lora_weights=False)
     get_peft_model(model.load(base, "float32"), lora).save_pretrained(tmp_path)
     wanted = model.load(base, "float32", tmp_path, dequantised=True).merge_and_unload()
     merged = model.load(base, "float32", tmp_path, dequantised=dequantised)

@@ -1,4 +1,6 @@
-"""medqa.data.origins and medqa.sources.foreign: which files are read, and what is said of those of another shape."""
+"""medqa.data.provenance and medqa.sources.foreign: which files are read, and what is said of those of another
+shape.
+"""
 
 import json
 from pathlib import Path
@@ -9,12 +11,28 @@ from fake_rows import preference_row, sft_row, write_rows
 from test_data import FILES, GOOD, load, some_rows, total
 
 from medqa import hub
-from medqa.data import Params, load_medical_data
-from medqa.params import UserError
+from medqa.data import load_medical_data
+from medqa.runtime.errors import UserError
+from medqa.runtime.sections import DataParams
 
 TURNS = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
-MEDQA = {"question": "Why?", "options": {"A": "x", "B": "y"}, "answer_idx": "A", "answer": "x", "meta_info": "step1"}
-MEDMCQA = {"id": "1", "question": "Why?", "opa": "x", "opb": "y", "opc": "z", "opd": "w", "cop": 1, "exp": None}
+MEDQA = {
+    "question": "Why?",
+    "options": {"A": "x", "B": "y"},
+    "answer_idx": "A",
+    "answer": "x",
+    "meta_info": "step1",
+}
+MEDMCQA = {
+    "id": "1",
+    "question": "Why?",
+    "opa": "x",
+    "opb": "y",
+    "opc": "z",
+    "opd": "w",
+    "cop": 1,
+    "exp": None,
+}
 PUBMEDQA = {
     "pubid": 1,
     "question": "Why?",
@@ -25,26 +43,50 @@ PUBMEDQA = {
 # What people bring as the file of a source, and what is said of it.
 SHAPES = [
     ("sft", [{"conversations": GOOD["sft"]["conversations"]}], "holds rows of ShareGPT (conversations)"),
-    ("sft", [{"instruction": "Why?", "input": "", "output": "So."}], "holds rows of Alpaca (instruction, output)"),
+    (
+        "sft",
+        [{"instruction": "Why?", "input": "", "output": "So."}],
+        "holds rows of Alpaca (instruction, output)",
+    ),
     ("sft", [{"messages": TURNS}], "holds rows of OpenAI's messages (messages)"),
     ("sft", [MEDQA], "holds rows of MedQA (question, options, answer_idx)"),
     ("sft", [MEDMCQA], "holds rows of MedMCQA (question, opa, opb, cop)"),
     ("sft", [PUBMEDQA], "holds rows of PubMedQA (question, context, long_answer)"),
-    ("sft", [{"1": {"QUESTION": "Why?"}, "2": {"QUESTION": "When?"}}], "is one object over many rows (keys 1, 2)"),
-    ("sft", [{"id": {"0": "x"}, "type": {"0": "Exam"}, "conversations": {"0": []}}], "is one object over many rows"),
-    ("sft", [{"features": [{}], "rows": [{"row_idx": 0}], "total": 1}], "holds rows of the Hub's data set viewer"),
+    (
+        "sft",
+        [{"1": {"QUESTION": "Why?"}, "2": {"QUESTION": "When?"}}],
+        "is one object over many rows (keys 1, 2)",
+    ),
+    (
+        "sft",
+        [{"id": {"0": "x"}, "type": {"0": "Exam"}, "conversations": {"0": []}}],
+        "is one object over many rows",
+    ),
+    (
+        "sft",
+        [{"features": [{}], "rows": [{"row_idx": 0}], "total": 1}],
+        "holds rows of the Hub's data set viewer",
+    ),
     ("sft", [GOOD["dev"]], "holds rows of UltraMedical-Preference (label_type, chosen, rejected)"),
     ("sft", [{"foo": 1, "bar": 2}], "holds rows of foo, bar,"),
     ("sft", [{"name": "x", "info": {}, "list": [{}, {}]}], "is an object that holds rows under list"),
     ("sft", ["x"], "holds texts"),
-    ("sft", [GOOD["sft"] | {"conversations": TURNS}], "has no list of turns with from and value under conversations"),
+    (
+        "sft",
+        [GOOD["sft"] | {"conversations": TURNS}],
+        "has no list of turns with from and value under conversations",
+    ),
     (
         "sft",
         [GOOD["sft"] | {"conversations": [{"from": "user", "value": "Why?"}]}],
         "names the roles user in conversations, not human and gpt",
     ),
     ("dev", [GOOD["sft"]], "holds rows of UltraMedical (type, conversations)"),
-    ("dev", [{"prompt": "Why?", "chosen": "So.", "rejected": "No."}], "holds rows of preferences without labels"),
+    (
+        "dev",
+        [{"prompt": "Why?", "chosen": "So.", "rejected": "No."}],
+        "holds rows of preferences without labels",
+    ),
     ("dev", [{"chosen": TURNS, "rejected": TURNS}], "holds rows of preferences without prompts"),
     ("dev", [GOOD["dev"] | {"chosen": "So."}], "has no list of turns with role and content under chosen"),
 ]
@@ -59,7 +101,9 @@ def test_rows_of_another_shape_are_named(tmp_path: Path, source: str, rows: list
 
 
 def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
-    lines = [json.dumps(sft_row(f"{n}", "Caf\u00e9?"), ensure_ascii=False).encode("latin-1") for n in range(3)]
+    lines = [
+        json.dumps(sft_row(f"{n}", "Caf\u00e9?"), ensure_ascii=False).encode("latin-1") for n in range(3)
+    ]
     with pytest.raises(UserError, match=r"invalid UTF-8 \(3\); sft\.jsonl is not in UTF-8: save it as UTF-8"):
         load(tmp_path, some_rows() | {"sft": lines})
 
@@ -67,21 +111,31 @@ def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
 COMMIT = "c" * 40
 
 
-def hub_of(folder: Path, monkeypatch: pytest.MonkeyPatch, sft: tuple[str, ...], preference: tuple[str, ...]) -> Params:
-    """Parameters for two data sets of the Hub that hold files of these names, each with its own name as a row's id."""
+def hub_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, sft: tuple[str, ...], preference: tuple[str, ...]
+) -> DataParams:
+    """Parameters for two data sets of the Hub that hold files of these names, each with its own name as a
+    row's id.
+    """
 
     def fetch(repo: str, revision: str, patterns: list[str], key: str) -> tuple[str, list[Path]]:
         names = {"me/sft": sft, "me/pairs": preference}[repo]
         paths = [folder / repo / "test" / COMMIT / name for name in sorted(names)]
         for path, name in zip(paths, sorted(names), strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
-            row = sft_row(name, f"What is {name}?") if repo == "me/sft" else preference_row(name, f"Why {name}?")
+            row = (
+                sft_row(name, f"What is {name}?")
+                if repo == "me/sft"
+                else preference_row(name, f"Why {name}?")
+            )
             write_rows(path, [row])
         return COMMIT, paths
 
     monkeypatch.setattr(hub, "fetch_dataset", fetch)
     repos = {"sft": "me/sft", "preference": "me/pairs"}
-    return Params(**FILES | {key: {"source": "hub", "repo": repo, "revision": "x"} for key, repo in repos.items()})
+    return DataParams(
+        **FILES | {key: {"source": "hub", "repo": repo, "revision": "x"} for key, repo in repos.items()}
+    )
 
 
 THREE = ("train.json", "dev.json", "test.json")
@@ -102,11 +156,15 @@ def test_of_a_hub_set_the_training_files_are_taught(
 ) -> None:
     loaded = load_medical_data(tmp_path, hub_of(tmp_path, monkeypatch, files, THREE), 0)
     assert total(loaded, "sft")["read"] == read
-    assert not any("test" in row.id or "valid" in row.id or "eval" in row.id for row in loaded.sft if read == 1)
+    assert not any(
+        "test" in row.id or "valid" in row.id or "eval" in row.id for row in loaded.sft if read == 1
+    )
 
 
 @pytest.mark.parametrize("dev", ["validation", "valid", "val", "eval", "dev"])
-@pytest.mark.parametrize("form", ["data/{}-00000-of-00001.parquet", "{}.json", "{}/0.parquet", "pairs_{}.jsonl.gz"])
+@pytest.mark.parametrize(
+    "form", ["data/{}-00000-of-00001.parquet", "{}.json", "{}/0.parquet", "pairs_{}.jsonl.gz"]
+)
 def test_a_hub_sets_splits_are_read_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dev: str, form: str
 ) -> None:

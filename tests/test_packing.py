@@ -7,9 +7,8 @@ import torch
 from conftest import CORPUS
 from trl.trainer.utils import add_fused_lm_head
 
-from medqa import packing
-from medqa.models import scratch
-from medqa.sources import embedded
+from medqa.miniature import embedded, scratch
+from medqa.training import padding_free
 
 IGNORED = -100
 
@@ -24,13 +23,17 @@ def net(request):
 
 
 def batch(lengths: list[int], seed: int) -> dict[str, torch.Tensor]:
-    """Rows of so many tokens, padded on the right; the first third of each is a prompt, of which nothing is learnt."""
+    """Rows of so many tokens, padded on the right; the first third of each is a prompt, of which nothing is
+    learnt.
+    """
     rng, wide = random.Random(seed), max(lengths) + 1
     ids = torch.tensor(
         [[rng.randrange(4, 300) if place < length else 0 for place in range(wide)] for length in lengths]
     )
     mask = torch.tensor([[int(place < length) for place in range(wide)] for length in lengths])
-    ids[1::2, : wide // 4] = ids[: len(ids) // 2 * 2 : 2, : wide // 4]  # every other row begins as the one before it
+    ids[1::2, : wide // 4] = ids[
+        : len(ids) // 2 * 2 : 2, : wide // 4
+    ]  # every other row begins as the one before it
     asked = torch.tensor([[place < length / 3 for place in range(wide)] for length in lengths])
     return {
         "input_ids": ids,
@@ -42,13 +45,13 @@ def batch(lengths: list[int], seed: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("lengths", [[7], [5, 5, 5], [30, 1, 9, 12, 2, 29, 3, 14], list(range(1, 40))])
 def test_numbers_and_gradients_are_those_of_the_padded_batch(net, lengths, monkeypatch) -> None:
-    monkeypatch.setattr(packing, "LOGITS", 7 * 400)  # seven tokens or so at once
+    monkeypatch.setattr(padding_free, "LOGITS", 7 * 400)  # seven tokens or so at once
     told, gradients = [], []
     for packed in (False, True):
         net.forward = type(net).forward.__get__(net)
         add_fused_lm_head(net, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
         if packed:
-            packing.pack(net)
+            padding_free.enable(net)
         out = net(**batch(lengths, seed=len(lengths)), fused_lm_head=True)
         net.zero_grad()
         out.log_probs.sum().backward()
@@ -67,7 +70,7 @@ def test_numbers_and_gradients_are_those_of_the_padded_batch(net, lengths, monke
 def test_a_tree_has_every_row_and_each_beginning_once() -> None:
     rng = random.Random(1)
     rows = [[rng.randrange(3) for _ in range(rng.randrange(1, 9))] for _ in range(40)]
-    paths, tokens = packing.tree(rows)
+    paths, tokens = padding_free.tree(rows)
     assert [[rows[row][place] for row, place in (tokens[token] for token in path)] for path in paths] == rows
     assert all(tokens[token][1] == place for path in paths for place, token in enumerate(path))
     assert len(tokens) == len({tuple(row[:end]) for row in rows for end in range(1, len(row) + 1)})
@@ -76,12 +79,12 @@ def test_a_tree_has_every_row_and_each_beginning_once() -> None:
 @pytest.mark.parametrize(("scale", "dtype"), [(1, torch.float32), (100, torch.float32), (1, torch.bfloat16)])
 def test_scores_and_their_gradients_are_those_of_the_logits(scale, dtype, monkeypatch) -> None:
     """Also where a probability is too small for float32."""
-    monkeypatch.setattr(packing, "LOGITS", 1000)
+    monkeypatch.setattr(padding_free, "LOGITS", 1000)
     draw = torch.Generator().manual_seed(0)
     hidden, weight = (torch.randn(count, 16, generator=draw) for count in (30, 300))
     hidden, weight = (scale * hidden).to(dtype).requires_grad_(), weight.to(dtype)
     targets = torch.randint(0, 300, (30,), generator=draw)
-    scores = packing.score(hidden, weight, targets)
+    scores = padding_free.score(hidden, weight, targets)
     scores["log_probs"].sum().backward()
     exact = hidden.detach().double().requires_grad_()
     logits = exact @ weight.double().T
@@ -98,7 +101,7 @@ def test_scores_and_their_gradients_are_those_of_the_logits(scale, dtype, monkey
     torch.testing.assert_close(hidden.grad.double(), exact.grad, atol=share, rtol=share)
     assert nats.min() < -1000 or scale == 1
     with torch.no_grad():
-        assert torch.equal(packing.score(hidden, weight, targets)["log_probs"], scores["log_probs"])
+        assert torch.equal(padding_free.score(hidden, weight, targets)["log_probs"], scores["log_probs"])
 
 
 def test_scores_are_those_of_the_kernel_that_trl_has_for_gpus() -> None:
@@ -107,7 +110,7 @@ def test_scores_are_those_of_the_kernel_that_trl_has_for_gpus() -> None:
     hidden, weight = (torch.randn(count, 16, generator=draw) for count in (30, 300))
     targets = torch.randint(0, 300, (30,), generator=draw)
     outputs, gradients = [], []
-    for scored in (packing.score, packing._kernel):
+    for scored in (padding_free.score, padding_free._kernel):
         states = hidden.clone().requires_grad_()
         outputs.append(scored(states, weight, targets))
         outputs[-1]["log_probs"].sum().backward()
@@ -118,11 +121,13 @@ def test_scores_are_those_of_the_kernel_that_trl_has_for_gpus() -> None:
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize("change", [{"sliding_window": 8}, {"logit_scale": 2.0}, {"layer_types": ["linear_attention"]}])
+@pytest.mark.parametrize(
+    "change", [{"sliding_window": 8}, {"logit_scale": 2.0}, {"layer_types": ["linear_attention"]}]
+)
 def test_a_model_that_is_special_is_left_as_it_is(net, change, monkeypatch) -> None:
     net.get_output_embeddings().weight.requires_grad_(False)
     for name, value in change.items():
         monkeypatch.setattr(net.config, name, value, raising=False)
     forward = net.forward
-    packing.pack(net)
+    padding_free.enable(net)
     assert net.forward == forward

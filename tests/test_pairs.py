@@ -6,15 +6,18 @@ from dataclasses import asdict
 import pytest
 
 from medqa import pairs
-from medqa.pairs import REASONS, Params
+from medqa.pairs import REASONS
 from medqa.records import Candidate, Judged, Pair, Score
-from medqa.text import normal, words
+from medqa.runtime.sections import PairsParams
+from medqa.text import normalize, words
 
-PARAMS = Params(min_margin=0.05, max_length_ratio=None)
+PARAMS = PairsParams(min_margin=0.05, max_length_ratio=None)
 
 
 def judged(question: str, sample: int, score: float | None, text: str, finish: str = "stop") -> Judged:
-    asked = Candidate(f"{question}#{sample}", question, sample, f"What is {question}?", "The reference.", text, finish)
+    asked = Candidate(
+        f"{question}#{sample}", question, sample, f"What is {question}?", "The reference.", text, finish
+    )
     given = Score(score, score, score, score, 0.9, 0, "" if score is not None else "mass")
     return Judged(**asdict(asked), **asdict(given))
 
@@ -38,7 +41,10 @@ TABLE = [
     ([(0.55, "good"), (0.5, "bad")], "tie"),  # exactly min_margin, but 0.55 - 0.5 > 0.05 in binary
     ([(0.9, "good"), (None, "bad")], "unscored"),
     ([(None, "good"), (None, "bad")], "unscored"),
-    ([(0.9, "good"), (None, "best"), (0.1, "bad"), (None, "worst")], ("good", "bad")),  # these two cost themselves
+    (
+        [(0.9, "good"), (None, "best"), (0.1, "bad"), (None, "worst")],
+        ("good", "bad"),
+    ),  # these two cost themselves
     ([(0.9, "good"), (0.1, "bad"), (0.0, "")], ("good", "bad")),
     ([(0.9, "good"), (None, "bad"), (0.0, "")], "empty"),
     ([(0.9, "good")], "too_few"),
@@ -73,7 +79,7 @@ def test_min_margin_is_exclusive(margin: float, count: int) -> None:
         + question("b", (0.5, "x"), (0.1, "y"))
         + question("c", (0, "x"), (0, "y"))
     )
-    assert len(pairs.build(rows, Params(min_margin=margin, max_length_ratio=None))[0]) == count
+    assert len(pairs.build(rows, PairsParams(min_margin=margin, max_length_ratio=None))[0]) == count
 
 
 def test_every_question_is_a_pair_or_counted() -> None:
@@ -117,31 +123,51 @@ def test_the_length_rule_drops_pairs_that_length_may_decide(ratio: float | None,
         + question("b", (0.9, "one"), (0.1, "two three"))
         + question("c", (0.9, "one two three four"), (0.1, "five"))
     )
-    built, metrics = pairs.build(rows, Params(min_margin=0.05, max_length_ratio=ratio))
+    built, metrics = pairs.build(rows, PairsParams(min_margin=0.05, max_length_ratio=ratio))
     assert (len(built), metrics["left_out_length"]) == (kept, 3 - kept)
 
 
 def test_fuzzed_pairs_hold_every_promise() -> None:
-    """Whatever the candidates: no bad pair, none changed by their order, and the counts add up to the questions."""
+    """Whatever the candidates: no bad pair, none changed by their order, and the counts add up to the
+    questions.
+    """
     rng = random.Random(0)
-    texts = ["", " ", "...", "Fever.", "fever", "FEVER!", "rash", "a rash", "ﬁ", "fi", "one two three four five six"]
+    texts = [
+        "",
+        " ",
+        "...",
+        "Fever.",
+        "fever",
+        "FEVER!",
+        "rash",
+        "a rash",
+        "ﬁ",
+        "fi",
+        "one two three four five six",
+    ]
     rows = []
     for name in range(2000):
         for sample in range(rng.randint(1, 4)):
             score = rng.choice([None, 0.0, 0.5, 0.55, 0.5500001, 1.0, rng.random()])
-            rows.append(judged(f"q{name}", sample, score, rng.choice(texts), rng.choice(["stop", "stop", "length"])))
-    params = Params(min_margin=0.05, max_length_ratio=3.0)
+            rows.append(
+                judged(f"q{name}", sample, score, rng.choice(texts), rng.choice(["stop", "stop", "length"]))
+            )
+    params = PairsParams(min_margin=0.05, max_length_ratio=3.0)
     built, metrics = pairs.build(rows, params)
     by_text = {(row.question_id, row.text, row.score) for row in rows}
     for pair in built:
-        assert normal(pair.chosen) != normal(pair.rejected) and words(pair.chosen) and words(pair.rejected)
+        assert (
+            normalize(pair.chosen) != normalize(pair.rejected) and words(pair.chosen) and words(pair.rejected)
+        )
         assert round(pair.chosen_score - pair.rejected_score, 6) > 0.05
         assert (pair.id, pair.chosen, pair.chosen_score) in by_text
         assert (pair.id, pair.rejected, pair.rejected_score) in by_text
     assert metrics["candidates_unscored"] == sum(row.score is None for row in rows)
     assert metrics["candidates_empty"] == sum(row.score is not None and not words(row.text) for row in rows)
     assert len(built) > 100 and all(metrics[f"left_out_{reason}"] > 10 for reason in REASONS)
-    assert metrics["questions"] == 2000 == len(built) + sum(metrics[f"left_out_{reason}"] for reason in REASONS)
+    assert (
+        metrics["questions"] == 2000 == len(built) + sum(metrics[f"left_out_{reason}"] for reason in REASONS)
+    )
     assert pairs.build(rows[::-1], params) == (built, metrics)
 
 

@@ -1,4 +1,6 @@
-"""medqa.params: each mistake in params.yaml is one clear line that names file, key, value and what is allowed."""
+"""medqa.params: each mistake in params.yaml is one clear line that names file, key, value and what is
+allowed.
+"""
 
 import re
 from pathlib import Path
@@ -7,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from medqa import params
-from medqa.params import UserError
+from medqa.runtime import environment, params
+from medqa.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 GONE = object()
@@ -37,8 +39,7 @@ def changed(folder: Path, changes: dict[str, Any]) -> Path:
 
 
 def test_the_repositorys_own_file_is_right() -> None:
-    assert set(params.read()) == set(params.SECTIONS)
-    assert params.read()["dpo"].beta > 0
+    assert params.read_params().dpo.beta > 0
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_the_repositorys_own_file_is_right() -> None:
 )
 def test_text_that_is_a_number_is_a_number(tmp_path: Path, name: str, value: Any, wanted: Any) -> None:
     section, key = name.split(".")
-    found = getattr(params.read(changed(tmp_path, {name: value}))[section], key)
+    found = getattr(getattr(params.read_params(changed(tmp_path, {name: value})), section), key)
     assert (found, type(found)) == (wanted, type(wanted))
 
 
@@ -67,7 +68,7 @@ def test_a_number_as_yaml_reads_it(tmp_path: Path) -> None:
     assert isinstance(yaml.safe_load(text)["sft"]["learning_rate"], str)
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    assert params.read(path)["sft"].learning_rate == 2e-5
+    assert params.read_params(path).sft.learning_rate == 2e-5
 
 
 MISTAKES = [
@@ -103,13 +104,25 @@ MISTAKES = [
     ("evaluate.judge", "other", "evaluate.judge = 'other': must be a judge of `models` (judge)"),
     ("evaluate.judge", "base", "evaluate.judge = 'base': must be a judge of `models` (judge)"),
     ("models.second", {"source": "hub", "repo": "a/b"}, "models.second.revision is missing"),
-    ("models.second", {"source": "hub", "repo": "a/b", "rev": "c"}, "models.second has an unknown key 'rev'; "),
-    ("compare.guards.max_repetition_rise", 2, "compare.guards.max_repetition_rise = 2: should be less than or "),
+    (
+        "models.second",
+        {"source": "hub", "repo": "a/b", "rev": "c"},
+        "models.second has an unknown key 'rev'; ",
+    ),
+    (
+        "compare.guards.max_repetition_rise",
+        2,
+        "compare.guards.max_repetition_rise = 2: should be less than or ",
+    ),
     ("pairs.max_length_ratio", 0.5, "pairs.max_length_ratio = 0.5: should be greater than or equal to 1"),
     ("sft.micro_batch_size", 48, "sft batch_size = 64 must be a multiple of micro_batch_size = 48"),
     ("corpus", "no/such/folder", "corpus = 'no/such/folder': must be a folder that exists"),
     ("corpus", " ", "corpus = ' ': must be a folder that exists"),
-    ("corpus", "data", "corpus = 'data': holds what stages write; must be a folder of its own, such as data/raw"),
+    (
+        "corpus",
+        "data",
+        "corpus = 'data': holds what stages write; must be a folder of its own, such as data/raw",
+    ),
     ("corpus", ".", "corpus = '.': holds what stages write"),
     ("seed", True, "seed = True: must be a number"),
     ("seed", "$(touch x)", "seed = '$(touch x)': should be a valid integer"),
@@ -126,15 +139,15 @@ MISTAKES = [
 def test_a_mistake_is_one_clear_line(tmp_path: Path, name: str, value: Any, message: str) -> None:
     path = changed(tmp_path, {name: value})
     with pytest.raises(UserError) as told:
-        params.read(path)
+        params.read_params(path)
     assert str(told.value).startswith(f"{path}: {message}")
     assert "\n" not in str(told.value)
 
 
 def test_another_judge_can_be_named_and_evaluate(tmp_path: Path) -> None:
     second = yaml.safe_load((ROOT / "params.yaml").read_text())["models"]["judge"] | {"layers": 2}
-    given = params.read(changed(tmp_path, {"models.second": second, "evaluate.judge": "second"}))
-    models = given["models"]
+    given = params.read_params(changed(tmp_path, {"models.second": second, "evaluate.judge": "second"}))
+    models = given.models
     assert (models.judges(), models.second.layers) == (["judge", "second"], 2)
     # Trained alike from the same seed, the second judge would be the first.
     assert len({models.seed(name, 7) for name in ("base", "judge", "second")}) == 3
@@ -163,7 +176,7 @@ NAMES = [
 def test_a_name_is_letters_digits_and_two_signs(tmp_path: Path, name: Any) -> None:
     path = with_judges(tmp_path, name)
     with pytest.raises(UserError) as error:
-        params.read(path)
+        params.read_params(path)
     wanted = f"{path}: models has a judge named {name!r}: a name is text of 1 to 64 letters, digits, - and _"
     assert str(error.value) == wanted
 
@@ -172,15 +185,21 @@ def test_a_name_is_letters_digits_and_two_signs(tmp_path: Path, name: Any) -> No
 def test_a_name_that_is_taken_is_one_line(tmp_path: Path, names: list[str]) -> None:
     path = with_judges(tmp_path, *names)
     with pytest.raises(UserError) as error:
-        params.read(path)
+        params.read_params(path)
     wanted = f"{path}: models has a judge named {names[-1]!r}: that name is taken, whatever its case; choose another"
     assert str(error.value) == wanted
 
 
-@pytest.mark.parametrize("name", ["second", "qwen2_5-3B", "-S", "1", "seed", "sources", "model_fields", "__class__"])
+@pytest.mark.parametrize(
+    "name", ["second", "qwen2_5-3B", "-S", "1", "seed", "sources", "model_fields", "__class__"]
+)
 def test_any_other_name_is_a_judge(tmp_path: Path, name: str) -> None:
-    models = params.read(with_judges(tmp_path, name))["models"]
-    assert models.judges() == ["judge", name] and models.sources()[name] == models.judge and models.seed(name, 5) == 7
+    models = params.read_params(with_judges(tmp_path, name)).models
+    assert (
+        models.judges() == ["judge", name]
+        and models.sources()[name] == models.judge
+        and models.seed(name, 5) == 7
+    )
 
 
 def with_judges(folder: Path, *names: Any) -> Path:
@@ -208,7 +227,7 @@ HOME = Path.home()
 def test_where_work_is_kept(monkeypatch: pytest.MonkeyPatch, cache: str, root: str, wanted: Path) -> None:
     monkeypatch.setenv("MEDQA_CACHE", cache)
     monkeypatch.setenv("DVC_ROOT", root)
-    assert params.scratch_root() == wanted
+    assert environment.scratch_root() == wanted
 
 
 @pytest.mark.parametrize("cache", ["{}/file", "{}/file/below", "~no-such-user/kept"])
@@ -216,18 +235,20 @@ def test_where_work_cannot_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     (tmp_path / "file").touch()
     monkeypatch.setenv("MEDQA_CACHE", cache.format(tmp_path))
     with pytest.raises(UserError, match="file is a file|that user has no home"):
-        params.scratch_root()
+        environment.scratch_root()
 
 
 def test_a_mistake_in_one_section_stops_the_reader_of_another(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dpo.beta"):
-        params.read(changed(tmp_path, {"dpo.beta": -1}))["pairs"]
+        params.read_params(changed(tmp_path, {"dpo.beta": -1}))["pairs"]
 
 
 def test_several_mistakes_are_as_many_lines(tmp_path: Path) -> None:
-    path = changed(tmp_path, {"dpo.beta": -1, "generate.top_p": 1.5, "generate.n": 1, "pairs": GONE, "sft.epoch": 2})
+    path = changed(
+        tmp_path, {"dpo.beta": -1, "generate.top_p": 1.5, "generate.n": 1, "pairs": GONE, "sft.epoch": 2}
+    )
     with pytest.raises(UserError) as told:
-        params.read(path)
+        params.read_params(path)
     lines = str(told.value).splitlines()
     assert len(lines) == 5
     for name in ("dpo.beta", "generate.top_p", "generate.n", "section pairs", "'epoch'; did you mean epochs"):
@@ -247,12 +268,14 @@ def test_several_mistakes_are_as_many_lines(tmp_path: Path) -> None:
     ],
     ids=["open bracket", "tab", "no UTF-8", "empty", "comment", "list", "no file"],
 )
-def test_a_file_that_is_no_params_is_one_clear_line(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_file_that_is_no_params_is_one_clear_line(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     path = tmp_path / "params.yaml"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError) as told:
-        params.read(path)
+        params.read_params(path)
     assert str(told.value).startswith(f"{path} {message}")
     assert "\n" not in str(told.value)
 
@@ -260,8 +283,8 @@ def test_a_file_that_is_no_params_is_one_clear_line(tmp_path: Path, content: byt
 def test_a_file_that_is_not_there_is_named_before_any_work(tmp_path: Path) -> None:
     files = {"source": "files", "path": "nothing.jsonl"}
     with pytest.raises(UserError) as error:
-        params.read(changed(tmp_path, {"data.sft": files, "models.base.text": "none.jsonl"}))
+        params.read_params(changed(tmp_path, {"data.sft": files, "models.base.text": "none.jsonl"}))
     assert str(error.value).splitlines() == [
-        f"{tmp_path}/params.yaml: models.base.text = 'none.jsonl': no such file in medqa/corpus",
-        f"{tmp_path}/params.yaml: data.sft.path = 'nothing.jsonl': no such file in medqa/corpus",
+        f"{tmp_path}/params.yaml: models.base.text = 'none.jsonl': no such file in medqa/miniature/corpus",
+        f"{tmp_path}/params.yaml: data.sft.path = 'nothing.jsonl': no such file in medqa/miniature/corpus",
     ]

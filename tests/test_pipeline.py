@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medqa import records
+from medqa import jsonl, records
 
 ROOT = Path(__file__).parent.parent
 SMALLER = {
     "models.base": {"steps": 40, "layers": 2, "vocabulary": 800},
-    "models.judge": {"steps": 40, "layers": 2, "vocabulary": 800, "lessons": 500},
+    "models.judge": {"steps": 40, "layers": 2, "vocabulary": 800, "examples": 500},
     "data": {"max_sft": 256, "max_questions": 40, "max_held_out": 30, "max_labelled": 40},
     "sft": {"epochs": 1},
     "generate": {"max_new_tokens": 12},
@@ -33,7 +33,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of its own with this checkout's files, smaller parameters, and the pipeline run once."""
     folder = tmp_path_factory.mktemp("project")
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
+    for name in subprocess.run(
+        listed, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines():
         if (ROOT / name).is_file() and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
@@ -74,7 +76,7 @@ def ran(output: str) -> set[str]:
 
 
 def rows(project: Path, name: str, kind: type) -> list:
-    return list(records.read(project / "data" / name, kind))
+    return list(jsonl.read(project / "data" / name, kind))
 
 
 def test_every_id_comes_out_of_every_stage(project: Path) -> None:
@@ -159,10 +161,14 @@ def test_another_judge_evaluates_and_changes_nothing_else(project: Path) -> None
     output = dvc(project, "repro")
     evaluated = {f"evaluate@{name}" for name in ("base", "sft", "dpo")}
     assert ran(output) == {"check", "models@second", *evaluated, "compare", "report"}
-    assert json.loads((project / "metrics" / "evaluate" / "dpo.json").read_text())["judge"].startswith("second (")
+    assert json.loads((project / "metrics" / "evaluate" / "dpo.json").read_text())["judge"].startswith(
+        "second ("
+    )
     (project / "params.yaml").write_text(original)
     assert not ran(dvc(project, "repro"))
-    assert json.loads((project / "metrics" / "evaluate" / "dpo.json").read_text())["judge"].startswith("judge (")
+    assert json.loads((project / "metrics" / "evaluate" / "dpo.json").read_text())["judge"].startswith(
+        "judge ("
+    )
     (project / "dvc.lock").write_bytes(lock)
     (project / "metrics" / "models" / "second.json").unlink()
 
@@ -196,7 +202,13 @@ def test_plots_and_metrics_are_drawn(project: Path) -> None:
     assert "score" in dvc(project, "metrics", "show")
     dvc(project, "plots", "show", "--out", "drawn")
     page = (project / "drawn" / "index.html").read_text()
-    for title in ("SFT loss", "DPO loss", "DPO reward margin", "Scores of the candidates", "Evaluation by model"):
+    for title in (
+        "SFT loss",
+        "DPO loss",
+        "DPO reward margin",
+        "Scores of the candidates",
+        "Evaluation by model",
+    ):
         assert title in page
 
 

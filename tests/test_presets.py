@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from medqa import params
+from medqa.runtime import params
 
 ROOT = Path(__file__).parent.parent
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
@@ -17,15 +17,14 @@ PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 @pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda path: path.name)
 def test_it_parses(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder in ("medqa/corpus", "data/raw"):
+    for folder in ("medqa/miniature/corpus", "data/raw"):
         Path(folder).mkdir(parents=True)
     for name in ("sft.jsonl", "preference_train.json", "preference_dev.json", "preference_test.json"):
         Path("data/raw", name).touch()
-    given = params.read(path)
-    assert given.keys() == params.SECTIONS.keys()
-    judge = given["models"].judge
+    given = params.read_params(path)
+    judge = given.models.judge
     # A judge from scratch understands no other prompt than the one it was taught.
-    assert judge.source == "hub" or judge.template == given["judge"].template
+    assert judge.source == "hub" or judge.template == given.judge.template
 
 
 def revisions(part: Any) -> Iterator[str]:
@@ -59,4 +58,8 @@ def test_the_real_preset_is_what_the_project_is_for() -> None:
     }
     assert given["data"]["sft"]["revision"] == "8930b349985de8345df14d65eb894cf8fce36d9c"
     assert given["data"]["preference"]["revision"] == "761eb7935310ba662a96d93c5af342e5269d5759"
-    assert (given["generate"]["n"], given["generate"]["temperature"], given["generate"]["top_p"]) == (2, 0.7, 0.95)
+    assert (given["generate"]["n"], given["generate"]["temperature"], given["generate"]["top_p"]) == (
+        2,
+        0.7,
+        0.95,
+    )

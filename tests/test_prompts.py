@@ -23,15 +23,26 @@ from medqa import prompts
     ],
 )
 def test_control_tokens_are_broken(text: str, plain: str) -> None:
-    assert prompts.plain(text) == plain
-    assert prompts.plain(plain) == plain
+    assert prompts.escape_control_tokens(text) == plain
+    assert prompts.escape_control_tokens(plain) == plain
 
 
 @pytest.mark.parametrize(
-    "text", ["a < b", "p<0.05", "<p>rest</p>", "10<sup>9</sup>/l", "x <| y", "|im_end|", "<think", "a <b> c", "a <5> b"]
+    "text",
+    [
+        "a < b",
+        "p<0.05",
+        "<p>rest</p>",
+        "10<sup>9</sup>/l",
+        "x <| y",
+        "|im_end|",
+        "<think",
+        "a <b> c",
+        "a <5> b",
+    ],
 )
 def test_other_text_is_left_alone(text: str) -> None:
-    assert prompts.plain(text) == text
+    assert prompts.escape_control_tokens(text) == text
 
 
 def test_question_and_reply_are_plain_messages() -> None:
@@ -55,7 +66,9 @@ def test_a_template_asks_for_every_criterion(template: str) -> None:
 
 @pytest.mark.parametrize("template", prompts.templates())
 def test_prompts_share_everything_before_the_criterion(template: str) -> None:
-    asked = [messages[-1]["content"] for messages in prompts.judge(template, "Why?", "So.", "CANDIDATE").values()]
+    asked = [
+        messages[-1]["content"] for messages in prompts.judge(template, "Why?", "So.", "CANDIDATE").values()
+    ]
     assert "CANDIDATE\n" in commonprefix(asked)
     # Two candidates share what stands before them, so the reference comes first.
     other = prompts.judge(template, "Why?", "So.", "ANOTHER")["accuracy"][-1]["content"]

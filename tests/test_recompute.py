@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from medqa import records
+from medqa import jsonl
 from medqa.commands import recompute
-from medqa.params import UserError
 from medqa.records import Candidate
+from medqa.runtime.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 ROWS = [Candidate(f"q#{n}", "q", n, "What?", "So.", "So.", "length" if n == 0 else "stop") for n in range(4)]
@@ -31,9 +31,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.lock").write_text(LOCK)
     text = (ROOT / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(text.replace("medqa/corpus", str(ROOT / "medqa" / "corpus")))
-    records.write(Path("data/candidates.jsonl"), ROWS)
-    records.write_metrics(Path("metrics/generate.json"), GENERATED)
+    (tmp_path / "params.yaml").write_text(
+        text.replace("medqa/miniature/corpus", str(ROOT / "medqa" / "miniature" / "corpus"))
+    )
+    jsonl.write(Path("data/candidates.jsonl"), ROWS)
+    jsonl.write_metrics(Path("metrics/generate.json"), GENERATED)
     return tmp_path
 
 
@@ -51,10 +53,13 @@ def test_cells_come_out_of_the_rows(project: Path) -> None:
 
 
 def test_a_number_that_no_row_bears_out_is_found(project: Path) -> None:
-    records.write_metrics(Path("metrics/generate.json"), GENERATED | {"candidates_cut_off": 0.26})
+    jsonl.write_metrics(Path("metrics/generate.json"), GENERATED | {"candidates_cut_off": 0.26})
     done = medqa(project)
     assert done.returncode == 1
-    assert "candidates_cut_off: 0.26 stored, 0.25 from" in done.stdout and "2 of 3 cells as stored" in done.stdout
+    assert (
+        "candidates_cut_off: 0.26 stored, 0.25 from" in done.stdout
+        and "2 of 3 cells as stored" in done.stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,19 +89,19 @@ def test_without_rows_there_is_one_line_after_what_can_be_recomputed(project: Pa
 
 
 def test_the_stage_models_finds_its_model_by_the_name_of_the_stage(project: Path) -> None:
-    command = (
-        'python -m stages.models --name "$DVC_STAGE" --out models --curves metrics/curves --metrics metrics/models'
-    )
+    command = 'python -m stages.models --name "$DVC_STAGE" --out models --curves metrics/curves --metrics metrics/models'
     stage = {"cmd": command, "outs": [{"path": "metrics/models/base.json"}]}
     (project / "dvc.lock").write_text(json.dumps({"stages": {"models@base": stage}}))
-    records.write_metrics(Path("metrics/models/base.json"), {"steps": 1, "final_loss": 0.5})
-    with records.whole(Path("metrics/curves/base.tsv")) as file:
+    jsonl.write_metrics(Path("metrics/models/base.json"), {"steps": 1, "final_loss": 0.5})
+    with jsonl.atomic_write(Path("metrics/curves/base.tsv")) as file:
         file.write("step\tloss\n1\t0.5\n")
     done = medqa(project)
     assert "not here: models/base;" in done.stderr
     (project / "models" / "base").mkdir(parents=True)
     done = medqa(project)
-    assert (done.returncode, done.stdout.count("2 of 2 cells as stored, from models@base")) == (0, 1), done.stderr
+    assert (done.returncode, done.stdout.count("2 of 2 cells as stored, from models@base")) == (0, 1), (
+        done.stderr
+    )
 
 
 @pytest.mark.parametrize("text", ["<<<<<<< HEAD\nstages: {}\n", "", "stages: 3\n", "- a\n"])

@@ -1,4 +1,6 @@
-"""The rehearsal at a tiny shape: the checkpoints are what the real ones are, and the preset's pipeline runs on them."""
+"""The rehearsal at a tiny shape: the checkpoints are what the real ones are, and the preset's pipeline runs
+on them.
+"""
 
 import json
 from dataclasses import replace
@@ -25,7 +27,9 @@ def held(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_checkpoint_has_the_form_of_a_quantised_one(tiny_base: Path, tmp_path: Path) -> None:
     real = held(tiny_base)
     shape = replace(TINY, vocabulary=real["model.embed_tokens.weight"].shape[0])
-    checkpoints.write(shape, checkpoints.tokenizer(shape.vocabulary), quantised=True, seed=0, out=tmp_path / "base")
+    checkpoints.write(
+        shape, checkpoints.tokenizer(shape.vocabulary), quantised=True, seed=0, out=tmp_path / "base"
+    )
     made = held(tmp_path / "base")
     assert {name: tensor.shape for name, tensor in made.items()} == {
         name: tensor.shape for name, tensor in real.items()
@@ -68,7 +72,9 @@ def test_the_tokenizer_fills_its_vocabulary() -> None:
     text = "What are the symptoms of asthma? 5"
     assert tok.decode(tok(text).input_ids) == text
     assert len(tok.encode("5", add_special_tokens=False)) == 1
-    assert all(len(tok.decode([place]).split()) == 2 for place in range(5000, 20_000 - checkpoints.CONTROL_ROOM, 500))
+    assert all(
+        len(tok.decode([place]).split()) == 2 for place in range(5000, 20_000 - checkpoints.CONTROL_ROOM, 500)
+    )
 
 
 def test_the_shapes_are_those_of_the_models_they_stand_for() -> None:

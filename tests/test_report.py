@@ -14,10 +14,10 @@ import pytest
 import yaml
 from fake_run import HOSTILE, ROOT, given, pair_ids, write_run
 
-from medqa import pairs, records, report
-from medqa.params import UserError
+from medqa import jsonl, pairs, records, report
 from medqa.report import Folders, browse, charts, lineage, page, tables
 from medqa.report.charts import Series
+from medqa.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,9 @@ def rows(html: str, name: str) -> list[dict[str, Any]]:
 
 def change(folder: Path, name: str, **values: Any) -> None:
     path = folder / f"{name}.json"
-    path.write_text(json.dumps({key: it for key, it in (json.loads(path.read_text()) | values).items() if it != {}}))
+    path.write_text(
+        json.dumps({key: it for key, it in (json.loads(path.read_text()) | values).items() if it != {}})
+    )
 
 
 def test_the_same_files_give_the_same_bytes_wherever_they_lie(run: Folders, copy: Folders, html: str) -> None:
@@ -75,12 +77,25 @@ def test_the_same_files_give_the_same_bytes_wherever_they_lie(run: Folders, copy
 
 def test_the_page_asks_for_nothing_and_runs_nothing_else(html: str) -> None:
     elements = Elements(html).found
-    assert not {tag for tag, _ in elements} & {"img", "iframe", "object", "embed", "base", "form", "audio", "video"}
-    links = [attrs[key] for _, attrs in elements for key in ("src", "href", "action", "srcset") if key in attrs]
+    assert not {tag for tag, _ in elements} & {
+        "img",
+        "iframe",
+        "object",
+        "embed",
+        "base",
+        "form",
+        "audio",
+        "video",
+    }
+    links = [
+        attrs[key] for _, attrs in elements for key in ("src", "href", "action", "srcset") if key in attrs
+    ]
     assert {link for link in links if not link.startswith("#")} == {"data:,"}
     assert not re.search(r"url\(|@import|innerHTML|insertAdjacent|document\.write|eval\(", html)
     assert not [key for _, attrs in elements for key in attrs if key.startswith("on") or key == "style"]
-    policy = next(attrs["content"] for tag, attrs in elements if attrs.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        attrs["content"] for tag, attrs in elements if attrs.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy.startswith("default-src 'none'; style-src 'sha256-") and "unsafe" not in policy
 
 
@@ -116,12 +131,12 @@ def test_half_a_surrogate_pair_reaches_the_page_as_itself(copy: Folders) -> None
 def test_every_question_says_what_became_of_it(run: Folders, html: str) -> None:
     shown = rows(html, "questions")
     assert {row["id"] for row in shown if row["outcome"] == "pair"} == pair_ids(run)
-    _, counts = pairs.build(records.read(run.data / "judged.jsonl", records.Judged), given()["pairs"])
+    _, counts = pairs.build(jsonl.read(run.data / "judged.jsonl", records.Judged), given().pairs)
     outcomes = Counter(row["outcome"] for row in shown)
     assert {f"left_out_{name}": total for name, total in outcomes.items() if name != "pair"} == {
         name: total for name, total in counts.items() if name.startswith("left_out_") and total
     }
-    made = {row.id: row for row in records.read(run.data / "pairs.jsonl", records.Pair)}
+    made = {row.id: row for row in jsonl.read(run.data / "pairs.jsonl", records.Pair)}
     for row in (row for row in shown if row["outcome"] == "pair"):
         sides = {answer["role"]: answer for answer in row["answers"]}
         pair = made[row["id"]]
@@ -145,12 +160,18 @@ def held(folder: Path, changes: dict[str, dict[str, Any]], tie: float = 0.02) ->
     """The first held-out question as it is browsed, after changes to the answers of some models."""
     for name, values in changes.items():
         path = folder / "answers" / f"{name}.jsonl"
-        answers = list(records.read(path, records.Answer))
-        records.write(path, [replace(answers[0], **values), *answers[1:]])
+        answers = list(jsonl.read(path, records.Answer))
+        jsonl.write(path, [replace(answers[0], **values), *answers[1:]])
     return browse.held_out_questions(folder, tie, 1000).rows[0]
 
 
-FLAT = {"score": 0.5, "key_point_recall": 0.5, "rejected_logprob": -30.0, "finish": "stop", "correct": None}
+FLAT = {
+    "score": 0.5,
+    "key_point_recall": 0.5,
+    "rejected_logprob": -30.0,
+    "finish_reason": "stop",
+    "correct": None,
+}
 
 
 @pytest.mark.parametrize(
@@ -163,12 +184,14 @@ FLAT = {"score": 0.5, "key_point_recall": 0.5, "rejected_logprob": -30.0, "finis
         ({"dpo": {"score": 0.6, "key_point_recall": 0.6}}, []),
         ({"base": {"rejected_logprob": -19.0}}, ["likelier"]),
         ({"sft": {"score": None, "unscored": "label mass"}}, ["unscored"]),
-        ({"base": {"finish": "length"}}, ["cut_off"]),
+        ({"base": {"finish_reason": "length"}}, ["cut_off"]),
         ({"base": {"correct": False, "choice": ""}}, ["wrong_letter"]),
         ({"base": {"chosen_logprob": None, "rejected_logprob": None}}, []),
     ],
 )
-def test_flags_of_a_held_out_question(copy: Folders, changed: dict[str, dict[str, Any]], flags: list[str]) -> None:
+def test_flags_of_a_held_out_question(
+    copy: Folders, changed: dict[str, dict[str, Any]], flags: list[str]
+) -> None:
     assert held(copy.data, {name: FLAT | changed.get(name, {}) for name in browse.MODELS})["flags"] == flags
 
 
@@ -184,10 +207,14 @@ def test_the_verdict_and_the_guard_that_failed_are_in_the_heading(copy: Folders,
     assert "Guard failed: rise in unreadable multiple choice." in html
     change(copy.metrics, "compare", verdict="no clear change", failed_guards="")
     calm = report.build(copy, given())
-    assert '<span class="verdict no-clear-change">no clear change</span>' in calm and "No guard failed." in calm
+    assert (
+        '<span class="verdict no-clear-change">no clear change</span>' in calm and "No guard failed." in calm
+    )
 
 
-@pytest.mark.parametrize(("low", "loud"), [(0.01, False), (0.0, True), (-0.1, True)], ids=["above", "at zero", "below"])
+@pytest.mark.parametrize(
+    ("low", "loud"), [(0.01, False), (0.0, True), (-0.1, True)], ids=["above", "at zero", "below"]
+)
 def test_a_judge_that_does_not_beat_longer_wins_is_told_loudly(copy: Folders, low: float, loud: bool) -> None:
     change(copy.metrics, "agreement", over_longer_low=low)
     assert report.build(copy, given()).count("does not beat choosing the longer answer") == 2 * loud
@@ -195,8 +222,14 @@ def test_a_judge_that_does_not_beat_longer_wins_is_told_loudly(copy: Folders, lo
 
 def test_what_the_pipeline_can_leave_out_is_told_as_none(copy: Folders) -> None:
     for name in ("base", "sft", "dpo"):
-        change(copy.metrics, f"evaluate/{name}", **dict.fromkeys(("score", "score_low", "score_high", "token_f1"), {}))
-    change(copy.metrics, "agreement", **dict.fromkeys(("over_longer", "over_longer_low", "over_longer_high"), {}))
+        change(
+            copy.metrics,
+            f"evaluate/{name}",
+            **dict.fromkeys(("score", "score_low", "score_high", "token_f1"), {}),
+        )
+    change(
+        copy.metrics, "agreement", **dict.fromkeys(("over_longer", "over_longer_low", "over_longer_high"), {})
+    )
     change(copy.metrics, "agreement", by={"all": {"rows": 0}}, attacks={}, calibration_error={})
     nothing = dict.fromkeys(("sft_over_base", "dpo_over_sft", "dpo_over_base"), {"paired": 0, "compared": 0})
     change(copy.metrics, "compare", guards={}, **nothing)
@@ -252,7 +285,9 @@ def test_lineage_is_in_order_and_counts_the_files(run: Folders, html: str, tmp_p
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(backwards, sort_keys=False))
     stages = lineage.stages(tmp_path / "dvc.yaml", SHOWN)
     names = [stage["name"] for stage in stages]
-    assert "report" not in names and names.index("sft") < names.index("generate") < names.index("evaluate@dpo")
+    assert "report" not in names and names.index("sft") < names.index("generate") < names.index(
+        "evaluate@dpo"
+    )
     for place, stage in enumerate(stages):
         later = {path for other in stages[place:] for path in other["writes"]}
         assert not later & set(stage["reads"])
@@ -263,8 +298,15 @@ def test_lineage_is_in_order_and_counts_the_files(run: Folders, html: str, tmp_p
 
 
 def test_the_licence_of_each_model_is_shown(html: str) -> None:
-    shown = re.findall(r'<th scope="row">(\w+)</th><td data-of="identity">.*?<td data-of="licence">(.*?)</td>', html)
-    assert dict(shown) == {"base": "made here", "judge": "qwen-research", "sft": "made here", "dpo": "made here"}
+    shown = re.findall(
+        r'<th scope="row">(\w+)</th><td data-of="identity">.*?<td data-of="licence">(.*?)</td>', html
+    )
+    assert dict(shown) == {
+        "base": "made here",
+        "judge": "qwen-research",
+        "sft": "made here",
+        "dpo": "made here",
+    }
 
 
 def test_lineage_goes_over_sections_and_into_them(tmp_path: Path) -> None:
@@ -283,7 +325,11 @@ def test_parameters_are_on_the_page_but_for_compute(html: str) -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "wanted"),
-    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]), (1, 100, [20, 40, 60, 80, 100]), (-0.1, 0.3, [-0.1, 0, 0.1, 0.2, 0.3])],
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (1, 100, [20, 40, 60, 80, 100]),
+        (-0.1, 0.3, [-0.1, 0, 0.1, 0.2, 0.3]),
+    ],
 )
 def test_ticks_are_round(low: float, high: float, wanted: list[float]) -> None:
     assert charts.ticks(low, high) == wanted
@@ -306,11 +352,18 @@ def test_charts_of_odd_input() -> None:
 
 
 def test_numbers_for_people() -> None:
-    assert [page.number(value) for value in (None, 5000, -0.1234, 1234.5)] == ["–", "5,000", "−0.123", "1,234.500"]
+    assert [page.number(value) for value in (None, 5000, -0.1234, 1234.5)] == [
+        "–",
+        "5,000",
+        "−0.123",
+        "1,234.500",
+    ]
     assert [page.signed(value) for value in (None, 0.5, -0.5)] == ["–", "+0.500", "−0.500"]
 
 
-def test_the_stage_writes_the_page(run: Folders, html: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stage_writes_the_page(
+    run: Folders, html: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from stages.report import main
 
     monkeypatch.chdir(ROOT)

@@ -11,11 +11,13 @@ import pytest
 from browser import Browser
 from fake_run import HOSTILE, LONG, given, write_run
 
-from medqa import records, report
+from medqa import jsonl, report
 from medqa.records import Answer, HeldOut, Judged, Question
 from medqa.report import Folders
 
-pytestmark = pytest.mark.skipif(browser.BINARY is None, reason="no chromium here (Debian: apt-get install chromium)")
+pytestmark = pytest.mark.skipif(
+    browser.BINARY is None, reason="no chromium here (Debian: apt-get install chromium)"
+)
 
 VIEWS = [(360, False), (360, True), (1280, False), (1280, True)]
 
@@ -41,7 +43,9 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(params=VIEWS, ids=[f"{width} {'dark' if dark else 'light'}" for width, dark in VIEWS])
 def view(request: pytest.FixtureRequest, chromium: Browser, page: Path) -> Iterator[Browser]:
-    """The page freshly opened; whatever a test does, it must not complain, ask for anything, or run a payload."""
+    """The page freshly opened; whatever a test does, it must not complain, ask for anything, or run a
+    payload.
+    """
     chromium.complaints.clear()
     chromium.requests.clear()
     chromium.open(page, *request.param)
@@ -70,10 +74,10 @@ def choose(view: Browser, select: str, value: str) -> None:
 
 
 def test_filters_of_the_questions_count_what_the_data_say(view: Browser, run: Folders) -> None:
-    questions = list(records.read(run.data / "questions.jsonl", Question))
+    questions = list(jsonl.read(run.data / "questions.jsonl", Question))
     scores: dict[str, list[float]] = {}
     texts = {row.id: f"{row.question} {row.reference}" for row in questions}
-    for row in records.read(run.data / "judged.jsonl", Judged):
+    for row in jsonl.read(run.data / "judged.jsonl", Judged):
         texts[row.question_id] += f" {row.text}"
         if row.score is not None:
             scores.setdefault(row.question_id, []).append(row.score)
@@ -96,8 +100,8 @@ def test_filters_of_the_questions_count_what_the_data_say(view: Browser, run: Fo
 
 
 def test_filters_of_the_held_out_questions_count_what_the_data_say(view: Browser, run: Folders) -> None:
-    held = list(records.read(run.data / "heldout.jsonl", HeldOut))
-    sft, dpo = (list(records.read(run.data / "answers" / f"{name}.jsonl", Answer)) for name in ("sft", "dpo"))
+    held = list(jsonl.read(run.data / "heldout.jsonl", HeldOut))
+    sft, dpo = (list(jsonl.read(run.data / "answers" / f"{name}.jsonl", Answer)) for name in ("sft", "dpo"))
     worse = [after.score < before.score - 0.02 for before, after in zip(sft, dpo, strict=True)]
     exam = [row.kind == "exam" for row in held]
     assert 0 < sum(worse) < 60
@@ -120,7 +124,10 @@ def test_hostile_text_is_read_and_does_nothing(view: Browser) -> None:
             place = f"#panel-{panel} .row:nth-child({number + 1}) .text"
             told = view.run(f"[...document.querySelectorAll('{place}')].map(e => e.textContent)")
             assert told[0] == f"{first} {number}? {text}" and told[1] == text
-    assert view.run("document.querySelectorAll('.row img, .row a, .row script, .row style, .row svg').length") == 0
+    assert (
+        view.run("document.querySelectorAll('.row img, .row a, .row script, .row style, .row svg').length")
+        == 0
+    )
     assert "\ufffd" not in view.run("document.querySelector('#rows').textContent")
 
 
@@ -151,7 +158,9 @@ def test_a_long_answer_is_shown_when_it_is_asked_for(view: Browser) -> None:
     assert matched(view, "held") == 1
     view.click("#panel-held .row summary")
     view.run("new Promise(done => setTimeout(done, 50))")
-    longest = "Math.max(...[...document.querySelectorAll('#panel-held .text')].map(e => e.textContent.length))"
+    longest = (
+        "Math.max(...[...document.querySelectorAll('#panel-held .text')].map(e => e.textContent.length))"
+    )
     assert view.run(longest) < 1300
     view.click("#panel-held .row .more")
     assert view.run(longest) == len(LONG)
@@ -171,14 +180,22 @@ def test_an_answer_shows_its_measures_by_name(view: Browser) -> None:
 
 def test_long_texts_in_tables_need_no_scrolling(view: Browser) -> None:
     view.run("document.querySelectorAll('details').forEach(each => each.open = true)")
-    for label in ("attacks", "models", "agreement by label type", "measures of the three models", "paired gains"):
+    for label in (
+        "attacks",
+        "models",
+        "agreement by label type",
+        "measures of the three models",
+        "paired gains",
+    ):
         place = f"document.querySelector('.scroll[aria-label=\"{label}\"]')"
         assert view.run(f"{place}.scrollWidth <= {place}.clientWidth"), label
 
 
 def test_everything_has_a_name_and_can_be_read(view: Browser) -> None:
     assert view.run("[...document.querySelectorAll('input, select')].every(e => e.labels.length === 1)")
-    assert view.run("[...document.querySelectorAll('svg[role=img]')].every(e => e.getAttribute('aria-label'))")
+    assert view.run(
+        "[...document.querySelectorAll('svg[role=img]')].every(e => e.getAttribute('aria-label'))"
+    )
     assert view.run("new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size") == view.run(
         "document.querySelectorAll('[id]').length"
     )

@@ -12,11 +12,13 @@ import pytest
 from fake_rows import sft_row, write_lines
 
 from medqa import sources
-from medqa.params import UserError
-from medqa.sources import arrays
+from medqa.runtime.errors import UserError
+from medqa.sources import files as source_files
+from medqa.sources import json_arrays
 
 ROWS = [
-    sft_row(f"Open,{n}", f"What is caf\u00e9 {n}? \U0001f912 [x], {{y}}", '"Rest", \\ and "tea"]') for n in range(40)
+    sft_row(f"Open,{n}", f"What is caf\u00e9 {n}? \U0001f912 [x], {{y}}", '"Rest", \\ and "tea"]')
+    for n in range(40)
 ]
 
 
@@ -42,19 +44,21 @@ def written(path: Path, rows: list[Any]) -> Path:
 def test_every_kind_of_file_gives_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, chunk: int
 ) -> None:
-    monkeypatch.setattr(sources, "_CHUNK", chunk)
-    read = list(sources.read(written(tmp_path / name, ROWS)))
+    monkeypatch.setattr(source_files, "_CHUNK", chunk)
+    read = list(sources.read_rows(written(tmp_path / name, ROWS)))
     assert [source.row for source in read] == ROWS
     assert [(source.file, source.line) for source in read] == [(name, line) for line in range(1, 41)]
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "is not there"), (b"", "is empty"), (b" \n", "is empty")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "is not there"), (b"", "is empty"), (b" \n", "is empty")]
+)
 def test_no_rows_are_a_user_error(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "a.jsonl"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=message):
-        list(sources.read(path))
+        list(sources.read_rows(path))
 
 
 @pytest.mark.parametrize("content", [b"PAR1 no parquet", b"PAR1"])
@@ -62,35 +66,39 @@ def test_a_parquet_file_without_its_end_is_refused(tmp_path: Path, content: byte
     path = tmp_path / "a.parquet"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.parquet is no parquet file that can be read") as told:
-        list(sources.read(path))
+        list(sources.read_rows(path))
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("content", [b"[] no gzip", gzip.compress(b"[1]")[:12]], ids=["other", "torn in its head"])
+@pytest.mark.parametrize(
+    "content", [b"[] no gzip", gzip.compress(b"[1]")[:12]], ids=["other", "torn in its head"]
+)
 def test_a_gzip_file_without_a_row_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json.gz"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json\.gz is no gzip file that can be read"):
-        list(sources.read(path))
+        list(sources.read_rows(path))
 
 
 def told(path: Path) -> list[tuple[int, str, str]]:
     """Of every row its number, its id or the beginning of its text, and what is wrong with it."""
-    return [(s.line, s.row[:20] if s.torn else s.row.get("id", ""), s.torn) for s in sources.read(path)]
+    return [(s.line, s.row[:20] if s.torn else s.row.get("id", ""), s.torn) for s in sources.read_rows(path)]
 
 
-@pytest.mark.parametrize("name", ["a.json", "pretty.json", "a.jsonl", "a.json.gz", "pretty.json.gz", "a.jsonl.gz"])
+@pytest.mark.parametrize(
+    "name", ["a.json", "pretty.json", "a.jsonl", "a.json.gz", "pretty.json.gz", "a.jsonl.gz"]
+)
 @pytest.mark.parametrize("chunk", [64, 1 << 20])
 def test_of_a_file_that_ends_too_early_the_whole_rows_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, chunk: int
 ) -> None:
-    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    monkeypatch.setattr(source_files, "_CHUNK", chunk)
     rng = random.Random(0)
     rows = [sft_row(f"{n}", "".join(rng.choices("abcdefgh ", k=500))) for n in range(300)]
     path = written(tmp_path / name, rows)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 2 // 3])
-    *whole, torn = sources.read(path)
+    *whole, torn = sources.read_rows(path)
     assert 120 <= len(whole) <= 220
     assert [source.row for source in whole] == rows[: len(whole)]
     assert (torn.line, torn.torn) == (len(whole) + 1, "torn gzip" if name.endswith("gz") else "torn JSON")
@@ -99,10 +107,12 @@ def test_of_a_file_that_ends_too_early_the_whole_rows_are_kept(
 @pytest.mark.parametrize("name", ["a.json.gz", "pretty.json.gz", "a.jsonl.gz"])
 def test_of_a_small_gzip_file_that_ends_too_early_the_whole_rows_are_kept(tmp_path: Path, name: str) -> None:
     rng = random.Random(0)
-    path = written(tmp_path / name, [sft_row(f"{n}", "".join(rng.choices("abcdefgh ", k=500))) for n in range(9)])
+    path = written(
+        tmp_path / name, [sft_row(f"{n}", "".join(rng.choices("abcdefgh ", k=500))) for n in range(9)]
+    )
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 2 // 3])
-    *whole, torn = sources.read(path)
+    *whole, torn = sources.read_rows(path)
     assert len(whole) >= 4 and torn.torn == "torn gzip"
 
 
@@ -113,7 +123,7 @@ def test_a_gzip_file_that_is_damaged_within_keeps_what_stands_before(tmp_path: P
     half = len(content) // 2
     content[half : half + 50] = b"\xff" * 50
     path.write_bytes(content)
-    *whole, torn = sources.read(path)
+    *whole, torn = sources.read_rows(path)
     assert torn.torn == "torn gzip"
     assert len(whole) > 1000 and [source.row for source in whole[:1000]] == rows[:1000]
 
@@ -155,9 +165,15 @@ def test_a_torn_line_costs_that_line_alone(tmp_path: Path, raw: bytes, reason: s
 @pytest.mark.parametrize("name", ["a.json", "pretty.json", "a.json.gz"])
 @pytest.mark.parametrize("place", [0, 2, 4])
 def test_a_torn_element_costs_that_element_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: bytes, reason: str, chunk: int, name: str, place: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    raw: bytes,
+    reason: str,
+    chunk: int,
+    name: str,
+    place: int,
 ) -> None:
-    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    monkeypatch.setattr(source_files, "_CHUNK", chunk)
     elements = [json.dumps(row, indent=2 if "pretty" in name else None).encode() for row in ROWS[:4]]
     elements.insert(place, raw)
     content = b"[\n" + b",\n".join(elements) + b"\n]"
@@ -202,8 +218,13 @@ def test_invalid_utf8_in_parquet_costs_that_row_alone(tmp_path: Path) -> None:
 
     texts = pyarrow.array([b"a", b"b", b"\xff\xfe", b"d"]).view(pyarrow.string())
     parquet.write_table(pyarrow.table({"id": texts}), tmp_path / "a.parquet")
-    read = [(source.line, source.row, source.torn) for source in sources.read(tmp_path / "a.parquet")]
-    assert read == [(1, {"id": "a"}, ""), (2, {"id": "b"}, ""), (3, None, "invalid UTF-8"), (4, {"id": "d"}, "")]
+    read = [(source.line, source.row, source.torn) for source in sources.read_rows(tmp_path / "a.parquet")]
+    assert read == [
+        (1, {"id": "a"}, ""),
+        (2, {"id": "b"}, ""),
+        (3, None, "invalid UTF-8"),
+        (4, {"id": "d"}, ""),
+    ]
 
 
 @pytest.mark.parametrize("torn", [False, True], ids=["sound", "torn in the middle"])
@@ -215,22 +236,22 @@ def test_an_array_is_read_in_linear_time_and_little_memory(tmp_path: Path, torn:
             elements[count // 2] = elements[count // 2][:100]
         path.write_text("[" + ", ".join(elements) + "]")
         started = time.process_time()
-        assert sum(1 for _ in sources.read(path)) == count
+        assert sum(1 for _ in sources.read_rows(path)) == count
         return time.process_time() - started
 
     seconds(1000)
     assert seconds(32_000) < 16 * max(seconds(4_000), 0.01)  # 64 times as long if it were quadratic
     tracemalloc.start()
-    for _ in sources.read(tmp_path / "a.json"):
+    for _ in sources.read_rows(tmp_path / "a.json"):
         pass
-    assert tracemalloc.get_traced_memory()[1] < 8 * sources._CHUNK
+    assert tracemalloc.get_traced_memory()[1] < 8 * source_files._CHUNK
     tracemalloc.stop()
 
 
 def test_an_element_much_longer_than_a_piece_is_not_begun_again_for_each_piece(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "_CHUNK", 1 << 12)
+    monkeypatch.setattr(source_files, "_CHUNK", 1 << 12)
     path = tmp_path / "a.json"
     path.write_text(json.dumps([sft_row("1", "Why? " * 1_000_000)]))
     started = time.process_time()
@@ -268,10 +289,10 @@ STRUNG = {
 def test_all_rows_of_all_that_is_strung_together_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, chunk: int, packed: bool
 ) -> None:
-    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    monkeypatch.setattr(source_files, "_CHUNK", chunk)
     path = tmp_path / "a.json"  # packed or not: its first bytes tell
     path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
-    assert [(source.line, source.row, source.torn) for source in sources.read(path)] == [
+    assert [(source.line, source.row, source.torn) for source in sources.read_rows(path)] == [
         (line, row, "") for line, row in enumerate(SIX, 1)
     ]
 
@@ -299,13 +320,19 @@ def test_rows_are_found_behind_blank_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for text in (FIRST + SECOND, "\n".join(LINES)):
         path.write_text("\n" * 200_000 + text)
-        assert [source.row for source in sources.read(path)] == SIX
+        assert [source.row for source in sources.read_rows(path)] == SIX
 
 
 def test_lines_behind_a_list_are_counted_on(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join([LINES[0], f"[{LINES[1]}, {LINES[2]}]", "", "{", LINES[3]]))
-    assert [(line, torn) for line, _, torn in told(path)] == [(1, ""), (2, ""), (3, ""), (5, "torn JSON"), (6, "")]
+    assert [(line, torn) for line, _, torn in told(path)] == [
+        (1, ""),
+        (2, ""),
+        (3, ""),
+        (5, "torn JSON"),
+        (6, ""),
+    ]
 
 
 FOREIGN = {
@@ -328,7 +355,10 @@ FOREIGN = {
     "Python": (b"[{'id': '1'}]", "is Python's notation"),
     "YAML": (b"- id: x\n  type: y\n", "is no JSON, its first line is '- id: x'"),
     "prose": (b"Gout hurts.\n", "is no JSON, its first line is 'Gout hurts.'"),
-    "two lists": (b'{"train": [{"id": "1"}], "test": [{"id": "2"}]}', "an object that holds more than a list of rows"),
+    "two lists": (
+        b'{"train": [{"id": "1"}], "test": [{"id": "2"}]}',
+        "an object that holds more than a list of rows",
+    ),
 }
 
 
@@ -338,24 +368,26 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes, message
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
-        list(sources.read(path))
+        list(sources.read_rows(path))
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
 
 
 def test_a_parquet_file_may_have_another_name(tmp_path: Path) -> None:
     path = written(tmp_path / "a.parquet", SIX).rename(tmp_path / "a.json")
-    assert [source.row for source in sources.read(path)] == SIX
+    assert [source.row for source in sources.read_rows(path)] == SIX
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a folder; name the file in it"):
-        list(sources.read(tmp_path))
+        list(sources.read_rows(tmp_path))
 
 
-def test_a_first_object_as_large_as_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_CHUNK", 1 << 10)
-    monkeypatch.setattr(arrays, "_LARGEST", 1 << 12)
+def test_a_first_object_as_large_as_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_files, "_CHUNK", 1 << 10)
+    monkeypatch.setattr(json_arrays, "_LARGEST", 1 << 12)
     path = tmp_path / "a.json"
     path.write_text(json.dumps({str(n): SIX[0] for n in range(99)}))
     with pytest.raises(UserError, match="begins with a JSON object of more than"):
-        list(sources.read(path))
+        list(sources.read_rows(path))

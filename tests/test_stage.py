@@ -10,8 +10,9 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = """
 import errno, os
 from pathlib import Path
-from medqa import records, stage
-from medqa.params import UserError
+from medqa import jsonl
+from medqa.runtime import stage
+from medqa.runtime.errors import UserError
 
 def main(out: Path, fault: str) -> str:
     if fault == "user":
@@ -28,7 +29,7 @@ def main(out: Path, fault: str) -> str:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     if fault == "bug":
         raise ZeroDivisionError
-    records.write_metrics(out, {"answer": 42})
+    jsonl.write_metrics(out, {"answer": 42})
     return "done"
 
 stage.run(main)
@@ -70,5 +71,5 @@ def test_a_stage_that_needs_no_torch_imports_none(name: str) -> None:
 
 
 def test_checking_params_imports_no_torch() -> None:
-    code = "import sys; from medqa import params; params.read(); sys.exit('torch' in sys.modules)"
+    code = "import sys; from medqa.runtime.params import read_params; read_params(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_engine import FakeEngine
 
-from medqa import engines, records
+from medqa import engines, jsonl, records
 from stages import agreement, evaluate
 
 ROOT = Path(__file__).parent.parent
@@ -16,7 +16,9 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
-    """The models that are in memory whenever one is asked; the stages run from the repository, on fake models."""
+    """The models that are in memory whenever one is asked; the stages run from the repository, on fake
+    models.
+    """
     seen: list[list[str]] = []
     loaded: dict[str, Any] = {}
 
@@ -43,7 +45,7 @@ def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
 
 def written(folder: Path, record: type, **others: Any) -> Path:
     texts = dict.fromkeys(("question", "reference", "chosen", "rejected"), "Gout.")
-    records.write(folder / "rows.jsonl", [record(id=f"q{n}", **texts, **others) for n in (1, 2)])
+    jsonl.write(folder / "rows.jsonl", [record(id=f"q{n}", **texts, **others) for n in (1, 2)])
     return folder / "rows.jsonl"
 
 
@@ -65,8 +67,9 @@ def test_agreement_lets_go_of_the_base_before_it_judges(held: list[list[str]], t
 FREED = """
 import sys, weakref
 from pathlib import Path
-from medqa import engines, params, prompts
-compute = params.read()["compute"].model_copy(update={"store": False})
+from medqa import engines, prompts
+from medqa.runtime.params import read_params
+compute = read_params().compute.model_copy(update={"row_cache": False})
 engine = engines.load(Path(sys.argv[1]), None, "float32", compute, 8)
 engine.answer_logprobs([prompts.ask("What causes gout?")], ["It is age."])
 weights = [weakref.ref(weight) for weight in engine.engine.model.parameters()]
@@ -84,11 +87,11 @@ def test_a_quantised_model_that_is_let_go_leaves_no_weight(tiny_base: Path) -> N
 
 # 400 MB in pieces that malloc would keep, and behind them one that stays.
 GIVEN_BACK = """
-from medqa import model
-model.set_up()
+from medqa.runtime import environment
+environment.set_up()
 import psutil, torch
-from medqa.engines.stored import Stored
-engine = Stored(lambda: None, None, ("model", "model"), [], 1)
+from medqa.engines.cached import CachedEngine
+engine = CachedEngine(lambda: None, None, ("model", "model"), [], 1)
 engine.engine = [torch.ones(5_000_000) for _ in range(20)]
 last = bytearray(1 << 20)
 held = psutil.Process().memory_info().rss
@@ -98,5 +101,7 @@ print((held - psutil.Process().memory_info().rss) / 1e6)
 
 
 def test_what_a_model_took_goes_back_to_the_system() -> None:
-    told = subprocess.run([sys.executable, "-c", GIVEN_BACK], cwd=ROOT, capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", GIVEN_BACK], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert float(told.stdout) > 350

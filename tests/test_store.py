@@ -6,30 +6,36 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_engine import FakeEngine, certain
 
-from medqa import engines, generate, judge, prompts, store
+from medqa import engines, generate, judge, prompts
 from medqa.engines import Completion, Labels, RowError, Sampling
-from medqa.engines.stored import Stored
-from medqa.params import UserError
+from medqa.engines.cached import CachedEngine
 from medqa.records import Question
+from medqa.runtime import row_cache, sections
+from medqa.runtime.errors import UserError
 
 WARM = Sampling(temperature=0.7, top_p=0.95, max_new_tokens=8)
 GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=8)
 QUESTIONS = [f"What is {name}?" for name in ("gout", "asthma", "measles", "scurvy", "mumps")]
 
 
-def stored(file: Path, inner: Any, **changes: Any) -> Stored:
+def stored(file: Path, inner: Any, **changes: Any) -> CachedEngine:
     given = {"model": ("base", "base"), "identity": ["float32", "cpu"], "chunk": 2} | changes
-    return Stored(lambda: inner, store.Store(file), **given)
+    return CachedEngine(lambda: inner, row_cache.RowCache(file), **given)
 
 
-def ask(engine: Any, questions: list[str] = QUESTIONS, sampling: Sampling = WARM, seed: int = 1) -> list[Completion]:
-    return engine.generate([prompts.ask(question) for question in questions], sampling, [seed] * len(questions))
+def ask(
+    engine: Any, questions: list[str] = QUESTIONS, sampling: Sampling = WARM, seed: int = 1
+) -> list[Completion]:
+    return engine.generate(
+        [prompts.ask(question) for question in questions], sampling, [seed] * len(questions)
+    )
 
 
 @pytest.fixture
@@ -66,7 +72,7 @@ def test_a_freed_engine_is_let_go_and_loaded_again_for_a_missing_row(file: Path)
         loaded.append(weakref.ref(inner))
         return inner
 
-    engine = Stored(load, store.Store(file), model=("base", "base"), identity=[], chunk=2)
+    engine = CachedEngine(load, row_cache.RowCache(file), model=("base", "base"), identity=[], chunk=2)
     first = ask(engine)
     engine.free()
     assert loaded[0]() is None
@@ -80,12 +86,14 @@ def test_a_freed_engine_is_let_go_and_loaded_again_for_a_missing_row(file: Path)
     [
         ({"identity": ["bfloat16", "cpu"]}, WARM, 1),
         ({"identity": ["float32", "cuda"]}, WARM, 1),
-        ({}, WARM.model_copy(update={"temperature": 0.8}), 1),
-        ({}, WARM.model_copy(update={"max_new_tokens": 9}), 1),
+        ({}, replace(WARM, temperature=0.8), 1),
+        ({}, replace(WARM, max_new_tokens=9), 1),
         ({}, WARM, 2),
     ],
 )
-def test_what_determines_an_answer_is_a_miss(file: Path, changes: dict, sampling: Sampling, seed: int) -> None:
+def test_what_determines_an_answer_is_a_miss(
+    file: Path, changes: dict, sampling: Sampling, seed: int
+) -> None:
     ask(stored(file, FakeEngine()))
     inner = FakeEngine()
     ask(stored(file, inner, **changes), sampling=sampling, seed=seed)
@@ -108,7 +116,12 @@ def test_another_model_or_label_set_is_a_miss(file: Path) -> None:
             self.asked += asked
             return [Labels((1 / len(labels),) * len(labels), 1.0) for _ in asked]
 
-    for labels, times in ((prompts.LABELS, 5), (("A", "B"), 5), (prompts.LABELS[::-1], 5), (prompts.LABELS, 0)):
+    for labels, times in (
+        (prompts.LABELS, 5),
+        (("A", "B"), 5),
+        (prompts.LABELS[::-1], 5),
+        (prompts.LABELS, 0),
+    ):
         inner = Labelling()
         given = stored(file, inner).label_probabilities(asked, labels)
         assert len(inner.asked) == times and all(len(row.probabilities) == len(labels) for row in given)
@@ -119,13 +132,13 @@ def test_the_engine_of_a_model_is_known_by_all_that_its_results_depend_on(
 ) -> None:
     """Contents count, names do not: another byte of base or adapter, and another dtype, are other identities."""
     monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "cache"))
-    compute = engines.Params(
+    compute = sections.ComputeParams(
         generate_batch_size=1,
         judge_batch_size=1,
         engine="transformers",
         servers={},
         max_failed_rows=0,
-        store=True,
+        row_cache=True,
         processes=1,
         checkpoint_minutes=1,
     )
@@ -133,16 +146,23 @@ def test_the_engine_of_a_model_is_known_by_all_that_its_results_depend_on(
         (tmp_path / name).mkdir()
         (tmp_path / name / "weights").write_text(content)
     base, same, other = (tmp_path / name for name in ("base", "same", "other"))
-    made = [(base, None, "float32"), (base, base, "float32"), (base, other, "float32"), (other, base, "float32")]
+    made = [
+        (base, None, "float32"),
+        (base, base, "float32"),
+        (base, other, "float32"),
+        (other, base, "float32"),
+    ]
     made += [(base, base, "bfloat16")]
     told = [str(engines.load(*each, compute, 1).identity) for each in made]
     assert len(set(told)) == len(told)
     assert str(engines.load(same, same, "float32", compute, 99).identity) == told[1]
 
 
-def test_a_hundred_more_questions_cost_a_hundred_more_and_another_judge_prompt_no_generation(file: Path) -> None:
-    params = generate.Params(n=2, temperature=0.7, top_p=0.95, max_new_tokens=8)
-    criteria = judge.Criteria(accuracy=1, completeness=1, key_points=1)
+def test_a_hundred_more_questions_cost_a_hundred_more_and_another_judge_prompt_no_generation(
+    file: Path,
+) -> None:
+    params = sections.GenerateParams(n=2, temperature=0.7, top_p=0.95, max_new_tokens=8)
+    criteria = sections.Criteria(accuracy=1, completeness=1, key_points=1)
     # Ids are spread: the new ones come in between the old ones.
     ids = [f"q{number * 7919 % 1100:04}" for number in range(1100)]
     templates = ("judge", "judge", "judge-short")
@@ -152,7 +172,7 @@ def test_a_hundred_more_questions_cost_a_hundred_more_and_another_judge_prompt_n
         policy, judging = FakeEngine(says=lambda asked, seed: f"{asked} {seed}"), FakeEngine()
         questions = [Question(name, f"What is {name}?", "A disease.") for name in sorted(ids[:count])]
         made = generate.generate_answers(stored(file, policy, chunk=512), questions, params, 0)
-        given = judge.Params(template=template, criteria=criteria, min_mass=0.5, max_chars=600)
+        given = sections.JudgeParams(template=template, criteria=criteria, min_mass=0.5, max_chars=600)
         engine = stored(file, judging, chunk=512, model=("judge", "judge"), identity=["judge"])
         judge.rank_answers(engine, made, given)
         assert (len(policy.asked), len(judging.asked)) == (answers, scores)
@@ -175,10 +195,14 @@ def test_a_chunk_is_kept_before_the_next_is_asked(file: Path) -> None:
 
 
 def test_ctrl_c_says_what_is_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store.Store, "kept", 0)
+    monkeypatch.setattr(row_cache.RowCache, "kept", 0)
     inner = FakeEngine()
-    inner.says = lambda asked, seed: asked if len(inner.asked) < 3 else (_ for _ in ()).throw(KeyboardInterrupt)
-    with pytest.raises(KeyboardInterrupt, match="2 rows of this run are kept in the store; dvc repro goes on"):
+    inner.says = lambda asked, seed: (
+        asked if len(inner.asked) < 3 else (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(
+        KeyboardInterrupt, match="2 rows of this run are kept in the store; dvc repro goes on"
+    ):
         ask(stored(file, inner))
 
 
@@ -192,7 +216,9 @@ def test_ctrl_c_says_what_is_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -
         (lambda rows: [], r"0 results for 2 rows \(q0, q1\)"),
     ],
 )
-def test_a_lying_engine_is_named_and_nothing_of_it_is_kept(file: Path, answer: Callable, message: str) -> None:
+def test_a_lying_engine_is_named_and_nothing_of_it_is_kept(
+    file: Path, answer: Callable, message: str
+) -> None:
     inner = FakeEngine()
     honest = inner.generate
     inner.generate = lambda *given: answer(honest(*given))
@@ -230,7 +256,9 @@ def test_an_error_about_a_row_names_its_id(file: Path) -> None:
 
 @pytest.mark.parametrize("allowed", [0, 1, 2])
 def test_so_many_rows_may_be_left_undone(file: Path, capsys: pytest.CaptureFixture, allowed: int) -> None:
-    """Two of five rows fail: under the limit they are named, nothing is kept of them, and the others are done."""
+    """Two of five rows fail: under the limit they are named, nothing is kept of them, and the others are
+    done.
+    """
     inner, bad = FakeEngine(), (QUESTIONS[1], QUESTIONS[3])
     honest = inner.generate
 
@@ -248,11 +276,13 @@ def test_so_many_rows_may_be_left_undone(file: Path, capsys: pytest.CaptureFixtu
                 ask(engine)
             return
         given = ask(engine)
-    assert [row.finish for row in given] == ["failed" if question in bad else "stop" for question in QUESTIONS]
+    assert [row.finish_reason for row in given] == [
+        "failed" if question in bad else "stop" for question in QUESTIONS
+    ]
     told = capsys.readouterr().err
     assert "q1: does not fit; it is left undone (1 of at most 2)" in told and "q3: does not fit" in told
     again = FakeEngine()
-    assert [row.finish for row in ask(stored(file, again))] == ["stop"] * len(QUESTIONS)
+    assert [row.finish_reason for row in ask(stored(file, again))] == ["stop"] * len(QUESTIONS)
     assert sorted(again.asked) == sorted(bad)
 
 
@@ -328,7 +358,9 @@ def test_a_file_of_another_layout_is_said_and_not_used(file: Path, capsys: pytes
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_store_that_cannot_be_opened_is_said_once_and_not_used(file: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_store_that_cannot_be_opened_is_said_once_and_not_used(
+    file: Path, capsys: pytest.CaptureFixture
+) -> None:
     file.mkdir(parents=True)
     assert ask(stored(file, FakeEngine())) == ask(FakeEngine())
     assert capsys.readouterr().err.count("\n") == 1
@@ -348,15 +380,17 @@ def test_a_read_only_or_full_disk_is_said_once_and_the_run_goes_on(
 
 
 def test_the_store_is_bounded(file: Path) -> None:
-    rows = store.Store(file, limit=200_000)
+    rows = row_cache.RowCache(file, limit=200_000)
     for start in range(0, 4000, 50):
-        rows.put("base", {f"{number:032}".encode(): ["x" * 100, "stop", 1] for number in range(start, start + 50)})
-    assert store.size(rows.db) < 250_000
+        rows.put(
+            "base", {f"{number:032}".encode(): ["x" * 100, "stop", 1] for number in range(start, start + 50)}
+        )
+    assert row_cache.size(rows.db) < 250_000
     assert rows.db.execute("SELECT count(*) FROM rows").fetchone()[0] > 300
 
 
 def _write(file: Path, start: int) -> None:
-    rows = store.Store(file)
+    rows = row_cache.RowCache(file)
     for number in range(start, start + 200):
         rows.put("base", {f"{number:032}".encode(): [str(number)]})
 
@@ -369,12 +403,12 @@ def test_two_processes_share_it(file: Path) -> None:
     for worker in workers:
         worker.join()
     keys = [f"{number:032}".encode() for number in range(300)]
-    known = store.Store(file).get("base", "base", keys)
+    known = row_cache.RowCache(file).get("base", "base", keys)
     assert known == {key: [str(number)] for number, key in enumerate(keys)}
 
 
 def test_a_row_costs_under_a_millisecond(file: Path) -> None:
-    rows = store.Store(file)
+    rows = row_cache.RowCache(file)
     batches = [{random.randbytes(32): ["word " * 300, "stop", 300] for _ in range(64)} for _ in range(20)]
     started = time.perf_counter()
     for batch in batches:

@@ -12,7 +12,10 @@ from medqa import text
         ("\uff26ever \ufb01brosis", ["fever", "fibrosis"]),  # full-width letter, ligature
         ("cafe\u0301", ["caf\u00e9"]),
         ("snake_case 5mg", ["snake", "case", "5mg"]),
-        ("Stra\u00dfe, \u0130stanbul \u0131\u015f\u0131k", ["stra\u00dfe", "istanbul", "\u0131\u015f\u0131k"]),
+        (
+            "Stra\u00dfe, \u0130stanbul \u0131\u015f\u0131k",
+            ["stra\u00dfe", "istanbul", "\u0131\u015f\u0131k"],
+        ),
         # Scripts without spaces: a character with its marks; Latin words and numbers stay whole.
         ("高血压，维生素B12　５０mg", [*"高血压维生素", "b12", "50mg"]),
         ("ﾖｳ素を100mg投与", [*"ヨウ素を", "100mg", *"投与"]),
@@ -33,7 +36,7 @@ from medqa import text
 )
 def test_words(raw: str, words: list[str]) -> None:
     assert text.words(raw) == words
-    assert text.normal(raw) == " ".join(words)
+    assert text.normalize(raw) == " ".join(words)
 
 
 @pytest.mark.parametrize(

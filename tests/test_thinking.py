@@ -4,8 +4,9 @@ import pytest
 from fake_engine import FakeEngine
 
 from medqa import engines, evaluate, generate, model, prompts
-from medqa.engines import Completion, local, thinking
+from medqa.engines import Completion, thinking, transformers_engine
 from medqa.records import HeldOut, Question, Score
+from medqa.runtime import sections
 
 # What a model wrote, its thoughts and its answer.
 TABLE = [
@@ -39,11 +40,13 @@ def test_thoughts_and_answer_are_told_apart(text: str, thoughts: str, answer: st
 
 
 def test_candidates_keep_thoughts_beside_the_answer() -> None:
-    params = generate.Params(n=2, temperature=0.7, top_p=0.95, max_new_tokens=40)
+    params = sections.GenerateParams(n=2, temperature=0.7, top_p=0.95, max_new_tokens=40)
     says = {"b": "<think>A? Hardly.</think> C", "a": "<think>So long-", "c": "C"}
     questions = [Question(name, name, "") for name in says]
-    rows = generate.generate_answers(FakeEngine(lambda question, _: says[question]), questions, params, seed=1)
-    assert [(row.thinking, row.text, row.finish) for row in rows[::2]] == [
+    rows = generate.generate_answers(
+        FakeEngine(lambda question, _: says[question]), questions, params, seed=1
+    )
+    assert [(row.thinking, row.text, row.finish_reason) for row in rows[::2]] == [
         ("A? Hardly.", "C", "stop"),
         ("So long-", "", "length"),
         ("", "C", "stop"),
@@ -59,7 +62,7 @@ def test_thoughts_are_neither_measured_nor_judged() -> None:
 
     says = {"x": "<think>The answer is A? A A A A A A Hardly.</think> C", "y": "<think>The answer is A"}
     held_out = [HeldOut(name, "exam", name, "The answer is C.", ("C",), "C", "C", "A") for name in says]
-    params = evaluate.Params(judge="judge", max_new_tokens=40, bootstrap_samples=200)
+    params = sections.EvaluateParams(judge="judge", max_new_tokens=40, bootstrap_samples=200)
     whole, cut = evaluate.evaluate_model(
         FakeEngine(lambda question, _: says[question]), score, held_out, params, "judge"
     )
@@ -72,15 +75,19 @@ def test_thoughts_are_neither_measured_nor_judged() -> None:
 
 @pytest.mark.parametrize("special", [True, False])
 @pytest.mark.parametrize("opened", [True, False])
-def test_an_engine_keeps_the_tags_whatever_the_tokenizer_makes_of_them(tiny_base, special: bool, opened: bool) -> None:
-    """They may be control tokens, which decoding leaves out, and the template may write the first into the prompt."""
+def test_an_engine_keeps_the_tags_whatever_the_tokenizer_makes_of_them(
+    tiny_base, special: bool, opened: bool
+) -> None:
+    """They may be control tokens, which decoding leaves out, and the template may write the first into the
+    prompt.
+    """
     tok = model.tokenizer(tiny_base)
     tok.add_tokens(["<think>", "</think>"], special_tokens=special)
     if opened:
         tok.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
     net = model.load_merged(tiny_base, "float32")
     net.resize_token_embeddings(len(tok))
-    engine = local.Transformers(net, tok, batch_size=2)
+    engine = transformers_engine.TransformersEngine(net, tok, batch_size=2)
     question = prompts.ask("What is gout?")
     assert thinking.opened(engine._texts([question])[0]) == ("<think>" if opened else "")
     tag = thinking.opened(engine._texts([question])[0])
@@ -90,14 +97,16 @@ def test_an_engine_keeps_the_tags_whatever_the_tokenizer_makes_of_them(tiny_base
 
     begin = "" if opened else "<think>"
     whole, cut = made(begin + "joint pain</think>fever", True), made(begin + "joint pain", False)
-    assert (thinking.split(whole.text), whole.finish) == (("joint pain", "fever"), "stop")
-    assert (thinking.split(cut.text), cut.finish) == (("joint pain", ""), "length")
+    assert (thinking.split(whole.text), whole.finish_reason) == (("joint pain", "fever"), "stop")
+    assert (thinking.split(cut.text), cut.finish_reason) == (("joint pain", ""), "length")
     assert thinking.split(made("fever", True).text) == ("", "fever")
     sampling = engines.Sampling(temperature=0, top_p=1, max_new_tokens=4)
     (answer,) = engine.generate([question], sampling, [0])
-    assert answer.tokens == 4 or answer.finish == "stop"
+    assert answer.tokens == 4 or answer.finish_reason == "stop"
     # An answer to learn has no thoughts: its likelihood begins where it parts from the prompt.
     (likely,) = engine.answer_logprobs([question], ["fever"])
     plain = model.tokenizer(tiny_base)
-    (usual,) = local.Transformers(net, plain, batch_size=2).answer_logprobs([question], ["fever"])
+    (usual,) = transformers_engine.TransformersEngine(net, plain, batch_size=2).answer_logprobs(
+        [question], ["fever"]
+    )
     assert likely == usual

@@ -9,9 +9,11 @@ from typing import Any, get_args
 import pytest
 from safetensors.torch import load_file
 
-from medqa import checkpoints, dpo, hub, model, prompts, sft, store, training
-from medqa.params import UserError
+from medqa import dpo, hub, model, prompts, sft
 from medqa.records import Example, Pair
+from medqa.runtime import row_cache, sections
+from medqa.runtime.errors import UserError
+from medqa.training import checkpoints, fine_tuning
 
 SCHEDULE = {
     "epochs": 1,
@@ -25,15 +27,18 @@ SCHEDULE = {
 }
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0}
 EXAMPLES = [
-    Example(f"e{n}", "open", f"What causes disease {n}?", f"Its causes include {n} bacteria.") for n in range(12)
+    Example(f"e{n}", "open", f"What causes disease {n}?", f"Its causes include {n} bacteria.")
+    for n in range(12)
 ]
-PAIRS = [Pair(f"p{n}", f"What causes disease {n}?", "bacteria and age", "nothing", 0.9, 0.1) for n in range(12)]
+PAIRS = [
+    Pair(f"p{n}", f"What causes disease {n}?", "bacteria and age", "nothing", 0.9, 0.1) for n in range(12)
+]
 
 
 @pytest.fixture(scope="module")
 def tuned(tiny_base, tmp_path_factory):
     out = tmp_path_factory.mktemp("sft")
-    params = sft.Params(**SCHEDULE, lora=LORA)
+    params = sections.SftParams(**SCHEDULE, lora=LORA)
     usable = sft.train(tiny_base, EXAMPLES, params, "float32", 0, out / "sft", out / "sft.tsv")
     return out, sft.summary(usable, out / "sft.tsv")
 
@@ -41,14 +46,17 @@ def tuned(tiny_base, tmp_path_factory):
 @pytest.fixture(scope="module")
 def preferred(tiny_base, tuned, tmp_path_factory):
     out = tmp_path_factory.mktemp("dpo")
-    params = dpo.Params(**SCHEDULE, beta=0.1, loss_type="sigmoid", sft_weight=0.0)
+    params = sections.DpoParams(**SCHEDULE, beta=0.1, loss_type="sigmoid", sft_weight=0.0)
     usable = dpo.train(tiny_base, tuned[0] / "sft", PAIRS, params, "float32", 0, out / "dpo", out / "dpo.tsv")
     return out, dpo.summary(usable, out / "dpo.tsv")
 
 
 LONG = [
     Example(
-        f"e{n:02}", "open", f"What causes disease {n}?" + " And why?" * (n % 5), "It is caused by age. " * (1 + n % 4)
+        f"e{n:02}",
+        "open",
+        f"What causes disease {n}?" + " And why?" * (n % 5),
+        "It is caused by age. " * (1 + n % 4),
     )
     for n in range(24)
 ]
@@ -60,7 +68,7 @@ def plain_losses(trainer: Any) -> list[float]:
 
 
 def told_losses(curve: Path) -> list[float]:
-    return training.read_curve(curve)["loss"]
+    return fine_tuning.read_curve(curve)["loss"]
 
 
 @pytest.mark.parametrize(("dequantised", "checkpointing"), [(True, False), (False, False), (True, True)])
@@ -71,17 +79,17 @@ def test_sft_has_the_losses_of_trl_as_it_comes(tiny_base, tmp_path, dequantised,
     from trl import SFTConfig, SFTTrainer
 
     changes = {"batch_size": 8, "micro_batch_size": 4, "activation_checkpointing": checkpointing}
-    params = sft.Params(**SCHEDULE | changes | {"dequantised": dequantised}, lora=LORA)
+    params = sections.SftParams(**SCHEDULE | changes | {"dequantised": dequantised}, lora=LORA)
     sft.train(tiny_base, LONG, params, "float32", 0, tmp_path / "sft", tmp_path / "c")
     trainer = SFTTrainer(
         model=model.load(tiny_base, "float32"),
-        args=SFTConfig(**training.arguments(params, len(LONG), "float32", 0, tmp_path / "plain")),
+        args=SFTConfig(**fine_tuning.arguments(params, len(LONG), "float32", 0, tmp_path / "plain")),
         train_dataset=Dataset.from_list(
             [{"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in LONG]
         ),
         processing_class=model.tokenizer(tiny_base),
         peft_config=LoraConfig(
-            r=4, lora_alpha=8, lora_dropout=0.0, target_modules=training.TARGETS, task_type="CAUSAL_LM"
+            r=4, lora_alpha=8, lora_dropout=0.0, target_modules=fine_tuning.TARGETS, task_type="CAUSAL_LM"
         ),
     )
     assert told_losses(tmp_path / "c") == pytest.approx(plain_losses(trainer), abs=1e-4)
@@ -91,14 +99,14 @@ def test_sft_has_the_losses_of_trl_as_it_comes(tiny_base, tmp_path, dequantised,
 def test_products_are_in_bfloat16_where_the_processor_has_them(tmp_path, monkeypatch, dtype, able) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: able)
-    arguments = training.arguments(sft.Params(**SCHEDULE, lora=LORA), 8, dtype, 0, tmp_path)
+    arguments = fine_tuning.arguments(sections.SftParams(**SCHEDULE, lora=LORA), 8, dtype, 0, tmp_path)
     assert arguments["bf16"] == (dtype == "bfloat16" and able)
 
 
 def test_bfloat16_trains_an_adapter_in_float32_with_nearly_the_same_losses(tiny_base, tmp_path) -> None:
     losses = []
     for dtype in ("float32", "bfloat16"):
-        params = sft.Params(**SCHEDULE | {"batch_size": 8, "micro_batch_size": 4}, lora=LORA)
+        params = sections.SftParams(**SCHEDULE | {"batch_size": 8, "micro_batch_size": 4}, lora=LORA)
         sft.train(tiny_base, LONG, params, dtype, 0, tmp_path / dtype, tmp_path / "c")
         losses.append(told_losses(tmp_path / "c"))
     assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], abs=0.05)
@@ -112,10 +120,15 @@ def test_dpo_has_the_losses_of_trl_as_it_comes(tiny_base, tuned, tmp_path, sft_w
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    pairs = [Pair(row.id, row.question, row.answer, "nothing " * (1 + n % 3), 0.9, 0.1) for n, row in enumerate(LONG)]
-    params = dpo.Params(**SCHEDULE | {"epochs": 2}, beta=0.1, loss_type="sigmoid", sft_weight=sft_weight)
+    pairs = [
+        Pair(row.id, row.question, row.answer, "nothing " * (1 + n % 3), 0.9, 0.1)
+        for n, row in enumerate(LONG)
+    ]
+    params = sections.DpoParams(
+        **SCHEDULE | {"epochs": 2}, beta=0.1, loss_type="sigmoid", sft_weight=sft_weight
+    )
     dpo.train(tiny_base, tuned[0] / "sft", pairs, params, "float32", 0, tmp_path / "dpo", tmp_path / "c")
-    given = training.arguments(params, len(pairs), "float32", 0, tmp_path / "plain")
+    given = fine_tuning.arguments(params, len(pairs), "float32", 0, tmp_path / "plain")
     trainer = DPOTrainer(
         model=model.load(tiny_base, "float32", tuned[0] / "sft", trainable=True),
         args=DPOConfig(**given, beta=params.beta, **dpo.loss_terms(params)),
@@ -131,7 +144,9 @@ def test_dpo_has_the_losses_of_trl_as_it_comes(tiny_base, tuned, tmp_path, sft_w
     assert told_losses(tmp_path / "c") == pytest.approx(plain_losses(trainer), abs=1e-4)
 
 
-def test_the_reference_is_kept_for_another_beta_and_learning_rate(tiny_base, tuned, tmp_path, monkeypatch) -> None:
+def test_the_reference_is_kept_for_another_beta_and_learning_rate(
+    tiny_base, tuned, tmp_path, monkeypatch
+) -> None:
     from trl import DPOTrainer
 
     asked = []
@@ -143,8 +158,10 @@ def test_the_reference_is_kept_for_another_beta_and_learning_rate(tiny_base, tun
 
     def run(name: str, pairs: list[Pair], kept: bool = True, **changes: Any) -> tuple[int, bytes]:
         asked.clear()
-        params = dpo.Params(**{**SCHEDULE, "beta": 0.1, "loss_type": "sigmoid", "sft_weight": 0.1, **changes})
-        rows = store.Store(tmp_path / "rows.sqlite") if kept else None
+        params = sections.DpoParams(
+            **{**SCHEDULE, "beta": 0.1, "loss_type": "sigmoid", "sft_weight": 0.1, **changes}
+        )
+        rows = row_cache.RowCache(tmp_path / "rows.sqlite") if kept else None
         out = tmp_path / name
         dpo.train(tiny_base, tuned[0] / "sft", pairs, params, "float32", 0, out, tmp_path / "c", 10, rows)
         return len(asked), (out / "adapter_model.safetensors").read_bytes()
@@ -154,7 +171,10 @@ def test_the_reference_is_kept_for_another_beta_and_learning_rate(tiny_base, tun
     assert first == batches
     assert run("again", PAIRS) == (0, cold) and run("off", PAIRS, kept=False) == (batches, cold)
     assert run("beta", PAIRS, beta=0.2)[0] == run("rate", PAIRS, learning_rate=0.001)[0] == 0
-    assert run("more", [*PAIRS, *(Pair(f"q{n}", "Why?", "age", "no", 1.0, 0.0) for n in range(4))])[0] == batches / 3
+    assert (
+        run("more", [*PAIRS, *(Pair(f"q{n}", "Why?", "age", "no", 1.0, 0.0) for n in range(4))])[0]
+        == batches / 3
+    )
     assert run("shorter", PAIRS, max_length=32)[0] == batches
 
 
@@ -167,7 +187,15 @@ def test_sft_learns_and_writes_its_curve(tuned) -> None:
 
 
 def test_training_twice_gives_the_same_bytes(tiny_base, tuned, tmp_path) -> None:
-    sft.train(tiny_base, EXAMPLES, sft.Params(**SCHEDULE, lora=LORA), "float32", 0, tmp_path / "sft", tmp_path / "c")
+    sft.train(
+        tiny_base,
+        EXAMPLES,
+        sections.SftParams(**SCHEDULE, lora=LORA),
+        "float32",
+        0,
+        tmp_path / "sft",
+        tmp_path / "c",
+    )
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         assert (tmp_path / "sft" / name).read_bytes() == (tuned[0] / "sft" / name).read_bytes()
 
@@ -179,28 +207,35 @@ def test_dpo_begins_at_its_reference(preferred) -> None:
     assert result["final_margin"] > 0
 
 
-@pytest.mark.parametrize("loss_type", get_args(dpo.LossType))
+@pytest.mark.parametrize("loss_type", get_args(sections.LossType))
 def test_every_loss_type_trains(tiny_base, tuned, tmp_path, loss_type) -> None:
-    params = dpo.Params(**SCHEDULE, beta=0.1, loss_type=loss_type, sft_weight=0.1)
+    params = sections.DpoParams(**SCHEDULE, beta=0.1, loss_type=loss_type, sft_weight=0.1)
     curve = tmp_path / "dpo.tsv"
     usable = dpo.train(tiny_base, tuned[0] / "sft", PAIRS[:4], params, "float32", 0, tmp_path / "dpo", curve)
     assert math.isfinite(dpo.summary(usable, curve)["final_loss"])
-    before, after = (load_file(path / "adapter_model.safetensors") for path in (tuned[0] / "sft", tmp_path / "dpo"))
+    before, after = (
+        load_file(path / "adapter_model.safetensors") for path in (tuned[0] / "sft", tmp_path / "dpo")
+    )
     assert any((before[name] != after[name]).any() for name in before)
 
 
 def test_only_the_final_adapter_is_saved_and_it_loads(preferred, tuned, tiny_base) -> None:
     folder = preferred[0] / "dpo"
-    assert sorted(path.name for path in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
     weights, before = (load_file(path / "adapter_model.safetensors") for path in (folder, tuned[0] / "sft"))
     assert weights.keys() == before.keys() and not any("ref" in name.split(".") for name in weights)
     assert any((weights[name] != before[name]).any() for name in weights)
     saved = json.loads((folder / "adapter_config.json").read_text())
-    assert (saved["base_model_name_or_path"], saved["revision"]) == (hub.described(tiny_base), None)
+    assert (saved["base_model_name_or_path"], saved["revision"]) == (hub.describe(tiny_base), None)
     assert model.load(tiny_base, "float32", folder).active_adapters == ["default"]
 
 
-def test_an_adapter_is_saved_as_it_was_made_and_names_the_pinned_base(tiny_base, tuned, tmp_path, monkeypatch) -> None:
+def test_an_adapter_is_saved_as_it_was_made_and_names_the_pinned_base(
+    tiny_base, tuned, tmp_path, monkeypatch
+) -> None:
     """One of others: its target is a pattern. The base is one of the Hub."""
     pinned = {"repo": "me/model", "commit": "c" * 40, "files": {"model.safetensors": "0" * 64}}
     (tmp_path / "base").mkdir()
@@ -209,7 +244,7 @@ def test_an_adapter_is_saved_as_it_was_made_and_names_the_pinned_base(tiny_base,
     shutil.copytree(tuned[0] / "sft", tmp_path / "sft")
     path, pattern = tmp_path / "sft" / "adapter_config.json", r".*\.(q|k|v|o|gate|up|down)_proj"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"target_modules": pattern}))
-    params = dpo.Params(**SCHEDULE, beta=0.1, loss_type="sigmoid", sft_weight=0.1)
+    params = sections.DpoParams(**SCHEDULE, beta=0.1, loss_type="sigmoid", sft_weight=0.1)
     base, out = tmp_path / "base", tmp_path / "dpo"
     dpo.train(base, tmp_path / "sft", PAIRS[:4], params, "float32", 0, out, tmp_path / "dpo.tsv")
     saved = json.loads((out / "adapter_config.json").read_text())
@@ -233,7 +268,13 @@ def test_a_loss_that_is_not_finite_ends_the_stage_and_saves_nothing(tiny_base, t
     # Rows are shuffled, two of them a micro-batch; the third is the first half of the second step.
     with pytest.raises(UserError, match=r"step 2: loss is nan \(rows e\d+, e\d+\)"):
         sft.train(
-            tiny_base, EXAMPLES, sft.Params(**SCHEDULE, lora=LORA), "float32", 0, tmp_path / "sft", tmp_path / "c"
+            tiny_base,
+            EXAMPLES,
+            sections.SftParams(**SCHEDULE, lora=LORA),
+            "float32",
+            0,
+            tmp_path / "sft",
+            tmp_path / "c",
         )
     assert not (tmp_path / "sft").exists() and not (tmp_path / "c").exists()
 
@@ -254,7 +295,7 @@ def test_a_loss_that_is_not_finite_ends_the_stage_and_saves_nothing(tiny_base, t
     ],
 )
 def test_broken_numbers(logs: dict, before: list, told: str) -> None:
-    assert training.broken(logs, before) == told
+    assert fine_tuning.divergence(logs, before) == told
 
 
 def test_an_adapter_that_is_not_there_is_a_clear_error(tiny_base, tmp_path) -> None:
@@ -280,10 +321,10 @@ TWO_EPOCHS = SCHEDULE | {"epochs": 2}
 def train(stage: str, base: Path, adapter: Path, out: Path, **changes: Any) -> None:
     """Six steps with a checkpoint after each; dropout, so that the random state matters."""
     if stage == "sft":
-        params = sft.Params(**TWO_EPOCHS | changes, lora=LORA | {"dropout": 0.2})
+        params = sections.SftParams(**TWO_EPOCHS | changes, lora=LORA | {"dropout": 0.2})
         sft.train(base, EXAMPLES, params, "float32", 0, out / "sft", out / "sft.tsv", 0)
     else:
-        params = dpo.Params(**TWO_EPOCHS | changes, beta=0.1, loss_type="sigmoid", sft_weight=0.1)
+        params = sections.DpoParams(**TWO_EPOCHS | changes, beta=0.1, loss_type="sigmoid", sft_weight=0.1)
         dpo.train(base, adapter, PAIRS, params, "float32", 0, out / "dpo", out / "dpo.tsv", 0)
 
 
@@ -325,7 +366,7 @@ def test_an_interrupted_run_ends_with_the_bytes_of_an_undisturbed_one(
 
 
 def test_a_fingerprint_is_of_all_that_training_depends_on(tmp_path) -> None:
-    params, other = (sft.Params(**SCHEDULE | {"epochs": epochs}, lora=LORA) for epochs in (1, 2))
+    params, other = (sections.SftParams(**SCHEDULE | {"epochs": epochs}, lora=LORA) for epochs in (1, 2))
     (tmp_path / "a").write_text("a")
     (tmp_path / "b").write_text("b")
     given = [

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from medqa import chat, model
-from medqa.engines import tree
+from medqa.engines import prefix_tree
 
 
 @pytest.fixture(scope="module")
 def net(tiny_base):
     loaded = model.load_merged(tiny_base, "float32")
-    tree.prepare(loaded)
+    prefix_tree.prepare(loaded)
     return loaded
 
 
@@ -21,24 +21,28 @@ def family(rng: random.Random, longest: int) -> list[list[int]]:
     rows = [[rng.randrange(3, 500) for _ in range(rng.randint(1, longest))] for _ in range(rng.randint(1, 4))]
     for _ in range(rng.randint(0, 20)):
         stem = rng.choice(rows)
-        rows.append(stem[: rng.randint(1, len(stem))] + [rng.randrange(3, 500) for _ in range(rng.randint(0, 30))])
+        rows.append(
+            stem[: rng.randint(1, len(stem))] + [rng.randrange(3, 500) for _ in range(rng.randint(0, 30))]
+        )
     return sorted(rows)
 
 
 def passed(net, rows: list[list[int]]) -> tuple[list[torch.Tensor], torch.Tensor, int]:
     """The hidden states and last logits of each row, and how many tokens the tree has."""
     common = [0, *(chat.common_prefix(*pair) for pair in zip(rows, rows[1:], strict=False))]
-    grown = tree.grow(rows, common, net.device, steady=True)
+    grown = prefix_tree.build(rows, common, net.device, steady=True)
     with torch.inference_mode():
-        states = tree.states(net, grown.ids[None], grown.positions[None], grown)
+        states = prefix_tree.hidden_states(net, grown.ids[None], grown.positions[None], grown)
         told = [states[0, path[: len(row)]] for path, row in zip(grown.paths, rows, strict=True)]
-        return told, tree.ends(net, grown, states), int(sum(map(len, rows)) - sum(common))
+        return told, prefix_tree.last_logits(net, grown, states), int(sum(map(len, rows)) - sum(common))
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("block", [tree.BLOCK, 1 << 20])  # the second is how a GPU attends
-def test_a_row_of_a_tree_is_the_row_alone(net, monkeypatch: pytest.MonkeyPatch, seed: int, block: int) -> None:
-    monkeypatch.setattr(tree, "BLOCK", block)
+@pytest.mark.parametrize("block", [prefix_tree.BLOCK, 1 << 20])  # the second is how a GPU attends
+def test_a_row_of_a_tree_is_the_row_alone(
+    net, monkeypatch: pytest.MonkeyPatch, seed: int, block: int
+) -> None:
+    monkeypatch.setattr(prefix_tree, "BLOCK", block)
     rows = family(random.Random(seed), 120)
     states, logits, tokens = passed(net, rows)
     assert tokens == len({tuple(row[:end]) for row in rows for end in range(1, len(row) + 1)})

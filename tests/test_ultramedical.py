@@ -45,7 +45,13 @@ def test_sft(row: dict[str, Any], kind: str) -> None:
         (preference_row("1", "Why?") | {"metadata": "", "golden_answer": "So."}, "open", "", "So.", ()),
         (preference_row("1", "Is it?\nA. yes\nB. no", golden_answer="b"), "exam", "B", "", ()),
         (preference_row("1", EXAM + "\nE. oxygen", golden_answer="E."), "exam", "E", "", ()),
-        (preference_row("1", EXAM, golden_answer="It thins the blood."), "exam", "", "It thins the blood.", ()),
+        (
+            preference_row("1", EXAM, golden_answer="It thins the blood."),
+            "exam",
+            "",
+            "It thins the blood.",
+            (),
+        ),
         (preference_row("1", "Why?") | {"metadata": None}, "open", "", "", ()),
         (preference_row("1", EXAM, golden_answer=" B "), "exam", "B", "", ()),
         (preference_row("1", EXAM), "exam", "", "", ()),
@@ -53,7 +59,9 @@ def test_sft(row: dict[str, Any], kind: str) -> None:
         (preference_row("PubMedQA,1", "Why?"), "literature", "", "", ()),
     ],
 )
-def test_preference(row: dict[str, Any], kind: str, gold: str, golden_text: str, points: tuple[str, ...]) -> None:
+def test_preference(
+    row: dict[str, Any], kind: str, gold: str, golden_text: str, points: tuple[str, ...]
+) -> None:
     asked = ultramedical.preference(row)
     assert (asked.kind, asked.gold, asked.golden_text, asked.key_points) == (kind, gold, golden_text, points)
     assert (asked.chosen, asked.rejected, asked.label_type) == ("Rest.", "Run.", "easy")
@@ -140,7 +148,10 @@ def pair(chosen: tuple[str, ...], rejected: tuple[str, ...]) -> dict[str, Any]:
     ("row", "reason"),
     [
         (PAIR | {"label_type": "odd"}, "unknown label_type"),
-        ({key: value for key, value in PAIR.items() if key != "rejected"}, "turns are not a list of messages"),
+        (
+            {key: value for key, value in PAIR.items() if key != "rejected"},
+            "turns are not a list of messages",
+        ),
         (PAIR | {"prompt": "Why not?"}, "the prompt differs between columns"),
         (PAIR | {"rejected": preference_row("1", "When?")["rejected"]}, "the prompt differs between columns"),
         (PAIR | {"chosen": PAIR["chosen"][:1]}, "no assistant turn"),
@@ -170,7 +181,9 @@ def test_a_damaged_preference_row_has_a_reason(row: Any, reason: str) -> None:
 
 
 def exam(stem: str, letters: str, options: tuple[str, ...], mark: str = ".") -> str:
-    return "\n".join([stem, *(f"{letter}{mark} {option}" for letter, option in zip(letters, options, strict=True))])
+    return "\n".join(
+        [stem, *(f"{letter}{mark} {option}" for letter, option in zip(letters, options, strict=True))]
+    )
 
 
 @pytest.mark.parametrize(
@@ -291,4 +304,6 @@ def test_options_are_found_in_linear_time(run: str) -> None:
         return time.process_time() - started
 
     seconds(100)
-    assert seconds(16_000) < 16 * max(seconds(4_000), 0.01)  # 16 times as long if it were quadratic, and over a second
+    assert seconds(16_000) < 16 * max(
+        seconds(4_000), 0.01
+    )  # 16 times as long if it were quadratic, and over a second

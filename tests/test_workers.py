@@ -14,10 +14,11 @@ import torch
 import yaml
 from fault_place import Place, kill
 
-from medqa import engines, store
+from medqa import engines
 from medqa.engines import RowError, Sampling, workers
-from medqa.engines.stored import Stored
-from medqa.params import UserError
+from medqa.engines.cached import CachedEngine
+from medqa.runtime import row_cache
+from medqa.runtime.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=8)
@@ -174,8 +175,8 @@ def test_rows_may_be_left_undone_and_the_others_are_not_done_again(engine, tmp_p
     def start() -> engines.Engine:
         return engine(finished=kept.finished, progress=counted.append)
 
-    rows = store.Store(tmp_path / "rows.sqlite")
-    kept = Stored(start, rows, ("base", "base"), [], 100, max_failed=1)
+    rows = row_cache.RowCache(tmp_path / "rows.sqlite")
+    kept = CachedEngine(start, rows, ("base", "base"), [], 100, max_failed=1)
     given = ask(kept, ["a", "b", "large", "c", "d", "e", "f"])
     assert [text.split()[:1] for text in given] == [["a"], ["b"], [], ["c"], ["d"], ["e"], ["f"]]
     assert sum(counted) == 6
@@ -192,7 +193,9 @@ def test_ctrl_c_ends_within_seconds_what_takes_a_minute(tmp_path: Path) -> None:
     )
     files = [tmp_path / "one", tmp_path / "two"]
     env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    process = subprocess.Popen([sys.executable, script, *files], env=env, start_new_session=True, stderr=-1, text=True)
+    process = subprocess.Popen(
+        [sys.executable, script, *files], env=env, start_new_session=True, stderr=-1, text=True
+    )
     while process.poll() is None and not all(file.exists() and file.read_text() for file in files):
         time.sleep(0.05)
     assert process.poll() is None, process.communicate()[1]

@@ -41,7 +41,9 @@ def write(path: Path, licence: str = "apache-2.0", control: tuple[str, ...] = ()
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens)
-    kinds = [gguf.TokenType.CONTROL if token in (*CONTROL, *control) else gguf.TokenType.NORMAL for token in tokens]
+    kinds = [
+        gguf.TokenType.CONTROL if token in (*CONTROL, *control) else gguf.TokenType.NORMAL for token in tokens
+    ]
     writer.add_token_types(kinds)
     writer.add_token_merges(["a b"])
     writer.add_bos_token_id(1)

@@ -1,26 +1,12 @@
-"""How a model is spoken to: its chat template, what ends a turn, its control tokens, its context.
+"""How a model is spoken to."""
 
-Each model brings its own format. It is read from the tokenizer, the configuration and the template itself; the stage
-`models` refuses a model whose format does not hold here, and records the others' in chat.json.
-"""
-
-import hashlib
-import json
-import re
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import Any
-
-from medqa import hub
-from medqa.chat import rendering
+from medqa.chat.format import RECORD, ChatFormat, context, inspect, look, read, write
 from medqa.chat.rendering import DATE, common_prefix, dated, end, tokenizer
-from medqa.params import UserError
 
 __all__ = [
+    "ChatFormat",
     "DATE",
     "RECORD",
-    "ChatFormat",
     "common_prefix",
     "context",
     "dated",
@@ -31,137 +17,3 @@ __all__ = [
     "tokenizer",
     "write",
 ]
-
-RECORD = "chat.json"
-LONGEST = 10**9  # tokens: tokenizers without a limit name a far larger number
-LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
-STRETCHED = ("linear", "dynamic", "yarn")  # rotary scalings beside which the configuration may name the length before
-
-
-@dataclass(frozen=True)
-class ChatFormat:
-    """The facts of one model's chat format; without any, of one about which nothing is known."""
-
-    template: str = ""  # sha256 of the chat template's text
-    dated: bool = False  # whether prompts change with the date
-    turns: str = ""  # a question and an answer, rendered on DATE
-    continues: bool = True  # whether a prompt is how the answered conversation begins
-    ends: dict[str, int] = field(default_factory=dict)  # tokens that end an answer
-    control: tuple[str, ...] = ()  # tokens that mean something to the model and that no text may bring
-    context: int | None = None  # tokens of prompt and answer; none if no limit is known
-
-    @cached_property
-    def _control(self) -> re.Pattern[str]:
-        return rendering.pattern(self.control)
-
-    def plain(self, text: str) -> str:
-        """The text with the model's control tokens broken, of whatever form: a space after the first character."""
-        return rendering.plain(self._control, text)
-
-    def check_room(self, max_new_tokens: int) -> None:
-        """Raise UserError if an answer may be as long as the context."""
-        if self.context and max_new_tokens >= self.context:
-            raise UserError(
-                f"max_new_tokens = {max_new_tokens} leaves no room for a prompt in the model's context of "
-                f"{self.context} tokens; lower it"
-            )
-
-    def described(self) -> list[str]:
-        """The format in lines for the screen."""
-        ends = ", ".join(f"{token!r} ({number})" for token, number in self.ends.items())
-        shown = ", ".join(self.control[:6]) + (f" and {len(self.control) - 6} more" if len(self.control) > 6 else "")
-        date = f"says the date, which is always {DATE} here" if self.dated else "says no date"
-        return [
-            f"chat template {self.template[:12]} {date}: {self.turns!r}",
-            f"an answer ends with {ends}",
-            f"control tokens, broken in every text: {shown}",
-            f"context: {f'{self.context} tokens' if self.context else 'no limit is known'}",
-        ]
-
-
-def read(model_dir: Path) -> ChatFormat:
-    """What the stage `models` recorded of a model directory, or, without a record, what its files say."""
-    path = model_dir / RECORD
-    if not path.is_file():
-        return look(model_dir)
-    recorded = json.loads(path.read_text(encoding="utf-8"))
-    return ChatFormat(**recorded | {"control": tuple(recorded["control"])})
-
-
-def write(model_dir: Path, format: ChatFormat) -> None:
-    """Record a model's format in its directory."""
-    text = json.dumps(asdict(format), indent=2, ensure_ascii=False) + "\n"
-    (model_dir / RECORD).write_text(text, encoding="utf-8")
-
-
-def look(model_dir: Path) -> ChatFormat:
-    """The format of a model directory or pin, from its files.
-
-    Raises UserError as `inspect` does, and for a model that cannot be read or that writes no text.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-
-    folder, tok = hub.local_path(model_dir), tokenizer(model_dir)
-    config, generation = rendering.load(AutoConfig, folder, f"{model_dir}: config.json"), {}
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise UserError(f"{model_dir}: a model of the type {config.model_type} writes no text; choose a causal one")
-    if (folder / "generation_config.json").is_file():
-        generation = rendering.load(GenerationConfig, folder, f"{model_dir}: generation_config.json").to_dict()
-    return inspect(tok, config.to_dict(), generation, str(model_dir))
-
-
-def inspect(tok: Any, config: dict[str, Any], generation: dict[str, Any], name: str) -> ChatFormat:
-    """The format of a model from its tokenizer, its configuration and that of its generation.
-
-    Raises UserError for one that does not hold here: no chat template; one that refuses a lone question, leaves texts
-    out, or ends no answer; a control token that a text could bring into a prompt.
-    """
-    template = rendering.template(tok, name)
-    prompt, turns = rendering.turns(tok, name)
-    format = ChatFormat(
-        template=hashlib.sha256(template.encode()).hexdigest(),
-        dated=dated(tok),
-        turns=turns,
-        continues=turns.startswith(prompt),
-        ends=_ends(tok, rendering.end(tok, name), config, generation),
-        control=rendering.control_tokens(tok, template),
-        context=context(config, tok.model_max_length),
-    )
-    _check_control(tok, format, name)
-    return format
-
-
-def context(config: dict[str, Any], tokenizer_limit: float) -> int | None:
-    """How many tokens a model reads at most, by its configuration with rotary scaling, and by its tokenizer."""
-    config = config.get("text_config") or config
-    length = next((config[name] for name in LENGTHS if config.get(name)), None)
-    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    kind = scaling.get("rope_type") or scaling.get("type")
-    # Llama 3, longrope and Gemma 3 name the length after it.
-    if length and kind in STRETCHED and scaling.get("factor"):
-        before = scaling.get("original_max_position_embeddings") or length
-        length = max(length, int(before * scaling["factor"]))
-    known = [limit for limit in (length, tokenizer_limit) if limit and 16 <= limit < LONGEST]
-    return int(min(known)) if known else None
-
-
-def _ends(tok: Any, end: str, *configs: dict[str, Any]) -> dict[str, int]:
-    """The tokens, with their ids, that any source calls an end; padding is no part of an answer either."""
-    ids = {tok.convert_tokens_to_ids(end), tok.eos_token_id, tok.pad_token_id}
-    for config in configs:
-        stated = config.get("eos_token_id")
-        ids.update(stated if isinstance(stated, list) else [stated])
-    known = sorted(number for number in ids if isinstance(number, int) and 0 <= number < len(tok))
-    return {tok.convert_ids_to_tokens(number): number for number in known}
-
-
-def _check_control(tok: Any, format: ChatFormat, name: str) -> None:
-    broken = [f"a{format.plain(token)}b" for token in format.control]
-    # A tokenizer without bytes reads what it does not know as its unknown token; that one is no danger.
-    numbers = {*tok.convert_tokens_to_ids(list(format.control))} - {tok.unk_token_id, None}
-    for token, ids in zip(format.control, tok(broken, add_special_tokens=False).input_ids, strict=True):
-        if numbers & {*ids}:
-            raise UserError(
-                f"{name}: the tokenizer's control token {token!r} cannot be broken by a space, so that a text could "
-                "bring it into a prompt; choose another model"
-            )

@@ -1,4 +1,6 @@
-"""Rendering messages: the chat template, stopped on one date, with the model's control tokens broken in every text."""
+"""Rendering messages: the chat template, stopped on one date, with the model's control tokens broken in every
+text.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -8,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from medqa import hub
-from medqa.params import UserError
+from medqa.runtime.errors import UserError
 
-DATE = date(2025, 1, 1)  # what a template takes for today: prompts, rows and trained models are the same on any day
+DATE = date(
+    2025, 1, 1
+)  # what a template takes for today: prompts, rows and trained models are the same on any day
 OTHER_DATE = date(2031, 12, 28)
 CLOCK = "strftime_now"  # the function of transformers that a template asks for the time
 MARKERS = re.compile(r"\[/?[A-Z_]{2,}\]|<</?[A-Z_]{2,}>>")
@@ -71,7 +75,9 @@ def _clock(day: date) -> str:
 
 
 def turns(tok: Any, name: str) -> tuple[str, str]:
-    """A lone question as a prompt, and with its answer. Raises UserError for a template that does not give both."""
+    """A lone question as a prompt, and with its answer. Raises UserError for a template that does not give
+    both.
+    """
     question = {"role": "user", "content": QUESTION}
     render = partial(tok.apply_chat_template, tokenize=False, chat_template=on(DATE, template(tok, name)))
     try:
@@ -83,7 +89,9 @@ def turns(tok: Any, name: str) -> tuple[str, str]:
             "choose another model"
         ) from None
     if QUESTION not in prompt or QUESTION not in answered or ANSWER not in answered:
-        raise UserError(f"{name}: the chat template leaves out the question or the answer; choose another model")
+        raise UserError(
+            f"{name}: the chat template leaves out the question or the answer; choose another model"
+        )
     return prompt, answered
 
 
@@ -91,7 +99,9 @@ def end(tok: Any, name: str) -> str:
     """The control token that the template puts after an answer. Raises UserError if there is none."""
     tail = turns(tok, name)[1].rpartition(ANSWER)[2]
     named = control_tokens(tok, template(tok, name))
-    tokens = [token for token in named if tok.convert_ids_to_tokens(tok.convert_tokens_to_ids(token)) == token]
+    tokens = [
+        token for token in named if tok.convert_ids_to_tokens(tok.convert_tokens_to_ids(token)) == token
+    ]
     match = pattern(tokens).search(tail)
     if not match:
         raise UserError(
@@ -102,7 +112,9 @@ def end(tok: Any, name: str) -> str:
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two rows begin with in common; of a prompt and its conversation, where the answer begins."""
+    """How many tokens two rows begin with in common; of a prompt and its conversation, where the answer
+    begins.
+    """
     for place, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:
             return place
@@ -120,13 +132,20 @@ def dated(tok: Any, **settings: Any) -> bool:
 
 
 def control_tokens(tok: Any, text: str) -> tuple[str, ...]:
-    """What a tokenizer calls special, what was added to it and the template writes, and the template's [NAME]s.
+    """What a tokenizer calls special, what was added to it and the template writes, and the template's
+    [NAME]s.
 
     Llama 2 and its kin know [INST] by its letters alone. A plain word that was added is a word of texts too.
     """
     added = [token for _, token in sorted(tok.added_tokens_decoder.items())]
-    written = [token.content for token in added if len(token.content.strip()) > 2 and not token.content.isalnum()]
-    named = [token.content for token in added if token.special or (token.content in written and token.content in text)]
+    written = [
+        token.content for token in added if len(token.content.strip()) > 2 and not token.content.isalnum()
+    ]
+    named = [
+        token.content
+        for token in added
+        if token.special or (token.content in written and token.content in text)
+    ]
     return tuple(dict.fromkeys([*named, *tok.all_special_tokens, *MARKERS.findall(text)]))
 
 
@@ -141,7 +160,9 @@ def plain(control: re.Pattern[str], text: str) -> str:
     return control.sub(lambda token: f"{token[0][:1]} {token[0][1:]}", text)
 
 
-def _rendered(render: Callable[..., Any], control: re.Pattern[str], conversation: Any, *args: Any, **named: Any) -> Any:
+def _rendered(
+    render: Callable[..., Any], control: re.Pattern[str], conversation: Any, *args: Any, **named: Any
+) -> Any:
     return render(_plain_messages(control, conversation), *args, **named)
 
 

@@ -1,36 +1,3 @@
-"""The sub-commands of `medqa`: each module has `add` (its options) and `run` (the work; returns the exit code)."""
-
-from pathlib import Path
-from typing import Any
-
-import yaml
-
-from medqa.params import UserError
-
-LOCK = Path("dvc.lock")
-
-
-def repository() -> Any:
-    """DVC's repository. Raises UserError where there is none, or DVC does not start."""
-    try:
-        from dvc.exceptions import DvcException
-        from dvc.repo import Repo
-
-        return Repo(".")
-    except DvcException as error:
-        raise UserError(
-            f"DVC finds no repository ({error}); run it in the project, and where that is without git after "
-            "dvc config --local core.no_scm true"
-        ) from None
-    except (KeyError, OSError, RuntimeError) as error:
-        raise UserError(f"DVC does not start ({error}); it needs the variables HOME and USER") from None
-
-
-def locked() -> dict[str, Any]:
-    """The stages of dvc.lock. Raises UserError where there is none, or none that can be read."""
-    if not LOCK.is_file():
-        raise UserError(f"{LOCK} is not here; run it in the project, after dvc repro")
-    try:
-        return dict(yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"])
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, ValueError):
-        raise UserError(f"{LOCK} is no lock file of DVC; git checkout {LOCK} brings the committed one back") from None
+"""The sub-commands of `medqa`: each module has `add` (its options) and `run` (the work; returns the exit
+code).
+"""

@@ -12,10 +12,23 @@ from typing import Any
 
 import yaml
 
-from medqa.commands import repository
-from medqa.params import PARAMS, UserError, read, scratch_root
+from medqa.commands.project import repository
+from medqa.runtime.environment import scratch_root
+from medqa.runtime.errors import UserError
+from medqa.runtime.params import PARAMS, read_params
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "gptqmodel", "optimum", "dvc", "numpy")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "gptqmodel",
+    "optimum",
+    "dvc",
+    "numpy",
+)
 GB = 1e9
 # What presets/qwen2.5-1.5b.yaml takes: both models (1.2 and 6.2 GB), the two data sets, and room for outputs.
 REAL_DISK, REAL_GPU, REAL_MEMORY = 14, 8, 16
@@ -33,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     disk = shutil.disk_usage(".").free / GB
     wrong, dtype = "", "?"
     try:
-        dtype = read()["dtype"]
+        dtype = read_params().dtype
     except UserError as error:
         wrong = str(error).splitlines()[0]
     lines = {
@@ -81,7 +94,8 @@ def ram() -> tuple[float, float]:
 def preset() -> str:
     """Which preset params.yaml equals, or the nearest one and in which keys it differs."""
     known = {
-        str(path): yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(Path("presets").glob("*.yaml"))
+        str(path): yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in sorted(Path("presets").glob("*.yaml"))
     }
     shown = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True, text=True)
     if shown.returncode == 0:
@@ -100,15 +114,24 @@ def flat(raw: Any, prefix: str = "") -> dict[str, str]:
     if not isinstance(raw, dict):
         return {prefix: json.dumps(raw)}
     return {
-        key: value for name, part in raw.items() for key, value in flat(part, f"{prefix}.{name}".strip(".")).items()
+        key: value
+        for name, part in raw.items()
+        for key, value in flat(part, f"{prefix}.{name}".strip(".")).items()
     }
 
 
 def pins() -> list[str]:
     """The pinned and the converted models: repo@commit or file@sha256, with the licence."""
     named = [(pin["repo"], pin["commit"], pin) for pin in _models("pin.json")]
-    named += [(origin["file"], origin["sha256"], origin) for origin in _models("provenance.json") if "file" in origin]
-    return [f"{name}@{digest[:12]} ({entry.get('licence', 'licence not recorded')})" for name, digest, entry in named]
+    named += [
+        (origin["file"], origin["sha256"], origin)
+        for origin in _models("provenance.json")
+        if "file" in origin
+    ]
+    return [
+        f"{name}@{digest[:12]} ({entry.get('licence', 'licence not recorded')})"
+        for name, digest, entry in named
+    ]
 
 
 def _models(name: str) -> list[dict[str, Any]]:
@@ -123,9 +146,7 @@ def links() -> str:
         return str(error)
     told = f"cache links {','.join(kinds)}"
     if not {"hardlink", "symlink"} & set(kinds):
-        told += (
-            "; without reflinks files are copied: dvc config --local cache.type hardlink,symlink saves half the disk"
-        )
+        told += "; without reflinks files are copied: dvc config --local cache.type hardlink,symlink saves half the disk"
     return told
 
 

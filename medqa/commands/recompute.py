@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from medqa import params, records
-from medqa.commands import locked
-from medqa.params import UserError
+from medqa import jsonl
+from medqa.commands.project import locked
+from medqa.runtime.errors import UserError
+from medqa.runtime.params import read_params
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -44,23 +45,28 @@ def run(options: argparse.Namespace) -> int:
 
 
 def recompute(metrics: Path) -> tuple[dict[str, Any], list[Any]]:
-    """The cells of a metrics file (name to value, nested names with dots), from rows; and the files of those rows.
+    """The cells of a metrics file (name to value, nested names with dots), from rows; and the files of those
+    rows.
 
-    The stage that wrote the file, and where it found its rows, stand in dvc.lock; parameters are those of params.yaml.
-    Raises UserError if no stage wrote the file, or one whose options are other ones now.
+    The stage that wrote the file, and where it found its rows, stand in dvc.lock; parameters are those of
+    params.yaml. Raises UserError if no stage wrote the file, or one whose options are other ones now.
     """
     stage, command = _command(metrics)
     words = [stage if word == "$DVC_STAGE" else word for word in shlex.split(command)]
     module = importlib.import_module(words[words.index("-m") + 1])
     options = {
-        name[2:].replace("-", "_"): value for name, value in zip(words, words[1:], strict=False) if name[:2] == "--"
+        name[2:].replace("-", "_"): value
+        for name, value in zip(words, words[1:], strict=False)
+        if name[:2] == "--"
     }
-    signature = inspect.signature(module.measured)
-    wanted = {name: parameter.annotation for name, parameter in signature.parameters.items() if name != "given"}
+    signature = inspect.signature(module.compute_metrics)
+    wanted = {
+        name: parameter.annotation for name, parameter in signature.parameters.items() if name != "params"
+    }
     if wanted.keys() - options:
         raise UserError(f"{stage} was last run by another version of its code; run dvc repro {stage} first")
     values = {name: kind(options[name]) for name, kind in wanted.items()}
-    return dict(cells(records.rounded(module.measured(params.read(), **values)))), list(values.values())
+    return dict(cells(jsonl.rounded(module.compute_metrics(read_params(), **values)))), list(values.values())
 
 
 def stored(metrics: Path) -> dict[str, Any]:
@@ -91,7 +97,9 @@ def report(metrics: Path, cell: str | None) -> tuple[str, bool]:
     if cell is not None and cell not in held:
         raise UserError(f"{metrics} has no cell {cell!r}; it has {', '.join(held)}")
     if cell is not None:
-        return f"{metrics} {cell}: {held[cell]} stored, {found.get(cell)} from {source}", held[cell] == found.get(cell)
+        return f"{metrics} {cell}: {held[cell]} stored, {found.get(cell)} from {source}", held[
+            cell
+        ] == found.get(cell)
     other = [name for name in sorted(held.keys() | found.keys()) if held.get(name) != found.get(name)]
     told = [f"{metrics} {name}: {held.get(name)} stored, {found.get(name)} from {source}" for name in other]
     return "\n".join(
@@ -108,7 +116,9 @@ def _command(metrics: Path) -> tuple[str, str]:
     for path, stage, command in _written():
         if path == metrics:
             return stage, command
-    raise UserError(f"{metrics} is no metrics file of dvc.lock; there are {', '.join(map(str, all_metrics()))}")
+    raise UserError(
+        f"{metrics} is no metrics file of dvc.lock; there are {', '.join(map(str, all_metrics()))}"
+    )
 
 
 def _written() -> Iterator[tuple[Path, str, str]]:

@@ -1,4 +1,6 @@
-"""`medqa verify`: what DVC does not notice - a byte that changed in an output, in the cache, in a model, in a row."""
+"""`medqa verify`: what DVC does not notice - a byte that changed in an output, in the cache, in a model, in a
+row.
+"""
 
 import argparse
 import hashlib
@@ -9,8 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from medqa import hashes
-from medqa.commands import locked, repository
+from medqa.commands.project import locked, repository
+from medqa.runtime import hashing
 
 Problem = tuple[str, str]  # what is wrong, what to do
 
@@ -20,7 +22,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print each problem with its remedy; the exit code is 1 if there is one. Raises UserError outside a project."""
+    """Print each problem with its remedy; the exit code is 1 if there is one. Raises UserError outside a
+    project.
+    """
     del options
     stages = locked()
     checked, problems = 0, 0
@@ -39,10 +43,13 @@ def workspace(stages: dict[str, Any]) -> Iterator[Problem | None]:
     for path, (md5, writer, readers) in named(stages).items():
         if not Path(path).exists():
             continue
-        if hashes.of(Path(path)) == md5:
+        if hashing.dvc_hash(Path(path)) == md5:
             yield None
         elif writer:
-            yield f"{path} is not what stage {writer} wrote", f"dvc checkout --force {path}, or {rerun(writer)}"
+            yield (
+                f"{path} is not what stage {writer} wrote",
+                f"dvc checkout --force {path}, or {rerun(writer)}",
+            )
         else:
             yield (
                 f"{path} is not what dvc.lock names",
@@ -80,8 +87,12 @@ def cached(stages: dict[str, Any], cache: Path) -> Iterator[Problem | None]:
         for wanted, (name, file) in objects.items():
             if not file.is_file():
                 continue
-            ok = hashes.of(file) == wanted
-            yield None if ok else (f"{name}: its copy in the cache is damaged", f"delete {file}, then {rerun(writer)}")
+            ok = hashing.dvc_hash(file) == wanted
+            yield (
+                None
+                if ok
+                else (f"{name}: its copy in the cache is damaged", f"delete {file}, then {rerun(writer)}")
+            )
 
 
 def pinned() -> Iterator[Problem | None]:
@@ -101,23 +112,30 @@ def pinned() -> Iterator[Problem | None]:
             if isinstance(file, str):
                 with open(file, "rb") as opened:
                     ok = hashlib.file_digest(opened, "sha256").hexdigest() == sha256
-                yield None if ok else (f"{name} of {repo} is not as pinned ({file})", f"delete it, then {rerun(stage)}")
+                yield (
+                    None
+                    if ok
+                    else (f"{name} of {repo} is not as pinned ({file})", f"delete it, then {rerun(stage)}")
+                )
 
 
 def kept() -> Iterator[Problem | None]:
     """The rows of the store against their sums."""
-    from medqa import store
-    from medqa.commands.store import damaged
+    from medqa.commands.cache import damaged
+    from medqa.runtime import row_cache
 
-    file = store.path()
+    file = row_cache.path()
     if not file.exists():
         return
     try:
-        with closing(store.connect(file)) as db:
+        with closing(row_cache.connect(file)) as db:
             bad = damaged(db)
-        yield (f"{file}: {len(bad)} rows are damaged", "medqa store --verify drops them") if bad else None
+        yield (f"{file}: {len(bad)} rows are damaged", "medqa cache --verify drops them") if bad else None
     except sqlite3.Error as error:
-        yield f"{file} is damaged ({error})", "delete it; no stage has to be rerun, its rows are made again when needed"
+        yield (
+            f"{file} is damaged ({error})",
+            "delete it; no stage has to be rerun, its rows are made again when needed",
+        )
 
 
 def cache_folder() -> Path:

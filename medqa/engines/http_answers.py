@@ -6,7 +6,8 @@
 import math
 from typing import Any
 
-from medqa.engines import Likelihood, thinking
+from medqa.engines import thinking
+from medqa.engines.base import Likelihood
 from medqa.engines.servers import Client, Unreached
 
 SLACK = 0.01  # by which the probabilities that a server sends may exceed 1
@@ -18,7 +19,8 @@ INSTEAD = "serve the model with vLLM or SGLang, or set compute.engine to transfo
 def choice(client: Client, data: dict[str, Any], model: str) -> tuple[dict[str, Any], int]:
     """The one choice and the number of its tokens.
 
-    Raises Unanswered for a sound server without an answer to this row, Unreached if it gave the row up, else UserError.
+    Raises Unanswered for a sound server without an answer to this row, Unreached if it gave the row up, else
+    UserError.
     """
     # transformers serve adds the revision: name@main.
     if not isinstance(data.get("model"), str) or data["model"].split("@")[0] != model.split("@")[0]:
@@ -27,7 +29,9 @@ def choice(client: Client, data: dict[str, Any], model: str) -> tuple[dict[str, 
     if choices == []:
         raise client.unanswered("gives 0 choices where 1 was asked for")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
-        raise client.wrong(f"gives {len(choices) if isinstance(choices, list) else 'no'} choices where 1 was asked for")
+        raise client.wrong(
+            f"gives {len(choices) if isinstance(choices, list) else 'no'} choices where 1 was asked for"
+        )
     index, finish = choices[0].get("index"), choices[0].get("finish_reason")
     if index != 0:
         raise client.wrong(f"gives choice {index!r} where choice 0 was asked for")
@@ -47,8 +51,9 @@ def choice(client: Client, data: dict[str, Any], model: str) -> tuple[dict[str, 
 def parts(client: Client, choice: dict[str, Any], tokens: int, most: int) -> tuple[str, str]:
     """The thoughts and the answer of a chat's choice of at most `most` tokens.
 
-    A server that takes thoughts out by itself may leave no answer beside them: it is empty then, as it is where the
-    token limit came before it. Raises Unanswered for no text without a reason, and UserError for what is no chat.
+    A server that takes thoughts out by itself may leave no answer beside them: it is empty then, as it is
+    where the token limit came before it. Raises Unanswered for no text without a reason, and UserError for
+    what is no chat.
     """
     message = choice.get("message")
     content = message.get("content") if isinstance(message, dict) else 0
@@ -56,7 +61,9 @@ def parts(client: Client, choice: dict[str, Any], tokens: int, most: int) -> tup
         content = _text(content)
     if content is not None and not isinstance(content, str):
         raise client.wrong("gives a choice without a text")
-    thoughts = next((message[name] for name in REASONING if isinstance(message.get(name), str) and message[name]), "")
+    thoughts = next(
+        (message[name] for name in REASONING if isinstance(message.get(name), str) and message[name]), ""
+    )
     if content is None and not thoughts and choice["finish_reason"] != "length":
         refusal = message.get("refusal")
         why = (
@@ -67,7 +74,9 @@ def parts(client: Client, choice: dict[str, Any], tokens: int, most: int) -> tup
         raise client.unanswered(why)
     size = len(content or "") + len(thoughts)
     if tokens > most or (size and not tokens):
-        raise client.wrong(f"counts {tokens} tokens for a text of {size} characters and at most {most} tokens")
+        raise client.wrong(
+            f"counts {tokens} tokens for a text of {size} characters and at most {most} tokens"
+        )
     return (thoughts, (content or "").strip()) if thoughts else thinking.split(content or "")
 
 

@@ -1,7 +1,8 @@
 """The engine behind a server: any that speaks OpenAI's protocol (vLLM, SGLang, transformers serve).
 
-One request is one row, so that each has its own seed and none depends on `n`. What comes back is checked against what
-was asked; a server that leaves something out or makes it up ends the stage with an error that names it.
+One request is one row, so that each has its own seed and none depends on `n`. What comes back is checked
+against what was asked; a server that leaves something out or makes it up ends the stage with an error that
+names it.
 """
 
 import math
@@ -13,25 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medqa import chat, store
-from medqa.engines import (
-    EVERYTHING,
-    Completion,
-    Engine,
-    Labels,
-    Likelihood,
-    Params,
-    RowError,
-    Sampling,
-    http_answers,
-    thinking,
-)
+from medqa import chat
+from medqa.engines import http_answers, thinking
+from medqa.engines.base import EVERYTHING, Completion, Engine, Labels, Likelihood, RowError, Sampling
+from medqa.engines.cached import CachedEngine
 from medqa.engines.http_answers import INSTEAD
 from medqa.engines.pool import Pool
 from medqa.engines.servers import Client, Refused, Unanswered, Unreached
-from medqa.engines.stored import Stored
-from medqa.params import UserError
-from medqa.prompts import Messages, plain, reply
+from medqa.prompts import Messages, escape_control_tokens, reply
+from medqa.runtime import row_cache
+from medqa.runtime.errors import UserError
+from medqa.runtime.sections import ComputeParams
 
 ARITHMETIC = 2  # raise it with every change below that can change a result
 TOP = 20  # tokens listed for a label: what vLLM and OpenAI give at most, unless told otherwise
@@ -39,7 +32,7 @@ UNKNOWN = chat.ChatFormat()
 PROBES = (1, 1, 2)  # seeds: the first two have to give one text, the third another
 
 
-class Http:
+class HttpEngine:
     """A served model. `finished` is told of each row as soon as it is there, by its place in what was asked."""
 
     def __init__(
@@ -52,10 +45,18 @@ class Http:
         progress: Callable[[int], Any] = lambda _: None,
         format: chat.ChatFormat = UNKNOWN,
     ):
-        self.pool, self.model, self.adapter, self.tokenizer, self.chat = pool, model, adapter, tokenizer, format
+        self.pool, self.model, self.adapter, self.tokenizer, self.chat = (
+            pool,
+            model,
+            adapter,
+            tokenizer,
+            format,
+        )
         self.finished, self.progress = finished, progress
 
-    def generate(self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+    def generate(
+        self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
         """Raises UserError for a server whose sampled text does not depend on the seed."""
         self.chat.check_room(sampling.max_new_tokens)
 
@@ -73,9 +74,18 @@ class Http:
         """
 
         def run(client: Client, row: int) -> Labels:
-            # At temperature 1 it makes no difference whether a server takes logarithms before or after sampling.
-            sent = {"messages": self._messages(asked[row]), "max_tokens": 1, "temperature": 1, "top_p": 1, "seed": 0}
-            choice, _ = self._sent(client, "/chat/completions", sent | {"logprobs": True, "top_logprobs": TOP})
+            # At temperature 1 it makes no difference whether a server takes logarithms before or after
+            # sampling.
+            sent = {
+                "messages": self._messages(asked[row]),
+                "max_tokens": 1,
+                "temperature": 1,
+                "top_p": 1,
+                "seed": 0,
+            }
+            choice, _ = self._sent(
+                client, "/chat/completions", sent | {"logprobs": True, "top_logprobs": TOP}
+            )
             top = http_answers.listed(client, choice, TOP)
             held = [top.get(label, 0.0) for label in labels]
             mass = math.fsum(held)
@@ -85,7 +95,8 @@ class Http:
         return self._through(len(asked), run)
 
     def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]:
-        """Tokenised here as the engine in the process does it, and read back by `echo`, as lm-evaluation-harness does.
+        """Tokenised here as the engine in the process does it, and read back by `echo`, as
+        lm-evaluation-harness does.
 
         Raises UserError for a server that gives no log-probabilities of what it was sent.
         """
@@ -95,8 +106,13 @@ class Http:
             text = tok.apply_chat_template(turns, tokenize=False, add_generation_prompt=asking, **settings)
             return tok(text, add_special_tokens=False).input_ids
 
-        wholes = [ids([*messages, *reply(answer)], False) for messages, answer in zip(asked, answers, strict=True)]
-        starts = [chat.common_prefix(ids(messages, True), whole) for messages, whole in zip(asked, wholes, strict=True)]
+        wholes = [
+            ids([*messages, *reply(answer)], False) for messages, answer in zip(asked, answers, strict=True)
+        ]
+        starts = [
+            chat.common_prefix(ids(messages, True), whole)
+            for messages, whole in zip(asked, wholes, strict=True)
+        ]
 
         def run(client: Client, row: int) -> Likelihood:
             start, whole = starts[row], wholes[row]
@@ -104,7 +120,9 @@ class Http:
             try:
                 choice, _ = self._sent(client, "/completions", sent)
             except Refused as error:
-                raise Refused(error.status, f"{error}; a server has to echo token ids here: {INSTEAD}") from None
+                raise Refused(
+                    error.status, f"{error}; a server has to echo token ids here: {INSTEAD}"
+                ) from None
             return http_answers.likelihood(client, choice, start, len(whole))
 
         return self._through(len(asked), run)
@@ -137,14 +155,18 @@ class Http:
                 client.prepared.add(what)
 
     def _load_adapter(self, client: Client) -> None:
-        """Have the server load the adapter if it does not serve it. Its name says its content, so it is never stale."""
+        """Have the server load the adapter if it does not serve it. Its name says its content, so it is never
+        stale.
+        """
         if self.adapter is None:
             return
         if self.model in self._served(client):
             return
         # vLLM answers this with a line of text, or not at all: what counts is what it serves then.
         with suppress(UserError):
-            client.ask("/load_lora_adapter", {"lora_name": self.model, "lora_path": str(self.adapter.resolve())})
+            client.ask(
+                "/load_lora_adapter", {"lora_name": self.model, "lora_path": str(self.adapter.resolve())}
+            )
         if self.model not in (served := self._served(client)):
             raise client.wrong(
                 f"does not serve the adapter {self.model} (but {_names(served)}); start vLLM with --enable-lora and "
@@ -153,20 +175,26 @@ class Http:
 
     def _served(self, client: Client) -> list[str]:
         data = client.ask("/models").get("data")
-        return [str(each.get("id")) for each in data if isinstance(each, dict)] if isinstance(data, list) else []
+        return (
+            [str(each.get("id")) for each in data if isinstance(each, dict)] if isinstance(data, list) else []
+        )
 
     def _check_seed(self, client: Client, messages: Messages) -> None:
         sampling = Sampling(temperature=1.5, top_p=1, max_new_tokens=24)
         first, again, other = (self._completion(client, messages, sampling, seed).text for seed in PROBES)
         if not (first or again or other):
-            _say(f"{client.address} gives no text within {sampling.max_new_tokens} tokens: its seeds are not checked")
+            _say(
+                f"{client.address} gives no text within {sampling.max_new_tokens} tokens: its seeds are not checked"
+            )
         elif first == again == other:
             raise client.wrong(
                 "gives the same text for every seed, even at temperature 1.5, so that all answers to a question would "
                 "be one; start it so that it samples (transformers serve: do_sample in the model's generation_config)"
             )
         if first != again:
-            _say(f"{client.address} gives another text for the same seed: answers are kept, but cannot be made again")
+            _say(
+                f"{client.address} gives another text for the same seed: answers are kept, but cannot be made again"
+            )
 
     def _completion(self, client: Client, messages: Messages, sampling: Sampling, seed: int) -> Completion:
         sent = {"messages": self._messages(messages), "max_tokens": sampling.max_new_tokens}
@@ -185,10 +213,12 @@ class Http:
         return [{**turn, "content": self.chat.plain(turn["content"])} for turn in messages]
 
     def _plain(self, client: Client, text: str) -> str:
-        safe = self.chat.plain(plain(text))
+        safe = self.chat.plain(escape_control_tokens(text))
         if safe != text and "control" not in client.prepared:
             client.prepared.add("control")
-            _say(f"{client.address} writes control tokens into texts; they are broken up and stay as plain text")
+            _say(
+                f"{client.address} writes control tokens into texts; they are broken up and stay as plain text"
+            )
         return safe
 
     def _sent(self, client: Client, path: str, sent: dict[str, Any]) -> tuple[dict[str, Any], int]:
@@ -208,15 +238,23 @@ class Http:
             return error
         if self.model in served:
             return client.wrong(f"has no {path}; {INSTEAD}")
-        return client.wrong(f"serves no model {self.model!r} but {_names(served)}; correct `model` in compute.servers")
+        return client.wrong(
+            f"serves no model {self.model!r} but {_names(served)}; correct `model` in compute.servers"
+        )
 
 
 def load(
-    model_dir: Path, adapter: Path | None, content: Sequence[str], compute: Params, progress: Callable[[int], Any]
-) -> Stored:
-    """The engine of the server that `compute.servers` names for a model directory, with the row store before it.
+    model_dir: Path,
+    adapter: Path | None,
+    content: Sequence[str],
+    compute: ComputeParams,
+    progress: Callable[[int], Any],
+) -> CachedEngine:
+    """The engine of the server that `compute.servers` names for a model directory, with the row store before
+    it.
 
-    `content`: the hashes of the directory and the adapter. An adapter is served under its folder's name and hash.
+    `content`: the hashes of the directory and the adapter. An adapter is served under its folder's name and
+    hash.
     """
     server = compute.servers.get(model_dir.name)
     if server is None:
@@ -225,23 +263,33 @@ def load(
             "serves it, or set compute.engine to transformers"
         )
     model = f"{adapter.name}-{content[1][:8]}" if adapter else server.model
-    # Neither where a server stands nor how it is asked changes an answer; how it was started may, and is not known.
+    # Neither where a server stands nor how it is asked changes an answer; how it was started may, and is not
+    # known.
     identity = ["http", ARITHMETIC, server.model, list(content), server.extra]
     format, settings = chat.read(model_dir), server.extra.get("chat_template_kwargs", {})
-    # A server renders with its own clock, and no field of the protocol stops it: another day is another prompt.
+    # A server renders with its own clock, and no field of the protocol stops it: another day is another
+    # prompt.
     if format.dated and (not settings or chat.dated(chat.tokenizer(model_dir), **settings)):
         identity.append(str(date.today()))
-        _say(f"the chat template of {model_dir} says the date, which its server fills in: rows are kept for today only")
+        _say(
+            f"the chat template of {model_dir} says the date, which its server fills in: rows are kept for today only"
+        )
     name = f"{server.model} + {adapter.name}" if adapter else server.model
 
     def start() -> Engine:
         pool, tokenizer = Pool(model_dir.name, server), partial(chat.tokenizer, model_dir)
-        return Http(pool, model, adapter, tokenizer, kept.finished, progress, format)
+        return HttpEngine(pool, model, adapter, tokenizer, kept.finished, progress, format)
 
-    opened = store.Store(store.path()) if compute.store else None
+    opened = row_cache.RowCache(row_cache.path()) if compute.row_cache else None
     # In one chunk: an address never waits for the last row of one.
-    kept = Stored(
-        start, opened, ("+".join(content), f"{name} over http"), identity, EVERYTHING, progress, compute.max_failed_rows
+    kept = CachedEngine(
+        start,
+        opened,
+        ("+".join(content), f"{name} over http"),
+        identity,
+        EVERYTHING,
+        progress,
+        compute.max_failed_rows,
     )
     return kept
 

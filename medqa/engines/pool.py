@@ -7,9 +7,10 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from medqa.engines import RowError
-from medqa.engines.servers import Client, Server, Unreached
-from medqa.params import UserError
+from medqa.engines.base import RowError
+from medqa.engines.servers import Client, Unreached
+from medqa.runtime.errors import UserError
+from medqa.runtime.sections import Server
 
 WAITS = (0.5, 1, 2, 4, 8, 15, 30)  # seconds before an address that failed is asked again
 LONGEST = 300  # seconds that a server's own Retry-After is honoured
@@ -20,7 +21,9 @@ Work = Callable[[Client, int], Any]
 
 
 class Pool:
-    """Workers for every address. They are started anew for each `run`; connections and what is known of them stay."""
+    """Workers for every address. They are started anew for each `run`; connections and what is known of them
+    stay.
+    """
 
     def __init__(self, name: str, server: Server):
         self.name, self.server = name, server
@@ -28,10 +31,11 @@ class Pool:
         self.change = threading.Condition()
 
     def run(self, rows: int, work: Work, finished: Callable[[int, Any], None]) -> None:
-        """`work(client, row)` for each row; `finished(row, result)` in this thread, in the order of finishing.
+        """`work(client, row)` for each row; `finished(row, result)` in this thread, in the order of
+        finishing.
 
-        The first error that is not Unreached ends it, after what is under way has ended and been told of. Raises
-        RowError for a row that fails too often, and UserError if no address answers for too long.
+        The first error that is not Unreached ends it, after what is under way has ended and been told of.
+        Raises RowError for a row that fails too often, and UserError if no address answers for too long.
         """
         self.stopped, self.results = False, SimpleQueue()
         self.waiting: deque[Task] = deque((row, 0, None) for row in range(rows))
@@ -77,12 +81,14 @@ class Pool:
     def _dead(self) -> UserError | None:
         """The error to end with if every address has been failing for too long."""
         # Time alone does not count: an address is dead if it was asked again after that long, and failed.
-        if not all(client.failures and client.last - client.since >= self.server.patience for client in self.clients):
+        if not all(
+            client.failures and client.last - client.since >= self.server.patience for client in self.clients
+        ):
             return None
         told = "; ".join(f"{client.address} ({client.why})" for client in self.clients)
         return UserError(
             f"no server of {self.name} has answered for {self.server.patience:g} s: {told}; start one, or correct "
-            f"compute.servers.{self.name}, and rerun: with compute.store what was answered is kept"
+            f"compute.servers.{self.name}, and rerun: with compute.row_cache what was answered is kept"
         )
 
     def _stop(self) -> None:

@@ -1,6 +1,7 @@
 """A server of a model: its section of params.yaml, and asking one of its addresses over HTTP.
 
-Whatever comes back is an answer, a reason to try again, or an error that names the address; it is never believed.
+Whatever comes back is an answer, a reason to try again, or an error that names the address; it is never
+believed.
 """
 
 import json
@@ -8,49 +9,34 @@ import os
 import threading
 import time
 from email.utils import parsedate_to_datetime
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
-
-from medqa.params import Float, Int, Section, UserError
+from medqa.runtime.errors import UserError
 
 KEY = "MEDQA_API_KEY"  # the environment variable that holds the servers' key, if they want one
 BUSY = (408, 425, 429, 502, 503, 504)  # says something of the server, nothing of the row
 LARGEST = 64 << 20  # bytes of an answer
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-SENT = ("model", "messages", "prompt", "max_tokens", "temperature", "top_p", "seed", "logprobs", "top_logprobs", "echo")
+SENT = (
+    "model",
+    "messages",
+    "prompt",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "logprobs",
+    "top_logprobs",
+    "echo",
+)
 OURS = {*SENT, "n", "stream"}  # what the engine sets itself, or relies on
 
 
-def _address(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError("must be like http://127.0.0.1:8000/v1")
-    if parts.username or parts.password:
-        raise ValueError(f"must hold no name and no password; a key goes into the environment variable {KEY}")
-    return value.rstrip("/")
-
-
-def _extra(value: dict[str, Any]) -> dict[str, Any]:
-    if taken := sorted(OURS.intersection(value)):
-        raise ValueError(f"must not set {taken[0]}: the engine does")
-    return value
-
-
-class Server(Section):
-    """Section `compute.servers.NAME`: who serves the model NAME of `models`, under which name, and how it is asked."""
-
-    addresses: list[Annotated[str, AfterValidator(_address)]] = Field(min_length=1)
-    model: str = Field(min_length=1)
-    requests: Int = Field(ge=1, le=1024)  # at once, to each address
-    timeout: Float = Field(gt=0)  # seconds for one answer
-    patience: Float = Field(ge=0)  # seconds without any server before the stage ends
-    extra: Annotated[dict[str, Any], AfterValidator(_extra)]  # sent with every request
-
-
 class Unreached(Exception):
-    """No answer, but another try may give one. `blamed`: the row was in work; `wait`: seconds the server asks for."""
+    """No answer, but another try may give one. `blamed`: the row was in work; `wait`: seconds the server asks
+    for.
+    """
 
     def __init__(self, why: str, blamed: bool = False, wait: float = 0):
         super().__init__(why)
@@ -66,7 +52,9 @@ class Refused(UserError):
 
 
 class Unanswered(UserError):
-    """A server that answers as it should, but one request not with a text: a filter, a refusal, a call of a tool."""
+    """A server that answers as it should, but one request not with a text: a filter, a refusal, a call of a
+    tool.
+    """
 
 
 class Client:
@@ -89,7 +77,9 @@ class Client:
         )
 
     def ask(self, path: str, body: Any = None) -> dict[str, Any]:
-        """The JSON object that is answered. Raises Unreached, Refused, or UserError for what is no such answer."""
+        """The JSON object that is answered. Raises Unreached, Refused, or UserError for what is no such
+        answer.
+        """
         status, told, wait = self._sent(path, body)
         if status in BUSY or status >= 500:
             raise Unreached(f"HTTP {status}: {self._told(told)}", status not in BUSY, wait)
@@ -102,7 +92,9 @@ class Client:
         except ValueError:
             data = None
         if not isinstance(data, dict):
-            raise self.wrong(f"answers with no JSON object but HTTP {status}: {self._told(told)}; it has to end in /v1")
+            raise self.wrong(
+                f"answers with no JSON object but HTTP {status}: {self._told(told)}; it has to end in /v1"
+            )
         if data.get("error"):
             raise self.wrong(f"answers with an error under HTTP 200: {self._told(told)}")
         return data
@@ -121,7 +113,9 @@ class Client:
         # The client's own time-out begins again with every byte.
         end, told = time.monotonic() + self.timeout, bytearray()
         try:
-            with self.http.stream("GET" if body is None else "POST", self.address + path, json=body) as answer:
+            with self.http.stream(
+                "GET" if body is None else "POST", self.address + path, json=body
+            ) as answer:
                 for part in answer.iter_bytes():
                     told += part
                     if time.monotonic() > end:

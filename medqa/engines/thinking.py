@@ -14,8 +14,9 @@ TAGS = (
 def split(text: str) -> tuple[str, str]:
     """The thoughts and the answer of a completion; no thoughts where it begins with none.
 
-    A chat template may have written the opening tag into the prompt: then the first closing tag ends the thoughts.
-    Thoughts that nothing closes were cut off, and their answer is empty. Tags inside an answer are left alone.
+    A chat template may have written the opening tag into the prompt: then the first closing tag ends the
+    thoughts. Thoughts that nothing closes were cut off, and their answer is empty. Tags inside an answer are
+    left alone.
     """
     text = text.strip()
     for begin, end in TAGS:

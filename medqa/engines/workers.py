@@ -1,7 +1,7 @@
 """Rows shared over processes of this machine, each with the model on a device of its own.
 
-The main process keeps order, store and files. A worker is asked for a piece at a time: rows that stand side by side, so
-that those that share a prompt or its beginning are computed together.
+The main process keeps order, store and files. A worker is asked for a piece at a time: rows that stand side
+by side, so that those that share a prompt or its beginning are computed together.
 """
 
 import multiprocessing
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from typing import Any
 
-from medqa.engines import CHUNK, Completion, Engine, Labels, Likelihood, RowError, Sampling
-from medqa.model import set_up
-from medqa.params import UserError
+from medqa.engines.base import CHUNK, Completion, Engine, Labels, Likelihood, RowError, Sampling
 from medqa.prompts import Messages
+from medqa.runtime.environment import set_up
+from medqa.runtime.errors import UserError
 
 PIECES = 4  # to each worker where there are rows enough: a slow one then does not hold up the others
 TRIES = 2  # of one piece: it may be what kills the workers
@@ -39,11 +39,13 @@ class Worker:
 
 
 class Workers:
-    """An engine whose rows `processes` engines answer, each loaded by `start` (which has to pickle) in its process.
+    """An engine whose rows `processes` engines answer, each loaded by `start` (which has to pickle) in its
+    process.
 
-    `finished` is told of each row of a piece as soon as the piece is done, by its place in what was asked. A piece
-    whose process dies is given to a new one, once; UserError if that dies too. UserErrors of an engine are raised once
-    what is under way is done and told of (a RowError then names the row by its place here), any other error at once.
+    `finished` is told of each row of a piece as soon as the piece is done, by its place in what was asked. A
+    piece whose process dies is given to a new one, once; UserError if that dies too. UserErrors of an engine
+    are raised once what is under way is done and told of (a RowError then names the row by its place here),
+    any other error at once.
     """
 
     def __init__(
@@ -58,14 +60,20 @@ class Workers:
         self.finished, self.progress = finished, progress
         self.workers: list[Worker] = []
 
-    def generate(self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        return self._through(asked, lambda piece: ("generate", (_cut(asked, piece), sampling, _cut(seeds, piece))))
+    def generate(
+        self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        return self._through(
+            asked, lambda piece: ("generate", (_cut(asked, piece), sampling, _cut(seeds, piece)))
+        )
 
     def label_probabilities(self, asked: Sequence[Messages], labels: Sequence[str]) -> list[Labels]:
         return self._through(asked, lambda piece: ("label_probabilities", (_cut(asked, piece), labels)))
 
     def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]:
-        return self._through(asked, lambda piece: ("answer_logprobs", (_cut(asked, piece), _cut(answers, piece))))
+        return self._through(
+            asked, lambda piece: ("answer_logprobs", (_cut(asked, piece), _cut(answers, piece)))
+        )
 
     def stop(self) -> None:
         """End the processes at once; the next call starts new ones."""
@@ -143,7 +151,7 @@ class Workers:
         if deaths[piece] == TRIES:
             raise UserError(
                 f"a process of compute.processes died {TRIES} times at the same {len(piece)} rows ({how}); rerun with "
-                "fewer processes or a smaller batch size in `compute`: with compute.store what was done is kept"
+                "fewer processes or a smaller batch size in `compute`: with compute.row_cache what was done is kept"
             )
         print(
             f"workers: process {worker.process.pid} died ({how}); a new one does its {len(piece)} rows",
@@ -154,7 +162,10 @@ class Workers:
     def _started(self, rank: int) -> Worker:
         import torch
 
-        context, threads = multiprocessing.get_context("spawn"), max(1, torch.get_num_threads() // self.processes)
+        context, threads = (
+            multiprocessing.get_context("spawn"),
+            max(1, torch.get_num_threads() // self.processes),
+        )
         ours, theirs = context.Pipe()
         given = (theirs, self.start, _device(rank), threads)
         process = context.Process(target=_serve, args=given, daemon=True, name=f"medqa worker {rank}")
@@ -167,7 +178,8 @@ class Workers:
 
 
 def pieces(asked: Sequence[Messages], processes: int, batch_size: int) -> Iterator[range]:
-    """Places side by side, never cut between equal prompts: PIECES to a process, but no less than a batch each.
+    """Places side by side, never cut between equal prompts: PIECES to a process, but no less than a batch
+    each.
 
     A piece is at most what one process asks for at once; with few rows, each process has its share of them.
     """
@@ -187,7 +199,9 @@ def _cut(rows: Sequence[Any], piece: range) -> Sequence[Any]:
 
 
 def _device(rank: int) -> dict[str, str]:
-    """What has to stand in the environment of a worker so that it sees its own GPU alone; nothing without one."""
+    """What has to stand in the environment of a worker so that it sees its own GPU alone; nothing without
+    one.
+    """
     import torch
 
     count, given = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -197,7 +211,9 @@ def _device(rank: int) -> dict[str, str]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """A process that is started within it never sees Ctrl-C, which a terminal sends to all: the main one ends it."""
+    """A process that is started within it never sees Ctrl-C, which a terminal sends to all: the main one ends
+    it.
+    """
     resource_tracker.ensure_running()  # its own start would lift the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -206,7 +222,9 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(pipe: connection.Connection, start: Callable[[], Engine], device: dict[str, str], threads: int) -> None:
+def _serve(
+    pipe: connection.Connection, start: Callable[[], Engine], device: dict[str, str], threads: int
+) -> None:
     """What a worker runs: calls come through the pipe, their results or errors go back, until the pipe ends."""
     # The environment has to stand before CUDA is looked for.
     os.environ.update(device)

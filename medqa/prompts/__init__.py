@@ -1,91 +1,17 @@
-"""Chat messages for answering and judging. Text that comes from data can add no control token to them."""
+"""Chat messages for answering and judging."""
 
-import re
-from functools import cache
-from pathlib import Path
-from typing import Annotated, Any
+from medqa.prompts.messages import (
+    CRITERIA,
+    LABELS,
+    NO_REFERENCE,
+    Messages,
+    ask,
+    default_system,
+    escape_control_tokens,
+    judge,
+    reply,
+    templates,
+)
 
-from pydantic import AfterValidator
-
-LABELS = ("1", "2", "3", "4", "5")  # what the judge may answer, worst first
-CRITERIA = ("accuracy", "completeness", "key_points")
-NO_REFERENCE = "(none is given; use your own knowledge)"
-# Most control tokens are <|name|> or <name>; a space after the bracket keeps the text and breaks the token. Names
-# differ in each model: all are broken but the tags that texts carry. Tokens of other forms ([INST]) are words of other
-# texts too: `chat` breaks those of the model at hand, where its messages are rendered.
-_TAGS = "b|br|em|i|li|p|strong|sub|sup|table|td|th|tr|ul"
-_CONTROL = re.compile(rf"<(?=\|[^<>|]*\|>|/?(?!(?:{_TAGS})>)[A-Za-z][\w.:-]*>)")
-_FIELD = re.compile(r"\{(question|reference|candidate|criterion)\}")
-
-Messages = list[dict[str, str]]
-
-
-def plain(text: str) -> str:
-    """The text with every token <|name|> or <name> broken, so that a tokenizer reads it as ordinary text."""
-    # Half of a surrogate pair, which JSON can carry, is no text that a tokenizer takes.
-    return _CONTROL.sub("< ", text).encode("utf-8", "replace").decode("utf-8")
-
-
-def ask(question: str) -> Messages:
-    """The messages that put a question to the policy."""
-    return [{"role": "user", "content": plain(question)}]
-
-
-def reply(answer: str) -> Messages:
-    """The message that answers them, as training needs it."""
-    return [{"role": "assistant", "content": plain(answer)}]
-
-
-def default_system(tok: Any) -> str:
-    """The system prompt that a tokenizer's chat template adds to messages without one; empty where it adds none."""
-    system, user = "\0system\0", "\0user\0"
-
-    def render(*messages: dict[str, str]) -> str:
-        return tok.apply_chat_template(list(messages), tokenize=False)
-
-    asked = {"role": "user", "content": user}
-    before = render(asked).partition(user)[0]
-    try:
-        head, _, rest = render({"role": "system", "content": system}, asked).partition(system)
-    except Exception:  # such a template knows no system prompt, and says so by an error of its own
-        return ""
-    tail = rest.partition(user)[0]
-    added = before.startswith(head) and before.endswith(tail) and len(before) > len(head) + len(tail)
-    return before[len(head) : len(before) - len(tail)] if added else ""
-
-
-def judge(template: str, question: str, reference: str, candidate: str) -> dict[str, Messages]:
-    """The messages that ask for a label, for each criterion. They differ only at their end and share a prefix.
-
-    `template` names a file of this folder. Raises FileNotFoundError if it is not there.
-    """
-    body, criteria = _template(template)
-    texts = {"question": question, "reference": reference or NO_REFERENCE, "candidate": candidate}
-    texts = {name: plain(text) for name, text in texts.items()}
-
-    def fill(criterion: str) -> str:
-        # One pass, so that a brace in a text is never taken for a field.
-        return _FIELD.sub(lambda field: texts.get(field[1], criterion), body)
-
-    return {name: [{"role": "user", "content": fill(criteria[name])}] for name in CRITERIA}
-
-
-def templates() -> list[str]:
-    """The names of the judge's templates that come with the project."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("judge*.txt"))
-
-
-def _known(value: str) -> str:
-    if value not in templates():
-        raise ValueError(f"must be one of {', '.join(templates())}")
-    return value
-
-
-Template = Annotated[str, AfterValidator(_known)]
-
-
-@cache
-def _template(name: str) -> tuple[str, dict[str, str]]:
-    body, _, criteria = (Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8").partition("\n---\n")
-    pairs = [line.split(": ", 1) for line in criteria.splitlines() if line]
-    return body, dict(pairs)
+__all__ = ["CRITERIA", "LABELS", "NO_REFERENCE", "Messages", "ask", "default_system", "escape_control_tokens"]
+__all__ += ["judge", "reply", "templates"]

@@ -1,4 +1,6 @@
-"""The rows that the report lets a person browse, and what is counted on the way: files are read once, row by row."""
+"""The rows that the report lets a person browse, and what is counted on the way: files are read once, row by
+row.
+"""
 
 import hashlib
 import heapq
@@ -9,13 +11,20 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from medqa import pairs, records
-from medqa.records import Answer, Fate, HeldOut, Judged, Pair, Question
+from medqa import jsonl, pairs
+from medqa.records import Answer, HeldOut, Judged, Pair, Question, RowAudit
+from medqa.runtime import sections
 from medqa.text import words
 
 MODELS = {"base": "base", "sft": "SFT", "dpo": "DPO"}
 CRITERIA = ("accuracy", "completeness", "key_points")
-SHOWN = ("score", *CRITERIA, "key_point_recall", "token_f1", "rouge_l")  # of a held-out answer, each from 0 to 1
+SHOWN = (
+    "score",
+    *CRITERIA,
+    "key_point_recall",
+    "token_f1",
+    "rouge_l",
+)  # of a held-out answer, each from 0 to 1
 
 
 @dataclass
@@ -26,28 +35,30 @@ class Browsed:
     rows: list[dict[str, Any]] = field(default_factory=list)
     scores: Counter[int] = field(default_factory=Counter)  # by twentieth of the score
     unscored: int = 0
-    words: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))  # lengths by chosen, base, ...
+    words: dict[str, Counter[int]] = field(
+        default_factory=lambda: defaultdict(Counter)
+    )  # lengths by chosen, base, ...
 
 
-def preference_questions(data: Path, params: pairs.Params, limit: int) -> Browsed:
+def preference_questions(data: Path, params: sections.PairsParams, limit: int) -> Browsed:
     """At most `limit` questions with all candidates, what became of them and why; counts over all of them."""
-    picked, total = pick((row.id for row in records.read(data / "questions.jsonl", Question)), limit)
+    picked, total = pick((row.id for row in jsonl.read(data / "questions.jsonl", Question)), limit)
     told = Browsed(total)
     groups, paired = defaultdict(list), {}
-    for row in records.read(data / "judged.jsonl", Judged):
+    for row in jsonl.read(data / "judged.jsonl", Judged):
         if row.score is None:
             told.unscored += 1
         else:
             told.scores[min(int(row.score * 20), 19)] += 1
         if row.question_id in picked:
             groups[row.question_id].append(row)
-    for pair in records.read(data / "pairs.jsonl", Pair):
+    for pair in jsonl.read(data / "pairs.jsonl", Pair):
         told.words["chosen"][len(words(pair.chosen))] += 1
         told.words["rejected"][len(words(pair.rejected))] += 1
         if pair.id in picked:
             paired[pair.id] = pair
-    kinds = _kinds(records.read(data / "fates.jsonl", Fate), picked)
-    for row in records.read(data / "questions.jsonl", Question):
+    kinds = _kinds(jsonl.read(data / "audit.jsonl", RowAudit), picked)
+    for row in jsonl.read(data / "questions.jsonl", Question):
         if row.id in picked:
             candidates = sorted(groups[row.id], key=lambda candidate: candidate.sample)
             told.rows.append(_question(row, kinds.get(row.id, ""), candidates, paired.get(row.id), params))
@@ -56,15 +67,15 @@ def preference_questions(data: Path, params: pairs.Params, limit: int) -> Browse
 
 def held_out_questions(data: Path, tie: float, limit: int) -> Browsed:
     """At most `limit` held-out questions with the answers of all models; counts over all of them."""
-    picked, total = pick((row.id for row in records.read(data / "heldout.jsonl", HeldOut)), limit)
+    picked, total = pick((row.id for row in jsonl.read(data / "heldout.jsonl", HeldOut)), limit)
     told = Browsed(total)
     answers: dict[str, dict[str, Answer]] = defaultdict(dict)
     for name in MODELS:
-        for row in records.read(data / "answers" / f"{name}.jsonl", Answer):
+        for row in jsonl.read(data / "answers" / f"{name}.jsonl", Answer):
             told.words[name][len(words(row.text))] += 1
             if row.id in picked:
                 answers[row.id][name] = row
-    for row in records.read(data / "heldout.jsonl", HeldOut):
+    for row in jsonl.read(data / "heldout.jsonl", HeldOut):
         if row.id in picked:
             told.rows.append(_held_out(row, answers[row.id], tie))
     return told
@@ -79,17 +90,19 @@ def pick(ids: Iterable[str], limit: int) -> tuple[set[str], int]:
         for total, name in enumerate(ids, 1):  # noqa: B007 - the count outlives the loop
             yield name
 
-    return set(heapq.nsmallest(limit, counted(), key=lambda name: hashlib.sha256(name.encode()).digest())), total
+    return set(
+        heapq.nsmallest(limit, counted(), key=lambda name: hashlib.sha256(name.encode()).digest())
+    ), total
 
 
-def _kinds(fates: Iterable[Fate], picked: set[str]) -> dict[str, str]:
+def _kinds(audit: Iterable[RowAudit], picked: set[str]) -> dict[str, str]:
     """The kind of each picked question; the questions' own file does not hold it."""
-    kept = (row for row in fates if row.output == "questions" and row.fate == "kept")
+    kept = (row for row in audit if row.output == "questions" and row.outcome == "kept")
     return {row.row: row.kind for row in kept if row.row in picked}
 
 
 def _question(
-    row: Question, kind: str, candidates: Sequence[Judged], pair: Pair | None, params: pairs.Params
+    row: Question, kind: str, candidates: Sequence[Judged], pair: Pair | None, params: sections.PairsParams
 ) -> dict[str, Any]:
     roles = _roles(candidates, pair)
     scores = [candidate.score for candidate in candidates if candidate.score is not None]
@@ -114,10 +127,14 @@ def _question(
     }
 
 
-def _why_not(candidates: Sequence[Judged], params: pairs.Params) -> str:
+def _why_not(candidates: Sequence[Judged], params: sections.PairsParams) -> str:
     """The reason that the stage `pairs` counts for a question that gave no pair."""
     _, counts = pairs.build(candidates, params)
-    reasons = [key.removeprefix("left_out_") for key, value in counts.items() if key.startswith("left_out_") and value]
+    reasons = [
+        key.removeprefix("left_out_")
+        for key, value in counts.items()
+        if key.startswith("left_out_") and value
+    ]
     return reasons[0] if reasons else "unknown"
 
 
@@ -133,7 +150,7 @@ def _roles(candidates: Sequence[Judged], pair: Pair | None) -> dict[str, str]:
 def _question_flags(candidates: Sequence[Judged], roles: dict[str, str]) -> list[str]:
     sides = {roles[row.id]: row for row in candidates if row.id in roles}
     flags = {"unscored": any(row.score is None for row in candidates)}
-    flags["shortened"] = any(row.hidden for row in candidates)
+    flags["shortened"] = any(row.truncated_chars for row in candidates)
     if len(sides) == 2:
         better, worse = sides["chosen"], sides["rejected"]
         flags["criteria"] = any(getattr(worse, name) > getattr(better, name) for name in CRITERIA)
@@ -181,7 +198,7 @@ def _held_out_flags(answers: Sequence[Answer], gain: float | None, tie: float) -
         "dpo_worse": gain is not None and gain < -tie,
         "likelier": any(_finds_rejected_likelier(row) for row in answers),
         "unscored": len(scored) < len(answers),
-        "cut_off": any(row.finish == "length" for row in answers),
+        "cut_off": any(row.finish_reason == "length" for row in answers),
         "wrong_letter": any(row.correct is False for row in answers),
     }
     return [name for name, holds in flags.items() if holds]
@@ -192,9 +209,9 @@ def _notes(row: Any) -> list[str]:
     notes = [f"{len(words(row.text)):,} words"]
     if row.unscored:
         notes.append(f"unscored: {row.unscored}")
-    if row.hidden:
-        notes.append(f"the judge did not see {row.hidden:,} characters")
-    if row.finish == "length":
+    if row.truncated_chars:
+        notes.append(f"the judge did not see {row.truncated_chars:,} characters")
+    if row.finish_reason == "length":
         notes.append("cut off by the token limit")
     if row.thinking:
         notes.append(f"after {len(words(row.thinking)):,} words of thinking, which are set aside")

@@ -49,7 +49,8 @@ class Scale:
 def tag(name: str, *children: Markup | str, **attributes: object) -> Markup:
     """An element, its children and attributes escaped; `class_` is class and `stroke_width` is stroke-width."""
     told = Markup("").join(
-        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items()
+        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), value)
+        for key, value in attributes.items()
     )
     return Markup("<{0}{1}>{2}</{0}>").format(name, told, Markup("").join(children))
 
@@ -60,11 +61,15 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / wanted))
     step = next(power * times for times in (1, 2, 5, 10) if (high - low) / (power * times) <= wanted)
-    return [round(n * step, 10) for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    return [
+        round(n * step, 10) for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    ]
 
 
 def lines(title: str, x_label: str, series: Sequence[tuple[Series, Sequence[tuple[float, float]]]]) -> Markup:
-    """Line charts over a shared x axis; a long line is thinned to the means of neighbouring points. '' for no point."""
+    """Line charts over a shared x axis; a long line is thinned to the means of neighbouring points. '' for no
+    point.
+    """
     drawn = [(named, thinned(points)) for named, points in series if points]
     if not drawn:
         return Markup("")
@@ -72,17 +77,25 @@ def lines(title: str, x_label: str, series: Sequence[tuple[Series, Sequence[tupl
     x = Scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
     y = Scale(*_roomy(min(ys), max(ys)), HEIGHT - BOTTOM, TOP)
     paths = [
-        tag("polyline", points=" ".join(f"{x(at)},{y(value)}" for at, value in points), class_=f"line {named.style}")
+        tag(
+            "polyline",
+            points=" ".join(f"{x(at)},{y(value)}" for at, value in points),
+            class_=f"line {named.style}",
+        )
         for named, points in drawn
     ]
-    told = "; ".join(f"{named.name} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for named, points in drawn)
+    told = "; ".join(
+        f"{named.name} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for named, points in drawn
+    )
     return _figure(title, told, [*_axes(x, y, x_label), *paths], HEIGHT, [named for named, _ in drawn])
 
 
 def histogram(
     title: str, x_label: str, edges: Sequence[float], series: Sequence[tuple[Series, Sequence[int]]]
 ) -> Markup:
-    """Counts between the edges as stepped outlines, so that several can be laid over each other. '' for no count."""
+    """Counts between the edges as stepped outlines, so that several can be laid over each other. '' for no
+    count.
+    """
     drawn = [(named, counts) for named, counts in series if sum(counts)]
     if not drawn:
         return Markup("")
@@ -90,7 +103,9 @@ def histogram(
     y = Scale(0, max(max(counts) for _, counts in drawn) * 1.05, HEIGHT - BOTTOM, TOP)
     paths = []
     for named, counts in drawn:
-        corners = [(x(edge), y(count)) for left, count in enumerate(counts) for edge in edges[left : left + 2]]
+        corners = [
+            (x(edge), y(count)) for left, count in enumerate(counts) for edge in edges[left : left + 2]
+        ]
         outline = [(x(edges[0]), y(0)), *corners, (x(edges[-1]), y(0))]
         points = " ".join(f"{across},{up}" for across, up in outline)
         paths.append(tag("polyline", points=points, class_=f"step {named.style}"))
@@ -98,8 +113,12 @@ def histogram(
     return _figure(title, told, [*_axes(x, y, x_label), *paths], HEIGHT, [named for named, _ in drawn])
 
 
-def dots(title: str, rows: Sequence[tuple[str, Sequence[Dot]]], low: float, high: float, zero: float | None) -> Markup:
-    """Means as marks with their intervals as whiskers, a label a row, a reference line at `zero`. '' for no row."""
+def dots(
+    title: str, rows: Sequence[tuple[str, Sequence[Dot]]], low: float, high: float, zero: float | None
+) -> Markup:
+    """Means as marks with their intervals as whiskers, a label a row, a reference line at `zero`. '' for no
+    row.
+    """
     rows = [(label, marks) for label, marks in rows if marks]
     if not rows:
         return Markup("")
@@ -115,7 +134,9 @@ def dots(title: str, rows: Sequence[tuple[str, Sequence[Dot]]], low: float, high
     grid = [tag("line", x1=x(tick), x2=x(tick), y1=4, y2=at, class_="grid") for tick in ticks(low, high)]
     if zero is not None:
         grid.append(tag("line", x1=x(zero), x2=x(zero), y1=4, y2=at, class_="zero"))
-    names = [tag("text", _tick(tick), x=x(tick), y=at + 14, text_anchor="middle") for tick in ticks(low, high)]
+    names = [
+        tag("text", _tick(tick), x=x(tick), y=at + 14, text_anchor="middle") for tick in ticks(low, high)
+    ]
     told = "; ".join(
         f"{label}, {mark.series.name}: {mark.mean:.3f}, {mark.low:.3f} to {mark.high:.3f}"
         for label, marks in rows
@@ -131,12 +152,19 @@ def bar(share: float, style: str = "") -> Markup:
     width = round(100 * min(max(share, 0), 1), 2)
     inside = tag("rect", x=0, y=0, width=width, height=10)
     return tag(
-        "svg", inside, viewBox="0 0 100 10", preserveAspectRatio="none", class_=f"bar {style}", aria_hidden="true"
+        "svg",
+        inside,
+        viewBox="0 0 100 10",
+        preserveAspectRatio="none",
+        class_=f"bar {style}",
+        aria_hidden="true",
     )
 
 
 def binned(counts: Sequence[Counter[int]], wanted: int = 24) -> tuple[list[float], list[list[int]]]:
-    """Edges of equal width for whole numbers, and counts between them; the last bin also takes the longest 1%."""
+    """Edges of equal width for whole numbers, and counts between them; the last bin also takes the longest
+    1%.
+    """
     total = sum(counts, Counter())
     if not total:
         return [0, 1], [[0] for _ in counts]
@@ -167,7 +195,13 @@ def _whiskers(x: Scale, y: float, mark: Dot, signed: bool) -> list[Markup]:
     return [
         tag("path", d=f"M{left},{y}H{right}M{left},{y - 4}v8M{right},{y - 4}v8", class_=f"whisker {style}"),
         _mark(x(mark.mean), y, style),
-        tag("text", f"{mark.mean:{'+' if signed else ''}.2f}".replace("-", "−"), x=WIDTH, y=y + 4, text_anchor="end"),
+        tag(
+            "text",
+            f"{mark.mean:{'+' if signed else ''}.2f}".replace("-", "−"),
+            x=WIDTH,
+            y=y + 4,
+            text_anchor="end",
+        ),
     ]
 
 
@@ -189,7 +223,9 @@ def _axes(x: Scale, y: Scale, x_label: str) -> list[Markup]:
         parts.append(tag("line", x1=x(tick), x2=x(tick), y1=y.start, y2=y.start + 4, class_="axis"))
         parts.append(tag("text", _tick(tick), x=x(tick), y=y.start + 16, text_anchor="middle"))
     parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y.start, y2=y.start, class_="axis"))
-    parts.append(tag("text", x_label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle", class_="name"))
+    parts.append(
+        tag("text", x_label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle", class_="name")
+    )
     return parts
 
 
@@ -209,7 +245,9 @@ def _whole(low: float, high: float) -> tuple[float, float]:
     return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
 
 
-def _figure(title: str, told: str, parts: Sequence[Markup], height: float, legend: Sequence[Series]) -> Markup:
+def _figure(
+    title: str, told: str, parts: Sequence[Markup], height: float, legend: Sequence[Series]
+) -> Markup:
     style = "several" if len(legend) > 1 else "single"
     box = f"0 0 {WIDTH} {height:g}"
     drawing = tag("svg", *parts, viewBox=box, role="img", aria_label=f"{title}. {told}", class_=style)
@@ -219,4 +257,6 @@ def _figure(title: str, told: str, parts: Sequence[Markup], height: float, legen
 
 def _swatch(series: Series) -> Markup:
     line = tag("line", x1=0, x2=24, y1=6, y2=6, class_=f"line {series.style}")
-    return tag("svg", line, _mark(12, 6, series.style), viewBox="0 0 24 12", class_="swatch", aria_hidden="true")
+    return tag(
+        "svg", line, _mark(12, 6, series.style), viewBox="0 0 24 12", class_="swatch", aria_hidden="true"
+    )

@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from medqa import records
-from medqa.records import Agreed
+from medqa import jsonl
+from medqa.records import JudgedPair
 from medqa.report import charts, tables
 from medqa.report.browse import Browsed
 from medqa.report.charts import Series
@@ -61,7 +61,9 @@ def _gains(compare: dict[str, Any]) -> list[Markup]:
     for title, measures in GAINS.items():
         rows = []
         for key, label in tables.STEPS.items():
-            dots = [tables.dot(series, compare.get(key, {}), f"{name}_gain") for name, series in measures.items()]
+            dots = [
+                tables.dot(series, compare.get(key, {}), f"{name}_gain") for name, series in measures.items()
+            ]
             rows.append((label, sum(dots, [])))
         drawn.append(charts.dots(title, rows, -0.1, 0.1, 0))
     return drawn
@@ -99,19 +101,24 @@ def _curves(path: Path, name: str) -> list[Markup]:
 
 def _agreement(by: dict[str, dict[str, Any]]) -> Markup:
     rows = [
-        (tables.spoken(name), sum((tables.dot(series, one, key) for key, series in tables.BASELINES.items()), []))
+        (
+            tables.spoken(name),
+            sum((tables.dot(series, one, key) for key, series in tables.BASELINES.items()), []),
+        )
         for name, one in by.items()
     ]
     return charts.dots("Agreement with people, beside two baselines", rows, 0, 1, 0.5)
 
 
 def _by_margin(path: Path) -> Markup:
-    """In what share of the pairs the judge is right, by tenth of its margin, beside how sure that margin calls it.
+    """In what share of the pairs the judge is right, by tenth of its margin, beside how sure that margin
+    calls it.
 
-    A margin of m is taken for being sure by (1 + m) / 2, as the calibration error of the stage `agreement` does.
+    A margin of m is taken for being sure by (1 + m) / 2, as the calibration error of the stage `agreement`
+    does.
     """
     rows, right = Counter(), Counter()
-    for row in records.read(path, Agreed):
+    for row in jsonl.read(path, JudgedPair):
         if row.chosen_score is not None and row.rejected_score is not None:
             margin = row.chosen_score - row.rejected_score
             place = min(int(abs(margin) * 10), 9)

@@ -1,4 +1,6 @@
-"""Where a run's results come from: stages in order, which models they were made with, and what the files hold."""
+"""Where a run's results come from: stages in order, which models they were made with, and what the files
+hold.
+"""
 
 import hashlib
 import re
@@ -16,7 +18,8 @@ _CODE = ("medqa/", "stages/")
 def stages(pipeline: Path, shown: dict[str, Any]) -> list[dict[str, Any]]:
     """The stages of a dvc.yaml, each after those whose outputs it reads, with what each reads and writes.
 
-    `shown` gives the parameters that its paths name. Code is left out, and the stage that writes the report itself.
+    `shown` gives the parameters that its paths name. Code is left out, and the stage that writes the report
+    itself.
     """
     found = []
     for name, stage in yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"].items():

@@ -54,8 +54,8 @@ MEASURES = {
 FATES = {
     "quarantined": "could not be read: quarantined",
     "other_kind": "of a kind not asked for",
-    "leaked": "leaked: a held-out question",
-    "nearly_leaked": "nearly leaked: almost a held-out question",
+    "contaminated": "leaked: a held-out question",
+    "near_duplicate": "nearly leaked: almost a held-out question",
     "duplicate": "duplicate",
     "over_limit": "over the limit",
 }
@@ -85,7 +85,11 @@ def spoken(key: str) -> str:
 
 def cell(metrics: dict[str, Any], name: str) -> dict[str, Any]:
     """A figure and the ends of its interval; None where there is none."""
-    return {"value": metrics.get(name), "low": metrics.get(f"{name}_low"), "high": metrics.get(f"{name}_high")}
+    return {
+        "value": metrics.get(name),
+        "low": metrics.get(f"{name}_low"),
+        "high": metrics.get(f"{name}_high"),
+    }
 
 
 def dot(series: Series, metrics: dict[str, Any], name: str) -> list[Dot]:
@@ -96,7 +100,9 @@ def dot(series: Series, metrics: dict[str, Any], name: str) -> list[Dot]:
 
 def side_by_side(evaluations: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each measure, a cell for each model. Text and ends of intervals are no measures of their own."""
-    keys = {key: None for one in evaluations.values() for key, value in one.items() if not isinstance(value, str)}
+    keys = {
+        key: None for one in evaluations.values() for key, value in one.items() if not isinstance(value, str)
+    }
     measures = [key for key in keys if not key.endswith(("_low", "_high"))]
     ordered = [key for key in MEASURES if key in keys] + [key for key in measures if key not in MEASURES]
     return [
@@ -106,12 +112,15 @@ def side_by_side(evaluations: dict[str, dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def gains(compare: dict[str, Any]) -> list[dict[str, Any]]:
-    """Paired differences, a row for each measure and a cell for each two models; then over how many, and wins."""
+    """Paired differences, a row for each measure and a cell for each two models; then over how many, and
+    wins.
+    """
     steps = [compare.get(key, {}) for key in STEPS]
     rows = [(label, f"{name}_gain", True) for name, label in GAINS.items()]
     rows += [(label, name, False) for name, label in COMPARED.items()]
     return [
-        {"label": label, "signed": signed, "cells": [cell(step, of) for step in steps]} for label, of, signed in rows
+        {"label": label, "signed": signed, "cells": [cell(step, of) for step in steps]}
+        for label, of, signed in rows
     ]
 
 
@@ -145,13 +154,19 @@ def funnel(counts: dict[str, int]) -> list[dict[str, Any]]:
 def pair_funnel(questions: int, metrics: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """From the questions through candidates and scores to pairs. Candidates are counted by themselves."""
     judged, made = metrics["judge"], metrics["pairs"]
-    reasons = {key.removeprefix("left_out_"): value for key, value in made.items() if key.startswith("left_out_")}
+    reasons = {
+        key.removeprefix("left_out_"): value for key, value in made.items() if key.startswith("left_out_")
+    }
     candidates = metrics["generate"].get("candidates", 0)
     return [
         *_steps([("questions", questions, "whole")], questions),
         *_steps([("candidates written", candidates, "aside")], candidates),
-        *_steps([("candidates with a score", candidates - judged.get("judged_unscored", 0), "aside")], candidates),
-        *_steps([(REASONS.get(key, spoken(key)), value, "lost") for key, value in reasons.items()], questions),
+        *_steps(
+            [("candidates with a score", candidates - judged.get("judged_unscored", 0), "aside")], candidates
+        ),
+        *_steps(
+            [(REASONS.get(key, spoken(key)), value, "lost") for key, value in reasons.items()], questions
+        ),
         *_steps([("pairs", made.get("pairs", 0), "kept")], questions),
     ]
 

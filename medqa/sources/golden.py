@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from medqa.text import LETTERS, normal, words
+from medqa.text import LETTERS, normalize, words
 
 _SAYING = re.compile(
     r"[\W_]*(?:(?:the|correct|right|best|final|most|likely|golden?|answer|ans|option|choice|letter|key|is|are|boxed|text|"
@@ -20,10 +20,12 @@ _JOINS = frozenset(words("and or both either options answers answer all"))
 
 
 def golden_letter(golden: str, options: dict[str, str]) -> str:
-    """The letter of the option that a golden answer names by its letter or its text; '' if it is a text of its own.
+    """The letter of the option that a golden answer names by its letter or its text; '' if it is a text of
+    its own.
 
-    `options` are those of the prompt, by letter. Raises ValueError with the reason if it names an option that is not
-    there, several, a number, or says something else than its option: no open question may have "C." for a reference.
+    `options` are those of the prompt, by letter. Raises ValueError with the reason if it names an option that
+    is not there, several, a number, or says something else than its option: no open question may have "C."
+    for a reference.
     """
     text = unicodedata.normalize("NFKC", golden)
     start = _SAYING.match(text).end()
@@ -35,10 +37,14 @@ def golden_letter(golden: str, options: dict[str, str]) -> str:
         return letter
     if not options and len(body) > _LONGEST:
         return ""
-    same = [key for key, option in options.items() if words(option) and normal(option) in (normal(text), normal(body))]
+    same = [
+        key
+        for key, option in options.items()
+        if words(option) and normalize(option) in (normalize(text), normalize(body))
+    ]
     if len(same) == 1:
         return same[0]
-    if letter in options and _agrees(normal(options[letter]), named[2], stated):
+    if letter in options and _agrees(normalize(options[letter]), named[2], stated):
         return letter
     _refuse_label(body, options)
     if letter in options and (stated or _MARK.match(named[2])):
@@ -49,8 +55,10 @@ def golden_letter(golden: str, options: dict[str, str]) -> str:
 
 
 def _agrees(option: str, rest: str, stated: bool) -> bool:
-    """Whether what follows a letter is its option's text, or, after "the answer is", a reason without other letters."""
-    said = normal(rest)
+    """Whether what follows a letter is its option's text, or, after "the answer is", a reason without other
+    letters.
+    """
+    said = normalize(rest)
     if option and (f" {option} " in f" {said} " or f"{option} ".startswith(f"{said} ")):
         return True
     return stated and _GIVES_REASON.match(rest) is not None and not _OTHER.search(rest)
@@ -64,7 +72,9 @@ def _refuse_label(body: str, options: dict[str, str]) -> None:
     if options and all(word.isdigit() for word in said):
         raise ValueError("the golden answer is a number, not an option of the prompt")
     run_together = len(said) == 1 and body.strip().isupper() and set(body.strip()) <= options.keys()
-    if options and (run_together or all(word.isdigit() or (len(word) == 1 and word.isascii()) for word in said)):
+    if options and (
+        run_together or all(word.isdigit() or (len(word) == 1 and word.isascii()) for word in said)
+    ):
         raise ValueError("the golden answer names no one option of the prompt")
     if not options and all(word.upper() in tuple(LETTERS) for word in said):
         raise ValueError("a golden letter, but no options in the prompt")

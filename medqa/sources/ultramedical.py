@@ -12,12 +12,13 @@ from functools import cached_property
 from typing import Any
 
 from medqa.sources.golden import golden_letter
-from medqa.text import normal, words
+from medqa.text import normalize, words
 
 TYPES = {"open-end": "open", "exam": "exam", "literature": "literature"}
 KINDS = tuple(TYPES.values())
 LABEL_TYPES = ("easy", "hard", "length", "human")
-# Within its line, after a bullet or a bracket. \s* before it would begin anew in every line of a run of blank ones.
+# Within its line, after a bullet or a bracket. \s* before it would begin anew in every line of a run of blank
+# ones.
 _OPTION = re.compile(
     r"^[^\S\n]*(?:[-*•>][^\S\n]*)?[(\[（【*]*(?:(?:option|choice)[^\S\n]+)?([A-JＡ-Ｊ])\**"
     r"(?:[.):．。、：）\]】]|[^\S\n]+[-–—](?=\s))\**\s*(.+)$",
@@ -31,7 +32,7 @@ SYSTEM = ("system", "developer")
 
 
 @dataclass(frozen=True, order=True)
-class Asked:
+class ParsedRow:
     """A question with one answer (the SFT format) or two (the preference format), as published."""
 
     id: str
@@ -52,7 +53,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Turns:
-    """The first question and its answer, the texts of the turns after them, and whether a system turn stands before."""
+    """The first question and its answer, the texts of the turns after them, and whether a system turn stands
+    before.
+    """
 
     prompt: str
     answer: str
@@ -60,7 +63,7 @@ class _Turns:
     system: bool
 
 
-def sft(row: Any) -> Asked:
+def sft(row: Any) -> ParsedRow:
     """A row of UltraMedical, of which the first question and answer are taken.
 
     Raises ValueError with the reason if it cannot be used.
@@ -71,10 +74,12 @@ def sft(row: Any) -> Asked:
     turns = _turns(row.get("conversations"), "from", "value", "human", "gpt")
     remarks = ["system turn left out"] * (turns.system or _says(row.get("system")))
     remarks += ["later turns left out"] * bool(turns.later)
-    return Asked(_text(row, "id"), kind, turns.prompt, turns.answer, "", "", "", "", (), "; ".join(remarks))
+    return ParsedRow(
+        _text(row, "id"), kind, turns.prompt, turns.answer, "", "", "", "", (), "; ".join(remarks)
+    )
 
 
-def preference(row: Any) -> Asked:
+def preference(row: Any) -> ParsedRow:
     """A row of UltraMedical-Preference. Raises ValueError with the reason if it cannot be used."""
     label_type = _text(row, "label_type")
     if label_type not in LABEL_TYPES:
@@ -83,7 +88,9 @@ def preference(row: Any) -> Asked:
     chosen, rejected = (
         _turns(row.get(side), "role", "content", "user", "assistant") for side in ("chosen", "rejected")
     )
-    if any(normal(side.prompt) != normal(prompt) for side in (chosen, rejected) if side.prompt != prompt):
+    if any(
+        normalize(side.prompt) != normalize(prompt) for side in (chosen, rejected) if side.prompt != prompt
+    ):
         raise ValueError("the prompt differs between columns")
     _refuse_unlike(chosen, rejected)
     golden, points = _metadata(row)
@@ -96,11 +103,15 @@ def preference(row: Any) -> Asked:
     if exam and not letter:
         remarks.append("golden answer is none of the options" if text else "options without a golden answer")
     answers = (chosen.answer, rejected.answer)
-    return Asked(_text(row, "prompt_id"), kind, prompt, *answers, label_type, letter, text, points, "; ".join(remarks))
+    return ParsedRow(
+        _text(row, "prompt_id"), kind, prompt, *answers, label_type, letter, text, points, "; ".join(remarks)
+    )
 
 
 def _refuse_unlike(chosen: _Turns, rejected: _Turns) -> None:
-    """Raise ValueError where a label says nothing of the two first answers: it is one of the whole conversations."""
+    """Raise ValueError where a label says nothing of the two first answers: it is one of the whole
+    conversations.
+    """
     if chosen.answer.strip() != rejected.answer.strip():
         if chosen.later or rejected.later:
             raise ValueError("more than one question")
@@ -122,14 +133,22 @@ def options(prompt: str) -> dict[str, str]:
 
 
 def prompt_key(prompt: str) -> str:
-    """The form in which two prompts are one: case, white space, punctuation and the order of the options folded."""
+    """The form in which two prompts are one: case, white space, punctuation and the order of the options
+    folded.
+    """
     stem, listed = _taken_apart(prompt)
-    key = " | ".join([normal(stem), *sorted(normal(text) for _, text in listed)]) if listed else normal(prompt)
+    key = (
+        " | ".join([normalize(stem), *sorted(normalize(text) for _, text in listed)])
+        if listed
+        else normalize(prompt)
+    )
     return key or " ".join(prompt.split())
 
 
 def _taken_apart(prompt: str, least: int = 3) -> tuple[str, list[tuple[str, str]]]:
-    """What is asked, and at least so many options with their letters: each on a line, or A, B, C... within one."""
+    """What is asked, and at least so many options with their letters: each on a line, or A, B, C... within
+    one.
+    """
     listed = [(_letter(match), match[2].strip()) for match in _OPTION.finditer(prompt)]
     if len(listed) >= least:
         return _OPTION.sub("", prompt), listed
@@ -153,7 +172,9 @@ def _letter(mark: re.Match[str]) -> str:
 
 
 def _has_context(row: Any, prompt: str) -> bool:
-    return prompt.lstrip().lower().startswith(("context:", "abstract:")) or str(row["prompt_id"]).startswith("PubMedQA")
+    return prompt.lstrip().lower().startswith(("context:", "abstract:")) or str(row["prompt_id"]).startswith(
+        "PubMedQA"
+    )
 
 
 def _text(row: Any, key: str) -> str:
@@ -218,7 +239,9 @@ def _metadata(row: Any) -> tuple[str, tuple[str, ...]]:
     points = [] if points is None or points == "" else points
     if isinstance(golden, bool) or not isinstance(golden, str | int | float | None):
         raise ValueError("golden_answer is not text")
-    if not isinstance(points, list) or not all(isinstance(point, str | int | float | None) for point in points):
+    if not isinstance(points, list) or not all(
+        isinstance(point, str | int | float | None) for point in points
+    ):
         raise ValueError("key_points are not a list of texts")
     texts = [str(point) for point in points if point is not None]
     golden = "" if golden is None else golden if isinstance(golden, str) else str(golden).removesuffix(".0")

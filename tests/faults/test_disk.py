@@ -1,4 +1,6 @@
-"""Disks that are really full or read-only (a small tmpfs, where root may mount one), and a machine that loses power."""
+"""Disks that are really full or read-only (a small tmpfs, where root may mount one), and a machine that loses
+power.
+"""
 
 import os
 import shutil
@@ -10,18 +12,22 @@ from pathlib import Path
 import pytest
 from fake_engine import FakeEngine
 
-from medqa import checkpoints, engines, locks, prompts, records, store
-from medqa.engines.stored import Stored
+from medqa import engines, jsonl, prompts
+from medqa.engines.cached import CachedEngine
+from medqa.runtime import locks, row_cache
+from medqa.training import checkpoints
 
 WARM = engines.Sampling(temperature=0.7, top_p=0.95, max_new_tokens=8)
 ROWS = 60
 
 
-def ask(folder: Path) -> tuple[list[engines.Completion], int, store.Store]:
-    """Some answers of about a kilobyte through a store in the folder, how many of them were made, and the store."""
+def ask(folder: Path) -> tuple[list[engines.Completion], int, row_cache.RowCache]:
+    """Some answers of about a kilobyte through a store in the folder, how many of them were made, and the
+    store.
+    """
     inner = FakeEngine(says=lambda asked, seed: f"{asked} " * 50)
-    kept = store.Store(folder / "store" / "rows.sqlite")
-    engine = Stored(lambda: inner, kept, ("base", "base"), ["cpu"], 4)
+    kept = row_cache.RowCache(folder / "store" / "rows.sqlite")
+    engine = CachedEngine(lambda: inner, kept, ("base", "base"), ["cpu"], 4)
     asked = [prompts.ask(f"What is disease {number}?") for number in range(ROWS)]
     return engine.generate(asked, WARM, [1] * ROWS), len(inner.asked), kept
 
@@ -31,7 +37,9 @@ def small(tmp_path: Path) -> Iterator[Path]:
     """A disk of 4 MB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder], capture_output=True
+    ).returncode:
         pytest.skip("only root may mount a disk")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
@@ -73,7 +81,10 @@ def test_a_read_only_disk_under_the_store_is_said_once_and_costs_no_answer(
 
 def test_a_full_disk_under_an_output_leaves_nothing_half_written(small: Path) -> None:
     fill(small, 4096)
-    with pytest.raises(OSError, match="No space left on device"), records.whole(small / "out.jsonl") as file:
+    with (
+        pytest.raises(OSError, match="No space left on device"),
+        jsonl.atomic_write(small / "out.jsonl") as file,
+    ):
         file.write("x" * 9000)
     assert [path.name for path in small.iterdir()] == ["ballast"]
 
@@ -95,8 +106,10 @@ def test_a_full_disk_under_a_checkpoint_leaves_the_one_before_it(tmp_path: Path,
 def test_a_lock_on_a_full_disk_holds(small: Path) -> None:
     fill(small, 0)
     assert locks.take(small / "lock") is None
-    look = "import sys; from pathlib import Path; from medqa import locks; print(locks.take(Path(sys.argv[1])))"
-    told = subprocess.run([sys.executable, "-c", look, small / "lock"], capture_output=True, text=True, check=True)
+    look = "import sys; from pathlib import Path; from medqa.runtime import locks; print(locks.take(Path(sys.argv[1])))"
+    told = subprocess.run(
+        [sys.executable, "-c", look, small / "lock"], capture_output=True, text=True, check=True
+    )
     assert told.stdout == "0\n"  # another one holds it, and could not say who
     locks.release(small / "lock")
 
@@ -114,7 +127,9 @@ def test_power_lost_while_rows_are_written(tmp_path: Path, share: float) -> None
     assert after.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever was not synced when it is moved into place is lost with the power."""
     synced, rename, fsync = set(), os.rename, os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: (synced.add(os.fstat(handle).st_ino), fsync(handle))[1])

@@ -1,4 +1,6 @@
-"""Stages killed at random moments, interrupted, and started twice: the same bytes, and no finished chunk again."""
+"""Stages killed at random moments, interrupted, and started twice: the same bytes, and no finished chunk
+again.
+"""
 
 import os
 import random

@@ -11,7 +11,7 @@ from fault_place import ROOT
 SCRIPT = """
 import json, resource, sys
 from pathlib import Path
-from medqa.model import set_up
+from medqa.runtime.environment import set_up
 set_up()
 from medqa import engines, model, prompts
 from medqa.engines import local
@@ -33,7 +33,9 @@ print(json.dumps([halved, [text.text for text in texts], [label.probabilities fo
 
 def run(base: Path, megabytes: int) -> list:
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", SCRIPT, base, str(megabytes)], env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, base, str(megabytes)], env=env, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

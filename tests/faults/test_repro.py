@@ -1,4 +1,6 @@
-"""`dvc repro` killed at random moments, orphans left behind: only `make soak` runs it, it takes a whole pipeline."""
+"""`dvc repro` killed at random moments, orphans left behind: only `make soak` runs it, it takes a whole
+pipeline.
+"""
 
 import os
 import random
@@ -40,7 +42,10 @@ def test_a_killed_repro_is_taken_up_by_the_next(project: Path, stage: str) -> No
     rng, place = random.Random(stage), Place(project, project / ".medqa")
     expected = [(project / name).read_bytes() for name in OUTPUTS[stage]]
     raw = yaml.safe_load((project / "params.yaml").read_text())
-    raw["compute"] |= {"generate_batch_size": 1, "judge_batch_size": 1}  # many chunks: a kill falls between two
+    raw["compute"] |= {
+        "generate_batch_size": 1,
+        "judge_batch_size": 1,
+    }  # many chunks: a kill falls between two
     (project / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     again = ["repro", "--force", "--single-item", "--no-run-cache", stage]
     shutil.rmtree(place.cache)
@@ -66,7 +71,9 @@ def test_a_killed_repro_is_taken_up_by_the_next(project: Path, stage: str) -> No
         assert rows == total and hits - used >= kept, "what was kept was not used"
         assert [(project / name).read_bytes() for name in OUTPUTS[stage]] == expected
         assert not ran(dvc(project, "repro", "--dry"))
-    print(f"{stage}: {KILLS} kills within {took:.0f} s, {midway} between the first and the last of {total} rows")
+    print(
+        f"{stage}: {KILLS} kills within {took:.0f} s, {midway} between the first and the last of {total} rows"
+    )
     assert midway >= KILLS // 4
 
 

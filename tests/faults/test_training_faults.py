@@ -1,4 +1,6 @@
-"""Numbers that break while training: the stage ends within the step, with what was good; left alone, TRL goes on."""
+"""Numbers that break while training: the stage ends within the step, with what was good; left alone, TRL goes
+on.
+"""
 
 import signal
 import subprocess
@@ -13,14 +15,16 @@ import torch
 from fault_place import Place
 from safetensors.torch import load_file
 
-from medqa import checkpoints, model, prompts, records, sft, training
-from medqa.params import UserError
+from medqa import jsonl, model, prompts, records, sft
+from medqa.runtime import sections
+from medqa.runtime.errors import UserError
+from medqa.training import checkpoints, fine_tuning
 
 EXAMPLES = [
     records.Example(f"e{n}", "open", f"What causes disease {n}?", f"Its causes include {n} bacteria.")
     for n in range(12)
 ]
-PARAMS = sft.Params(
+PARAMS = sections.SftParams(
     epochs=2,
     learning_rate=0.01,
     batch_size=4,
@@ -29,10 +33,13 @@ PARAMS = sft.Params(
     warmup_share=0,
     activation_checkpointing=False,
     dequantised=True,
-    lora=sft.Lora(r=4, alpha=8, dropout=0),
+    lora=sections.Lora(r=4, alpha=8, dropout=0),
 )
 BROKEN = {
-    "a NaN in a batch": (lambda loss, weight: loss * float("nan"), r"step 4: loss is nan \(rows e\d+, e\d+\)"),
+    "a NaN in a batch": (
+        lambda loss, weight: loss * float("nan"),
+        r"step 4: loss is nan \(rows e\d+, e\d+\)",
+    ),
     "a gradient that overflows": (
         lambda loss, weight: loss + (weight.double().sum() * 0 * 1e200 * 1e200).float(),
         r"step 4: (loss|grad_norm) is nan \(rows e\d+, e\d+",
@@ -41,7 +48,10 @@ BROKEN = {
         lambda loss, weight: loss + (weight.abs().sum() * 0).sqrt(),
         r"step 4: grad_norm is (nan|inf) \(rows e\d+, e\d+, e\d+, e\d+\)",
     ),
-    "a loss a hundredfold": (lambda loss, weight: loss * 1000, r"step 4: loss is \d.*, it was .*\(rows e\d+, e\d+"),
+    "a loss a hundredfold": (
+        lambda loss, weight: loss * 1000,
+        r"step 4: loss is \d.*, it was .*\(rows e\d+, e\d+",
+    ),
 }
 
 
@@ -80,21 +90,25 @@ def test_a_broken_step_is_the_last_and_the_checkpoint_before_it_stays(
 
 
 def test_trl_left_alone_hides_it(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the guards are for: with its defaults the same NaN ends well, logged as a loss of 0, all weights NaN."""
+    """What the guards are for: with its defaults the same NaN ends well, logged as a loss of 0, all weights
+    NaN.
+    """
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
     breaks(monkeypatch, BROKEN["a NaN in a batch"][0])
-    rows = [{"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in EXAMPLES]
-    ours = training.arguments(PARAMS, len(rows), "float32", 0, tmp_path)
+    rows = [
+        {"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in EXAMPLES
+    ]
+    ours = fine_tuning.arguments(PARAMS, len(rows), "float32", 0, tmp_path)
     ours = {name: value for name, value in ours.items() if name != "logging_nan_inf_filter"}
     trainer = SFTTrainer(
         model=model.load(tiny_base, "float32"),
         args=SFTConfig(**ours),
         train_dataset=Dataset.from_list(rows),
         processing_class=model.tokenizer(tiny_base),
-        peft_config=LoraConfig(r=4, lora_alpha=8, target_modules=training.TARGETS, task_type="CAUSAL_LM"),
+        peft_config=LoraConfig(r=4, lora_alpha=8, target_modules=fine_tuning.TARGETS, task_type="CAUSAL_LM"),
     )
     trainer.train()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
@@ -111,7 +125,7 @@ def test_ctrl_c_ends_training_soon_and_says_what_is_kept(place: Place) -> None:
     raw["sft"] |= {"epochs": 500, "batch_size": 4, "micro_batch_size": 4}
     raw["compute"]["checkpoint_minutes"] = 0
     (place.folder / "params.yaml").write_text(yaml.safe_dump(raw))
-    records.write(place.folder / "sft.jsonl", EXAMPLES)
+    jsonl.write(place.folder / "sft.jsonl", EXAMPLES)
     words = "--base base --examples sft.jsonl --out trained --curve c.tsv --metrics m.json"
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.sft", *words.split()],
@@ -127,5 +141,8 @@ def test_ctrl_c_ends_training_soon_and_says_what_is_kept(place: Place) -> None:
     told = process.communicate()[1]
     assert process.returncode == 130 and time.monotonic() - asked < 5
     kept = next(place.cache.glob("checkpoints/*/step-*"))
-    assert f"interrupted; the checkpoint of step {int(kept.name[5:])} is kept" in told and "Traceback" not in told
+    assert (
+        f"interrupted; the checkpoint of step {int(kept.name[5:])} is kept" in told
+        and "Traceback" not in told
+    )
     assert not (place.folder / "trained").exists()

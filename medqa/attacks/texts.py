@@ -1,0 +1,55 @@
+"""Attempts to fool the judge: the texts of attacks.yaml, filled in for a labelled pair."""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+KINDS = ("key", "verdict", "padding")
+_FIELD = re.compile(r"\{(question|poor)\}")
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attempt; `form` may hold {question} and {poor}, the answer that people rejected."""
+
+    name: str
+    kind: str  # one of KINDS
+    form: str
+
+    @property
+    def uses_poor(self) -> bool:
+        return "{poor}" in self.form
+
+    def text(self, question: str, poor: str) -> str:
+        # Not str.format, since an attack may hold braces; and in one pass, since the texts may as well.
+        return _FIELD.sub(lambda field: {"question": question, "poor": poor}[field[1]], self.form)
+
+
+@dataclass(frozen=True)
+class AdversarialTexts:
+    """Texts that a judge from scratch learns to give nothing for: alone, beside an answer, and between
+    answers.
+    """
+
+    keys: tuple[str, ...]
+    verdicts: tuple[str, ...]
+    fillers: tuple[str, ...]
+
+
+def evaluation_attacks() -> list[Attack]:
+    """What the judge is measured on."""
+    return [Attack(name, kind, form) for kind in KINDS for name, form in _read()["tried"][kind].items()]
+
+
+def training_attacks() -> AdversarialTexts:
+    """What a judge from scratch learns on; none of it is tried."""
+    return AdversarialTexts(**{name: tuple(texts) for name, texts in _read()["taught"].items()})
+
+
+@cache
+def _read() -> dict[str, Any]:
+    return yaml.safe_load(Path(__file__).with_name("attacks.yaml").read_text(encoding="utf-8"))

@@ -1,0 +1,112 @@
+"""Reading and writing records as JSON lines, one a line, sorted by id.
+
+A file is written beside its place and moved there when it is whole, so that what is in place is never
+half-written.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import IO, Any, TextIO, TypeVar
+
+from medqa.runtime.errors import UserError
+
+R = TypeVar("R")
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def read(path: Path, kind: type[R]) -> Iterator[R]:
+    """The records of a file, one by one. Raises UserError naming file and line for a torn or foreign row."""
+    names = {field.name for field in fields(kind)}
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict) or row.keys() != names:
+                raise UserError(
+                    f"{path}, line {number}: not a {kind.__name__} record (keys {', '.join(sorted(names))}); "
+                    "rerun the stage that writes this file"
+                )
+            yield kind(
+                **{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+            )
+
+
+def read_all(path: Path, kind: type[R]) -> list[R]:
+    """All records of a file. Raises UserError if there is none: no stage can do its work on nothing."""
+    rows = list(read(path, kind))
+    if not rows:
+        raise UserError(
+            f"{path} holds no row; look at what the stage that writes it left out (its file in metrics/)"
+        )
+    return rows
+
+
+def write(path: Path, rows: Iterable[Any], ordered: bool = False) -> int:
+    """Write records sorted by id, all or nothing, without all of them in memory; returns how many.
+
+    `ordered` rows come sorted and are written as they come. Raises ValueError for an id that comes twice, or
+    too late.
+    """
+    last, total = None, 0
+    # Records are flat: vars is asdict without its deep copy, which would take minutes for a million rows.
+    lines = ((row.id, _encode(vars(row)) + "\n") for row in rows)
+    with atomic_write(path) as file, tempfile.TemporaryFile(dir=path.parent) as aside:
+        for row_id, line in lines if ordered else _sorted(lines, aside):
+            if last is not None and row_id <= last:
+                raise ValueError(
+                    f"{path}: the id {row_id} comes twice" if row_id == last else f"{row_id} comes too late"
+                )
+            file.write(line)
+            last, total = row_id, total + 1
+    return total
+
+
+def _sorted(lines: Iterable[tuple[str, str]], aside: IO[bytes]) -> Iterator[tuple[str, str]]:
+    """Lines in the order of their ids; they wait in the file `aside`."""
+    places = []
+    for row_id, line in lines:
+        places.append((row_id, aside.tell()))
+        aside.write(line.encode("utf-8"))
+    for row_id, at in sorted(places):
+        aside.seek(at)
+        yield row_id, aside.readline().decode("utf-8")
+
+
+def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
+    """Write metrics as JSON, floats rounded to 4 places so that a diff shows what moved and not noise.
+
+    Raises ValueError for NaN, which every diff would count as changed.
+    """
+    with atomic_write(path) as file:
+        file.write(json.dumps(rounded(metrics), indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[TextIO]:
+    """A text file that appears at `path` only when it was written to its end and has reached the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def rounded(value: Any) -> Any:
+    """Metrics with their floats rounded to 4 places, as they are stored."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return round(value, 4) + 0.0 if isinstance(value, float) else value

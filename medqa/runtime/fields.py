@@ -1,0 +1,85 @@
+"""What the sections of params.yaml are made of: a strict model, and numbers that are no booleans."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_no_bool)]
+
+
+Float = Annotated[float, BeforeValidator(_no_bool)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: no unknown key, none missing, no infinite number. Text that is a number is
+    one.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, raw: Any) -> Any:
+        known = cls.model_fields if cls.model_config.get("extra") != "allow" else raw
+        unknown = [key for key in raw if key not in known] if isinstance(raw, dict) else []
+        if unknown:
+            raise ValueError(describe_unknown(unknown[0], cls.model_fields))
+        return raw
+
+
+def _seed(value: int) -> int:
+    if not 0 <= value < 2**31:
+        raise ValueError("must be from 0 to 2147483647")
+    return value
+
+
+def _dtype(value: str) -> str:
+    if value not in ("float32", "bfloat16", "float16"):
+        raise ValueError("must be float32, bfloat16 or float16")
+    return value
+
+
+def _corpus(value: str) -> str:
+    if not value.strip() or not Path(value).is_dir():
+        raise ValueError("must be a folder that exists, absolute or relative to params.yaml")
+    written = [Path(name).resolve() for name in ("data", "models", "metrics") if Path(name).is_dir()]
+    if any(folder.is_relative_to(Path(value).resolve()) for folder in written):
+        raise ValueError("holds what stages write; must be a folder of its own, such as data/raw")
+    return value
+
+
+Seed = Annotated[Int, AfterValidator(_seed)]
+
+
+Dtype = Annotated[str, AfterValidator(_dtype)]
+
+
+Corpus = Annotated[str, AfterValidator(_corpus)]
+
+
+def _template(value: str) -> str:
+    names = sorted(path.stem for path in (Path(__file__).parent.parent / "prompts").glob("judge*.txt"))
+    if value not in names:
+        raise ValueError(f"must be one of {', '.join(names)}")
+    return value
+
+
+JudgeTemplate = Annotated[str, AfterValidator(_template)]  # a file of medqa/prompts
+
+
+def describe_unknown(key: str, known: Iterable[str]) -> str:
+    """What to say of a key that is none of `known`."""
+    near = get_close_matches(str(key), list(known), n=1)
+    return f"has an unknown key {key!r}; " + (
+        f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    )
