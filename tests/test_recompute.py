@@ -108,13 +108,13 @@ def test_the_stage_models_finds_its_model_by_the_name_of_the_stage(project: Path
 def test_a_lock_that_cannot_be_read_is_one_sentence(project: Path, text: str) -> None:
     (project / "dvc.lock").write_text(text)
     with pytest.raises(UserError, match=r"^dvc\.lock is no lock file of DVC; git checkout"):
-        recompute.all_metrics()
+        recompute.metrics_files()
 
 
 def test_without_a_lock_there_is_one_sentence(project: Path) -> None:
     Path("dvc.lock").unlink()
     with pytest.raises(UserError, match=r"dvc\.lock is not here; run it in the project, after dvc repro"):
-        recompute.all_metrics()
+        recompute.metrics_files()
 
 
 def test_nested_cells_have_dotted_names() -> None:
