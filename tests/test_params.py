@@ -1,7 +1,6 @@
-"""medqa.params: each mistake in params.yaml is one clear line that names file, key, value and what is
-allowed.
-"""
+"""Each mistake in params.yaml is one clear line that names the file, the key, the value and what is allowed."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from medqa.runtime import environment, params
+from medqa.runtime import environment, params, schema
 from medqa.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[1]
+PRESETS = (ROOT / "presets").glob("*.yaml")
 GONE = object()
 
 
@@ -288,3 +288,29 @@ def test_a_file_that_is_not_there_is_named_before_any_work(tmp_path: Path) -> No
         f"{tmp_path}/params.yaml: models.base.text = 'none.jsonl': no such file in medqa/miniature/corpus",
         f"{tmp_path}/params.yaml: data.sft.path = 'nothing.jsonl': no such file in medqa/miniature/corpus",
     ]
+
+
+def test_the_schema_for_editors_is_current() -> None:
+    assert (ROOT / "params.schema.json").read_text() == schema.schema(), (
+        "run python -m medqa.runtime.schema > params.schema.json"
+    )
+
+
+def test_every_key_is_described() -> None:
+    definitions = {"Params": json.loads(schema.schema())} | json.loads(schema.schema())["$defs"]
+    obvious = {"source", "layers", "accuracy", "completeness", "key_points"}
+    missing = [
+        f"{name}.{key}"
+        for name, section in definitions.items()
+        for key, field in section["properties"].items()
+        if key not in obvious and not {"description", "$ref"} & field.keys()
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", ["params.yaml", *sorted(f"presets/{path.name}" for path in PRESETS)])
+def test_each_file_names_its_schema(path: str) -> None:
+    """By a name that is right in presets/ too, through a link, so that a copied preset needs no change."""
+    file = ROOT / path
+    name = file.read_text().splitlines()[0].removeprefix("# yaml-language-server: $schema=")
+    assert (file.parent / name).resolve() == ROOT / "params.schema.json"

@@ -26,10 +26,11 @@ def dvc_hash(path: Path) -> str:
 
     full, fs = Path(os.path.abspath(path)), LocalFileSystem()
     root = next((str(folder) for folder in full.parents if (folder / ".dvc").is_dir()), None)
-    ignore = DvcIgnoreFilter(fs, root) if root else None
+    ignore: Any = DvcIgnoreFilter(fs, root) if root else None
     if ignore is None or ignore.is_ignored_dir(str(full)):
         ignore = _IgnoreBytecode()
-    return build(HashFileDB(fs, ""), str(full), fs, "md5", ignore=ignore, dry_run=True)[2].hash_info.value
+    _, _, hashed = build(HashFileDB(fs, ""), str(full), fs, "md5", ignore=ignore, dry_run=True)
+    return str(hashed.hash_info.value)
 
 
 class _IgnoreBytecode:

@@ -70,7 +70,8 @@ def _parse(path: Path) -> dict[str, Any]:
 def _describe(raw: Any, details: "ErrorDetails") -> tuple[str, str]:
     """The full name of the key that one of pydantic's errors is about, and the message."""
     # Pydantic puts the tag of a chosen union member into the location; the message has only keys of the file.
-    keys, kind = [], details["type"]
+    keys: list[str] = []
+    kind = details["type"]
     for part in details["loc"]:
         if isinstance(raw, dict) and part in raw:
             keys, raw = [*keys, str(part)], raw[part]
