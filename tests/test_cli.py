@@ -22,9 +22,9 @@ ROOT = Path(__file__).parent.parent
 
 def flip(path: Path) -> None:
     path.chmod(0o644)
-    whole = bytearray(path.read_bytes())
-    whole[0] ^= 1
-    path.write_bytes(whole)
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
 
 
 def git(folder: Path, *words: str) -> None:
@@ -33,9 +33,7 @@ def git(folder: Path, *words: str) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with one stage that wrote a file, a folder and metrics, and a store with rows of two
-    models.
-    """
+    """A repository whose one stage wrote a file, a folder and metrics, and a row cache of two models."""
     from dvc.repo import Repo
 
     monkeypatch.chdir(tmp_path)
@@ -117,7 +115,7 @@ def test_verify_finds_nothing_in_a_sound_project(project: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("source.txt", "source.txt is not what dvc.lock names"),
         ("rows.txt", "--single-item make"),
@@ -130,7 +128,7 @@ def test_verify_finds_nothing_in_a_sound_project(project: Path, capsys: pytest.C
     ],
 )
 def test_verify_finds_one_flipped_byte(
-    project: Path, capsys: pytest.CaptureFixture, name: str, told: str
+    project: Path, capsys: pytest.CaptureFixture, name: str, message: str
 ) -> None:
     if name.startswith("cache "):
         md5 = hashing.dvc_hash(project / name.split()[1])
@@ -142,8 +140,8 @@ def test_verify_finds_one_flipped_byte(
     else:
         flip(project / name)
     assert cli.main(["verify"]) == 1
-    found = capsys.readouterr().out
-    assert told in found and ", 1 problems" in found
+    shown = capsys.readouterr().out
+    assert message in shown and ", 1 problems" in shown
 
 
 def test_verify_finds_a_flipped_byte_of_a_pinned_model(
@@ -167,22 +165,21 @@ def test_verify_finds_a_flipped_byte_of_a_pinned_model(
 
 def test_doctor_names_the_licence_of_each_pin(project: Path) -> None:
     pin = {"repo": "a/b", "commit": "c" * 40, "files": {"w": "0" * 64}}
-    for name, stated in (("base", {}), ("judge", {"licence": "mit"})):
+    for name, licence in (("base", {}), ("judge", {"licence": "mit"})):
         (project / "models" / name).mkdir(parents=True)
-        (project / "models" / name / "pin.json").write_text(json.dumps(pin | stated))
-    origin = {"file": "own.gguf", "sha256": "d" * 64, "licence": "apache-2.0"}
-    for name, stated in (("second", origin), ("third", {"system_prompt": "Be brief."})):
+        (project / "models" / name / "pin.json").write_text(json.dumps(pin | licence))
+    converted = {"file": "own.gguf", "sha256": "d" * 64, "licence": "apache-2.0"}
+    for name, provenance in (("second", converted), ("third", {"system_prompt": "Be brief."})):
         (project / "models" / name).mkdir()
-        (project / "models" / name / "provenance.json").write_text(json.dumps(stated))
-    told = [
+        (project / "models" / name / "provenance.json").write_text(json.dumps(provenance))
+    assert doctor.pins() == [
         "a/b@cccccccccccc (licence not recorded)",
         "a/b@cccccccccccc (mit)",
         "own.gguf@dddddddddddd (apache-2.0)",
     ]
-    assert doctor.pins() == told
 
 
-def test_store_shows_prunes_verifies_and_empties(project: Path, capsys: pytest.CaptureFixture) -> None:
+def test_cache_shows_prunes_verifies_and_empties(project: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["cache"]) == 0
     shown = capsys.readouterr().out
     assert [line.split()[:2] for line in shown.splitlines()[2:]] == [["gone", "20"], ["model", "20"]]
@@ -204,45 +201,43 @@ def test_what_another_project_needs_is_never_pruned(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    other = tmp_path_factory.mktemp("it's another")
-    git(other, "init", "-q")
+    second = tmp_path_factory.mktemp("it's another")
+    git(second, "init", "-q")
     needed, unneeded, unknown = ("1" * 32 + ".dir", "2" * 32 + ".dir", "3" * 32 + ".dir")
-    (other / "dvc.lock").write_text(f"stages: {{train: {{outs: [{{path: model, md5: {needed}}}]}}}}")
+    (second / "dvc.lock").write_text(f"stages: {{train: {{outs: [{{path: model, md5: {needed}}}]}}}}")
     rows = row_cache.RowCache(row_cache.path())
-    monkeypatch.setenv("DVC_ROOT", str(other))
+    monkeypatch.setenv("DVC_ROOT", str(second))
     for model in (needed, unneeded):
         rows.put(model, {model.encode(): ["answer"]})
-        rows.get(model, "other's", [model.encode()])
+        rows.get(model, "second", [model.encode()])
     monkeypatch.delenv("DVC_ROOT")
     rows.put(unknown, {b"3": ["answer"]})  # as an older version did, which noted no project
     rows.db.close()
 
-    def left() -> set[str]:
+    def cached_models() -> set[str]:
         with closing(row_cache.connect(row_cache.path())) as db:
             return {model for (model,) in db.execute("SELECT DISTINCT model FROM rows")}
 
-    mine = {hashing.dvc_hash(project / "model"), "0" * 32 + ".dir"}
-    (other / ".git").rename(other / "away")
+    own = {hashing.dvc_hash(project / "model"), "0" * 32 + ".dir"}
+    (second / ".git").rename(second / "away")
     assert cli.main(["cache", "--prune-unneeded"]) == 0
-    assert left() == mine - {"0" * 32 + ".dir"} | {needed, unneeded, unknown}
-    told = capsys.readouterr().out
-    assert (
-        f"{other} with git (fatal: not a git repository" in told
-        and "what it used stays (--prune-older DAYS" in told
-    )
-    (other / "away").rename(other / ".git")
+    assert cached_models() == own - {"0" * 32 + ".dir"} | {needed, unneeded, unknown}
+    shown = capsys.readouterr().out
+    assert f"{second} with git (fatal: not a git repository" in shown
+    assert "what it used stays (--prune-older DAYS" in shown
+    (second / "away").rename(second / ".git")
     assert cli.main(["cache", "--prune-unneeded"]) == 0
-    assert left() == mine - {"0" * 32 + ".dir"} | {needed, unknown}
-    # From the other one, too.
-    monkeypatch.chdir(other)
+    assert cached_models() == own - {"0" * 32 + ".dir"} | {needed, unknown}
+    # From the second one, too.
+    monkeypatch.chdir(second)
     assert cli.main(["cache", "--prune-unneeded"]) == 0
-    assert left() == mine - {"0" * 32 + ".dir"} | {needed, unknown}
+    assert cached_models() == own - {"0" * 32 + ".dir"} | {needed, unknown}
     shutil.rmtree(project / ".git")
     assert cli.main(["cache", "--prune-unneeded"]) == 0
-    assert mine & left() == mine - {"0" * 32 + ".dir"}
+    assert own & cached_models() == own - {"0" * 32 + ".dir"}
 
 
-def test_store_verify_drops_what_is_damaged(project: Path, capsys: pytest.CaptureFixture) -> None:
+def test_cache_verify_drops_what_is_damaged(project: Path, capsys: pytest.CaptureFixture) -> None:
     with sqlite3.connect(row_cache.path()) as db:
         db.execute("UPDATE rows SET sum = zeroblob(16) WHERE key IN (SELECT key FROM rows LIMIT 2)")
     db.close()
@@ -258,7 +253,7 @@ def test_doctor_fits_one_screen(project: Path, capsys: pytest.CaptureFixture) ->
     assert cli.main(["doctor"]) == 0
     shown = capsys.readouterr().out
     assert len(shown.splitlines()) <= 24
-    for told in (
+    for text in (
         "torch ",
         "dtype float32",
         "GB free",
@@ -266,7 +261,7 @@ def test_doctor_fits_one_screen(project: Path, capsys: pytest.CaptureFixture) ->
         "hardlink,symlink",
         "real preset",
     ):
-        assert told in shown
+        assert text in shown
     shutil.copyfile(ROOT / "presets" / "qwen2.5-1.5b.yaml", project / "params.yaml")
     cli.main(["doctor"])
     assert "equals presets/qwen2.5-1.5b.yaml" in capsys.readouterr().out
@@ -286,8 +281,8 @@ def test_no_command_shows_a_traceback(
     (tmp_path / "dvc.lock").write_text("stages: {}\n")  # an archive without git
     (tmp_path / ".dvc").mkdir()
     assert cli.main([command]) == (command in ("doctor", "verify"))
-    told = capsys.readouterr()
-    assert ("dvc config --local core.no_scm true" in told.out + told.err) == (command in ("doctor", "verify"))
+    shown = "".join(capsys.readouterr())
+    assert ("dvc config --local core.no_scm true" in shown) == (command in ("doctor", "verify"))
     monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "dvc.lock"))
     assert cli.main([command]) == (command != "recompute")
     assert capsys.readouterr().err.count("\n") == (command != "recompute")

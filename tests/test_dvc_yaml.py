@@ -180,9 +180,9 @@ def test_nothing_in_params_runs_a_command(project: Path) -> None:
     # Each alone, as if nothing had checked the names before.
     targets = [*(f"models@{name}" for name in BAD_NAMES), "evaluate@base", "data", "check"]
     done = repro(project, changes | {"corpus": f"data/{BAD}"}, "--single-item", "--keep-going", *targets)
-    said = done.stdout + done.stderr
-    assert said.count("params.yaml: models has a judge named 'x;touch ran': ") == len(targets), said
-    assert said.count("params.yaml: seed = ") == len(targets), said
+    shown = done.stdout + done.stderr
+    assert shown.count("params.yaml: models has a judge named 'x;touch ran': ") == len(targets), shown
+    assert shown.count("params.yaml: seed = ") == len(targets), shown
 
 
 @pytest.mark.parametrize("name", ["qwen2.5-3b", "../precious"])
@@ -190,9 +190,9 @@ def test_text_that_dvc_makes_paths_of_is_checked_first(project: Path, name: str)
     (project / "precious").mkdir()
     done = repro(project, {"models": {name: {}}, "corpus": "x;touch ran"})
     assert done.returncode and (project / "precious").is_dir()
-    said = done.stdout + done.stderr
-    assert f"params.yaml: models has a judge named {name!r}: a name is text of" in said
-    assert "check: params.yaml: corpus = 'x;touch ran': must be a folder that exists" in said
+    shown = done.stdout + done.stderr
+    assert f"params.yaml: models has a judge named {name!r}: a name is text of" in shown
+    assert "check: params.yaml: corpus = 'x;touch ran': must be a folder that exists" in shown
 
 
 def test_a_corpus_of_any_name_is_read(project: Path) -> None:
