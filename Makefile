@@ -25,6 +25,7 @@ repro: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 # Real weights: SmolLM2-135M on the files of data/raw, or on the embedded corpus where there are none. Under an hour.

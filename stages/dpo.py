@@ -14,7 +14,7 @@ def main(base: Path, adapter: Path, pairs: Path, out: Path, curve: Path, metrics
     params = read_params()
     rows = jsonl.read_all(pairs, records.Pair)
     compute = params.compute
-    kept = row_cache.RowCache(row_cache.path()) if compute.row_cache else None
+    kept = row_cache.open_cache(compute)
     usable = dpo.train(
         base,
         adapter,
@@ -41,4 +41,4 @@ def compute_metrics(params: Params, base: Path, pairs: Path, curve: Path) -> dic
 
 
 if __name__ == "__main__":
-    stage.run(main, launched=True)
+    stage.run(main, several_processes=True)

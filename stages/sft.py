@@ -29,4 +29,4 @@ def compute_metrics(params: Params, base: Path, examples: Path, curve: Path) -> 
 
 
 if __name__ == "__main__":
-    stage.run(main, launched=True)
+    stage.run(main, several_processes=True)

@@ -38,7 +38,7 @@ class Place:
     cache: Path
 
     def start(self, stage: str, off: bool = False) -> subprocess.Popen:
-        """Start a stage, in a process group of its own; with `off`, without the store from now on."""
+        """Start a stage, in a process group of its own; with `off`, without the row cache from now on."""
         if off:
             raw = yaml.safe_load((self.folder / "params.yaml").read_text())
             raw["compute"]["row_cache"] = False
@@ -62,8 +62,8 @@ class Place:
         return b"".join((self.folder / name).read_bytes() for name in ("out.jsonl", "metrics.json"))
 
     def kept(self) -> tuple[int, int]:
-        """Rows in the store, and hits."""
-        files = list((self.cache / "store").glob("*.sqlite"))
+        """Rows in the row cache, and hits."""
+        files = list((self.cache / "row_cache").glob("*.sqlite"))
         if not files:
             return 0, 0
         try:
@@ -74,7 +74,7 @@ class Place:
             return 0, 0  # it is just being made
 
     def wait_for(self, rows: int, process: subprocess.Popen) -> None:
-        """Wait until the store holds so many rows, or the process has ended."""
+        """Wait until the row cache holds so many rows, or the process has ended."""
         while process.poll() is None and self.kept()[0] < rows:
             time.sleep(0.01)
 

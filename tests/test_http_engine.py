@@ -561,7 +561,7 @@ def test_nothing_asked_is_nothing_sent(engine) -> None:
 
 
 def test_an_interrupt_keeps_what_was_answered(engine, monkeypatch) -> None:
-    monkeypatch.setattr(row_cache.RowCache, "kept", 0)  # it counts over a whole process
+    monkeypatch.setattr(row_cache.RowCache, "written", 0)  # it counts over a whole process
 
     def stop(rows: int) -> None:
         stopped.append(rows)

@@ -12,7 +12,7 @@ from fake_hub import Repo, running, sha256
 import medqa.hub
 from medqa import models
 from medqa.data import raw_rows
-from medqa.runtime import sections
+from medqa.runtime import data_section
 from medqa.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -296,7 +296,7 @@ def test_each_data_set_is_fetched_with_the_key_of_its_own_revision(monkeypatch: 
     keys: dict[str, str] = {}
     monkeypatch.setattr(medqa.hub, "fetch_dataset", fetch)
     sft, preference = (
-        sections.HubRows(source="hub", repo=f"me/{name}", revision=COMMIT) for name in ("sft", "pairs")
+        data_section.HubRows(source="hub", repo=f"me/{name}", revision=COMMIT) for name in ("sft", "pairs")
     )
     raw_rows.raw_rows(ROOT, sft, preference, seed=0)
     assert keys == {"me/sft": "data.sft.revision", "me/pairs": "data.preference.revision"}

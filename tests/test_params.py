@@ -1,7 +1,6 @@
-"""medqa.params: each mistake in params.yaml is one clear line that names file, key, value and what is
-allowed.
-"""
+"""Each mistake in params.yaml is one clear line with the file, the key, the value and what is allowed."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from medqa.runtime import environment, params
+from medqa.runtime import environment, params, schema
 from medqa.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[1]
+PRESETS = (ROOT / "presets").glob("*.yaml")
 GONE = object()
 
 
@@ -22,17 +22,17 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def changed(folder: Path, changes: dict[str, Any]) -> Path:
-    """A params.yaml like the repository's, but for the values under some keys (section.key) or without them."""
+    """A params.yaml like the repository's, with other values under keys such as dpo.beta, or without them."""
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     for name, value in changes.items():
         *parents, key = name.split(".")
-        place = raw
+        section = raw
         for parent in parents:
-            place = place[parent]
+            section = section[parent]
         if value is GONE:
-            del place[key]
+            del section[key]
         else:
-            place[key] = value
+            section[key] = value
     path = folder / "params.yaml"
     path.write_text(yaml.safe_dump(raw))
     return path
@@ -43,7 +43,7 @@ def test_the_repositorys_own_file_is_right() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "wanted"),
+    ("name", "value", "expected"),
     [
         ("dpo.beta", "0.2", 0.2),
         ("dpo.beta", 1, 1.0),
@@ -55,10 +55,10 @@ def test_the_repositorys_own_file_is_right() -> None:
         ("data.max_sft", None, None),
     ],
 )
-def test_text_that_is_a_number_is_a_number(tmp_path: Path, name: str, value: Any, wanted: Any) -> None:
+def test_text_that_is_a_number_is_a_number(tmp_path: Path, name: str, value: Any, expected: Any) -> None:
     section, key = name.split(".")
-    found = getattr(getattr(params.read_params(changed(tmp_path, {name: value})), section), key)
-    assert (found, type(found)) == (wanted, type(wanted))
+    number = getattr(getattr(params.read_params(changed(tmp_path, {name: value})), section), key)
+    assert (number, type(number)) == (expected, type(expected))
 
 
 def test_a_number_as_yaml_reads_it(tmp_path: Path) -> None:
@@ -138,16 +138,16 @@ MISTAKES = [
 @pytest.mark.parametrize(("name", "value", "message"), MISTAKES)
 def test_a_mistake_is_one_clear_line(tmp_path: Path, name: str, value: Any, message: str) -> None:
     path = changed(tmp_path, {name: value})
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         params.read_params(path)
-    assert str(told.value).startswith(f"{path}: {message}")
-    assert "\n" not in str(told.value)
+    assert str(error.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(error.value)
 
 
 def test_another_judge_can_be_named_and_evaluate(tmp_path: Path) -> None:
     second = yaml.safe_load((ROOT / "params.yaml").read_text())["models"]["judge"] | {"layers": 2}
-    given = params.read_params(changed(tmp_path, {"models.second": second, "evaluate.judge": "second"}))
-    models = given.models
+    changes = {"models.second": second, "evaluate.judge": "second"}
+    models = params.read_params(changed(tmp_path, changes)).models
     assert (models.judges(), models.second.layers) == (["judge", "second"], 2)
     # Trained alike from the same seed, the second judge would be the first.
     assert len({models.seed(name, 7) for name in ("base", "judge", "second")}) == 3
@@ -177,8 +177,8 @@ def test_a_name_is_letters_digits_and_two_signs(tmp_path: Path, name: Any) -> No
     path = with_judges(tmp_path, name)
     with pytest.raises(UserError) as error:
         params.read_params(path)
-    wanted = f"{path}: models has a judge named {name!r}: a name is text of 1 to 64 letters, digits, - and _"
-    assert str(error.value) == wanted
+    message = f"models has a judge named {name!r}: a name is text of 1 to 64 letters, digits, - and _"
+    assert str(error.value) == f"{path}: {message}"
 
 
 @pytest.mark.parametrize("names", [["sft"], ["DPO"], ["scores"], ["Judge"], ["BASE"], ["second", "Second"]])
@@ -186,8 +186,8 @@ def test_a_name_that_is_taken_is_one_line(tmp_path: Path, names: list[str]) -> N
     path = with_judges(tmp_path, *names)
     with pytest.raises(UserError) as error:
         params.read_params(path)
-    wanted = f"{path}: models has a judge named {names[-1]!r}: that name is taken, whatever its case; choose another"
-    assert str(error.value) == wanted
+    message = f"models has a judge named {names[-1]!r}: that name is taken, whatever its case; choose another"
+    assert str(error.value) == f"{path}: {message}"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ HOME = Path.home()
 
 
 @pytest.mark.parametrize(
-    ("cache", "root", "wanted"),
+    ("cache", "root", "expected"),
     [
         ("", "", Path(".medqa")),
         (" ", "/p", Path("/p/.medqa")),
@@ -224,10 +224,10 @@ HOME = Path.home()
         ("/kept", "/p", Path("/kept")),
     ],
 )
-def test_where_work_is_kept(monkeypatch: pytest.MonkeyPatch, cache: str, root: str, wanted: Path) -> None:
+def test_where_work_is_kept(monkeypatch: pytest.MonkeyPatch, cache: str, root: str, expected: Path) -> None:
     monkeypatch.setenv("MEDQA_CACHE", cache)
     monkeypatch.setenv("DVC_ROOT", root)
-    assert environment.scratch_root() == wanted
+    assert environment.scratch_root() == expected
 
 
 @pytest.mark.parametrize("cache", ["{}/file", "{}/file/below", "~no-such-user/kept"])
@@ -238,18 +238,18 @@ def test_where_work_cannot_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         environment.scratch_root()
 
 
-def test_a_mistake_in_one_section_stops_the_reader_of_another(tmp_path: Path) -> None:
+def test_a_mistake_in_any_section_stops_every_reader(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dpo.beta"):
-        params.read_params(changed(tmp_path, {"dpo.beta": -1}))["pairs"]
+        params.read_params(changed(tmp_path, {"dpo.beta": -1}))
 
 
 def test_several_mistakes_are_as_many_lines(tmp_path: Path) -> None:
     path = changed(
         tmp_path, {"dpo.beta": -1, "generate.top_p": 1.5, "generate.n": 1, "pairs": GONE, "sft.epoch": 2}
     )
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         params.read_params(path)
-    lines = str(told.value).splitlines()
+    lines = str(error.value).splitlines()
     assert len(lines) == 5
     for name in ("dpo.beta", "generate.top_p", "generate.n", "section pairs", "'epoch'; did you mean epochs"):
         assert sum(name in line for line in lines) == 1, name
@@ -274,10 +274,10 @@ def test_a_file_that_is_no_params_is_one_clear_line(
     path = tmp_path / "params.yaml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         params.read_params(path)
-    assert str(told.value).startswith(f"{path} {message}")
-    assert "\n" not in str(told.value)
+    assert str(error.value).startswith(f"{path} {message}")
+    assert "\n" not in str(error.value)
 
 
 def test_a_file_that_is_not_there_is_named_before_any_work(tmp_path: Path) -> None:
@@ -288,3 +288,29 @@ def test_a_file_that_is_not_there_is_named_before_any_work(tmp_path: Path) -> No
         f"{tmp_path}/params.yaml: models.base.text = 'none.jsonl': no such file in medqa/miniature/corpus",
         f"{tmp_path}/params.yaml: data.sft.path = 'nothing.jsonl': no such file in medqa/miniature/corpus",
     ]
+
+
+def test_the_schema_for_editors_is_current() -> None:
+    assert (ROOT / "params.schema.json").read_text() == schema.schema(), (
+        "run python -m medqa.runtime.schema > params.schema.json"
+    )
+
+
+def test_every_key_is_described() -> None:
+    definitions = {"Params": json.loads(schema.schema())} | json.loads(schema.schema())["$defs"]
+    obvious = {"source", "layers", "accuracy", "completeness", "key_points"}
+    missing = [
+        f"{name}.{key}"
+        for name, section in definitions.items()
+        for key, field in section["properties"].items()
+        if key not in obvious and not {"description", "$ref"} & field.keys()
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", ["params.yaml", *sorted(f"presets/{path.name}" for path in PRESETS)])
+def test_each_file_names_its_schema(path: str) -> None:
+    """By a name that is right in presets/ too, through a link, so that a copied preset needs no change."""
+    file = ROOT / path
+    name = file.read_text().splitlines()[0].removeprefix("# yaml-language-server: $schema=")
+    assert (file.parent / name).resolve() == ROOT / "params.schema.json"

@@ -1,4 +1,4 @@
-"""medqa recompute: what is stored is what the rows say, and a cell that is not is found."""
+"""medqa recompute: stored metrics come out of the rows, and a cell that does not is found."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ GENERATED = {"candidates": 4, "candidates_failed": 0, "candidates_cut_off": 0.25
 LOCK = """
 stages:
   generate:
-    cmd: python -m stages.generate --base models/base --out data/candidates.jsonl --metrics metrics/generate.json
+    cmd: python -m stages.generate --out data/candidates.jsonl --metrics metrics/generate.json
     outs:
     - path: data/candidates.jsonl
     - path: metrics/generate.json
@@ -46,20 +46,18 @@ def medqa(folder: Path, *words: str) -> subprocess.CompletedProcess:
 
 def test_cells_come_out_of_the_rows(project: Path) -> None:
     done = medqa(project, "metrics/generate.json", "candidates_cut_off")
-    told = "metrics/generate.json candidates_cut_off: 0.25 stored, 0.25 from data/candidates.jsonl\n"
-    assert (done.returncode, done.stdout) == (0, told)
+    line = "metrics/generate.json candidates_cut_off: 0.25 stored, 0.25 from data/candidates.jsonl\n"
+    assert (done.returncode, done.stdout) == (0, line)
     done = medqa(project)
     assert (done.returncode, done.stdout.count("3 of 3 cells as stored")) == (0, 1)
 
 
-def test_a_number_that_no_row_bears_out_is_found(project: Path) -> None:
+def test_a_number_that_does_not_come_out_of_the_rows_is_found(project: Path) -> None:
     jsonl.write_metrics(Path("metrics/generate.json"), GENERATED | {"candidates_cut_off": 0.26})
     done = medqa(project)
     assert done.returncode == 1
-    assert (
-        "candidates_cut_off: 0.26 stored, 0.25 from" in done.stdout
-        and "2 of 3 cells as stored" in done.stdout
-    )
+    assert "candidates_cut_off: 0.26 stored, 0.25 from" in done.stdout
+    assert "2 of 3 cells as stored" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -79,17 +77,20 @@ def test_what_is_not_there_is_one_sentence(project: Path, words: tuple[str, ...]
 
 def test_without_rows_there_is_one_line_after_what_can_be_recomputed(project: Path) -> None:
     lock = (project / "dvc.lock").read_text()
-    pairs = "  pairs: {cmd: python -m stages.pairs --judged data/judged.jsonl, outs: [{path: metrics/pairs.json}]}\n"
+    command = "python -m stages.pairs --judged data/judged.jsonl"
+    pairs = f"  pairs: {{cmd: {command}, outs: [{{path: metrics/pairs.json}}]}}\n"
     (project / "dvc.lock").write_text(f"{lock}{pairs}")
     done = medqa(project)
     assert done.returncode == 1 and "3 of 3 cells as stored" in done.stdout
     assert done.stderr == (
-        "medqa recompute: not here: data/judged.jsonl; dvc pull brings what was pushed, dvc repro makes the rest\n"
+        "medqa recompute: not here: data/judged.jsonl; "
+        "dvc pull brings what was pushed, dvc repro makes the rest\n"
     )
 
 
 def test_the_stage_models_finds_its_model_by_the_name_of_the_stage(project: Path) -> None:
-    command = 'python -m stages.models --name "$DVC_STAGE" --out models --curves metrics/curves --metrics metrics/models'
+    command = 'python -m stages.models --name "$DVC_STAGE" --out models'
+    command += " --curves metrics/curves --metrics metrics/models"
     stage = {"cmd": command, "outs": [{"path": "metrics/models/base.json"}]}
     (project / "dvc.lock").write_text(json.dumps({"stages": {"models@base": stage}}))
     jsonl.write_metrics(Path("metrics/models/base.json"), {"steps": 1, "final_loss": 0.5})
@@ -108,13 +109,13 @@ def test_the_stage_models_finds_its_model_by_the_name_of_the_stage(project: Path
 def test_a_lock_that_cannot_be_read_is_one_sentence(project: Path, text: str) -> None:
     (project / "dvc.lock").write_text(text)
     with pytest.raises(UserError, match=r"^dvc\.lock is no lock file of DVC; git checkout"):
-        recompute.all_metrics()
+        recompute.metrics_files()
 
 
 def test_without_a_lock_there_is_one_sentence(project: Path) -> None:
     Path("dvc.lock").unlink()
     with pytest.raises(UserError, match=r"dvc\.lock is not here; run it in the project, after dvc repro"):
-        recompute.all_metrics()
+        recompute.metrics_files()
 
 
 def test_nested_cells_have_dotted_names() -> None:

@@ -283,7 +283,8 @@ def test_lineage_is_in_order_and_counts_the_files(run: Folders, html: str, tmp_p
     backwards = yaml.safe_load(run.pipeline.read_text())
     backwards["stages"] = dict(reversed(backwards["stages"].items()))
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(backwards, sort_keys=False))
-    stages = lineage.stages(tmp_path / "dvc.yaml", SHOWN)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(SHOWN))
+    stages = lineage.stages(tmp_path / "dvc.yaml", "some/corpus")
     names = [stage["name"] for stage in stages]
     assert "report" not in names and names.index("sft") < names.index("generate") < names.index(
         "evaluate@dpo"
@@ -311,9 +312,11 @@ def test_the_licence_of_each_model_is_shown(html: str) -> None:
 
 def test_lineage_goes_over_sections_and_into_them(tmp_path: Path) -> None:
     each = {"deps": ["models/${key}", "models/${evaluate.judge}"], "outs": [{"out/${key}": {"cache": False}}]}
+    each["cmd"] = "true"
     written = {"stages": {"each": {"foreach": "${models}", "do": each}}}
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(written))
-    stages = lineage.stages(tmp_path / "dvc.yaml", SHOWN)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(SHOWN))
+    stages = lineage.stages(tmp_path / "dvc.yaml", "some/corpus")
     assert [stage["name"] for stage in stages] == ["each@base", "each@judge"]
     assert stages[0]["reads"] == ["models/base", "models/other"] and stages[1]["writes"] == ["out/judge"]
 

@@ -195,7 +195,7 @@ def test_a_chunk_is_kept_before_the_next_is_asked(file: Path) -> None:
 
 
 def test_ctrl_c_says_what_is_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_cache.RowCache, "kept", 0)
+    monkeypatch.setattr(row_cache.RowCache, "written", 0)
     inner = FakeEngine()
     inner.says = lambda asked, seed: (
         asked if len(inner.asked) < 3 else (_ for _ in ()).throw(KeyboardInterrupt)

@@ -82,7 +82,7 @@ def test_rows_of_two_processes_are_kept_and_those_of_one(place: Place) -> None:
 
 def test_a_worker_killed_in_a_stage_changes_no_byte(place: Place) -> None:
     one = place.run("judge")
-    store_file = next((place.cache / "store").glob("*.sqlite"))
+    store_file = next((place.cache / "row_cache").glob("*.sqlite"))
     for file in store_file.parent.iterdir():
         file.unlink()
     share(place, 2)

@@ -1,3 +1,1 @@
-"""The sub-commands of `medqa`: each module has `add` (its options) and `run` (the work; returns the exit
-code).
-"""
+"""The sub-commands of `medqa`: each module has `add` (its options) and `run` (returns the exit code)."""

@@ -1,6 +1,4 @@
-"""The command `medqa`: looks after what the pipeline keeps. Modules are imported only for the command that is
-run.
-"""
+"""The command `medqa` looks after the pipeline's files. It imports only the command that runs."""
 
 import argparse
 import sys
@@ -16,28 +14,27 @@ COMMANDS = {
 }
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code. Mistakes of a user are one line."""
-    given = list(sys.argv[1:] if given is None else given)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. A user's mistake is one line on stderr."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="medqa", description="Looks after what the medqa pipeline keeps.")
-    chosen = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name, told in COMMANDS.items():
-        command = chosen.add_parser(name, help=told, description=told)
-        if given[:1] == [name]:
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if arguments[:1] == [name]:
             import_module(f"medqa.commands.{name}").add(command)
-    options = parser.parse_args(given)
+    options = parser.parse_args(arguments)
     from medqa.runtime.errors import UserError
 
     try:
         return import_module(f"medqa.commands.{options.command}").run(options)
     except UserError as error:
-        print(f"medqa {options.command}: {error}", file=sys.stderr)
+        message = str(error)
     except OSError as error:
-        print(
-            f"medqa {options.command}: {error.strerror or error} ({error.filename or '.'})", file=sys.stderr
-        )
+        message = f"{error.strerror or error} ({error.filename or '.'})"
     except KeyboardInterrupt:
-        print(f"medqa {options.command}: interrupted", file=sys.stderr)
+        message = "interrupted"
+    print(f"medqa {options.command}: {message}", file=sys.stderr)
     return 1
 
 

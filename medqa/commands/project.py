@@ -1,18 +1,19 @@
-"""The sub-commands of `medqa`: each module has `add` (its options) and `run` (the work; returns the exit
-code).
-"""
+"""The project that a command runs in: DVC's repository, and the stages of its dvc.lock."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from medqa.runtime.errors import UserError
 
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
 LOCK = Path("dvc.lock")
 
 
-def repository() -> Any:
+def repository() -> "Repo":
     """DVC's repository. Raises UserError where there is none, or DVC does not start."""
     try:
         from dvc.exceptions import DvcException
@@ -28,8 +29,8 @@ def repository() -> Any:
         raise UserError(f"DVC does not start ({error}); it needs the variables HOME and USER") from None
 
 
-def locked() -> dict[str, Any]:
-    """The stages of dvc.lock. Raises UserError where there is none, or none that can be read."""
+def locked_stages() -> dict[str, Any]:
+    """The stages of dvc.lock by name. Raises UserError where there is none, or none that can be read."""
     if not LOCK.is_file():
         raise UserError(f"{LOCK} is not here; run it in the project, after dvc repro")
     try:

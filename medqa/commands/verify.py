@@ -1,20 +1,28 @@
-"""`medqa verify`: what DVC does not notice - a byte that changed in an output, in the cache, in a model, in a
-row.
-"""
+"""`medqa verify` finds what DVC does not: a changed byte in an output, its cache, a model or a cached row."""
 
 import argparse
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medqa.commands.project import locked, repository
-from medqa.runtime import hashing
+from medqa.commands.cache import damaged_rows
+from medqa.commands.project import locked_stages, repository
+from medqa.runtime import hashing, row_cache
 
-Problem = tuple[str, str]  # what is wrong, what to do
+Check = tuple[str, str] | None  # a problem and its remedy; None for what is sound
+
+
+@dataclass
+class LockedPath:
+    """A path of dvc.lock: its hash, the stage that writes it, if one does, and the stages that read it."""
+
+    md5: str
+    writer: str = ""
+    readers: list[str] = field(default_factory=list)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -22,125 +30,117 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print each problem with its remedy; the exit code is 1 if there is one. Raises UserError outside a
-    project.
-    """
-    del options
-    stages = locked()
-    checked, problems = 0, 0
-    for found in (workspace(stages), cached(stages, cache_folder()), pinned(), kept()):
-        for problem in found:
-            checked += 1
-            if problem:
-                problems += 1
-                print(f"{problem[0]}\n    {problem[1]}")
-    print(f"{checked} files, folders, pins and stores checked, {problems} problems")
+    """Print each problem with its remedy; the exit code is 1 if there is any."""
+    paths = locked_paths(locked_stages())
+    checked = problems = 0
+    for check in checks(paths, Path(repository().cache.local.path)):
+        checked += 1
+        if check:
+            problems += 1
+            print(f"{check[0]}\n    {check[1]}")
+    print(f"{checked} files, folders, pins and row caches checked, {problems} problems")
     return int(problems > 0)
 
 
-def workspace(stages: dict[str, Any]) -> Iterator[Problem | None]:
-    """Each path that dvc.lock names, as it is in the workspace; what is not checked out is left out."""
-    for path, (md5, writer, readers) in named(stages).items():
+def checks(paths: dict[str, LockedPath], cache: Path) -> Iterator[Check]:
+    """One check per file, folder, pinned file and row cache."""
+    yield from check_workspace(paths)
+    yield from check_dvc_cache(paths, cache)
+    yield from check_pinned_models()
+    yield from check_row_cache()
+
+
+def locked_paths(stages: dict[str, Any]) -> dict[str, LockedPath]:
+    """The paths of dvc.lock, those that stages write first."""
+    paths = {
+        out["path"]: LockedPath(out["md5"], writer=stage)
+        for stage, entry in stages.items()
+        for out in entry.get("outs", [])
+    }
+    for stage, entry in stages.items():
+        for dep in entry.get("deps", []):
+            paths.setdefault(dep["path"], LockedPath(dep["md5"])).readers.append(stage)
+    return paths
+
+
+def check_workspace(paths: dict[str, LockedPath]) -> Iterator[Check]:
+    """Each path as it is in the workspace; one that is not checked out is left out."""
+    for path, locked in paths.items():
         if not Path(path).exists():
             continue
-        if hashing.dvc_hash(Path(path)) == md5:
+        if hashing.dvc_hash(Path(path)) == locked.md5:
             yield None
-        elif writer:
-            yield (
-                f"{path} is not what stage {writer} wrote",
-                f"dvc checkout --force {path}, or {rerun(writer)}",
-            )
+        elif locked.writer:
+            remedy = f"dvc checkout --force {path}, or {rerun(locked.writer)}"
+            yield f"{path} is not what stage {locked.writer} wrote", remedy
         else:
-            yield (
-                f"{path} is not what dvc.lock names",
-                f"git status tells if you meant it; dvc repro reruns {readers[0]}",
-            )
+            remedy = f"git status shows whether that is on purpose; dvc repro reruns {locked.readers[0]}"
+            yield f"{path} is not what dvc.lock names", remedy
 
 
-def named(stages: dict[str, Any]) -> dict[str, tuple[str, str, list[str]]]:
-    """Path to hash, the stage that writes it (or none) and the stages that read it."""
-    found: dict[str, tuple[str, str, list[str]]] = {}
-    for kind in ("outs", "deps"):
-        for stage, entry in stages.items():
-            for item in entry.get(kind, []):
-                if kind == "outs":
-                    found[item["path"]] = (item["md5"], stage, [])
-                else:
-                    found.setdefault(item["path"], (item["md5"], "", []))[2].append(stage)
-    return found
-
-
-def cached(stages: dict[str, Any], cache: Path) -> Iterator[Problem | None]:
-    """Each cached object of each output, those of a folder's files too; what is not in the cache is left out."""
-    for path, (md5, writer, _) in named(stages).items():
-        if not writer:
+def check_dvc_cache(paths: dict[str, LockedPath], cache: Path) -> Iterator[Check]:
+    """Each output's object in DVC's cache, and those of a folder's files; one that is missing is left out."""
+    for path, locked in paths.items():
+        if not locked.writer:
             continue
-        listing = cache / md5[:2] / md5[2:]
-        objects = {md5.removesuffix(".dir"): (path, listing)}
-        if md5.endswith(".dir") and listing.is_file():
-            try:
-                for entry in json.loads(listing.read_bytes()):
-                    file = cache / entry["md5"][:2] / entry["md5"][2:]
-                    objects[entry["md5"]] = (f"{path}/{entry['relpath']}", file)
-            except (ValueError, TypeError, KeyError):
-                pass  # its own hash is wrong too, which is told
-        for wanted, (name, file) in objects.items():
+        for name, md5 in cached_objects(path, locked.md5, cache):
+            file = cache / md5[:2] / md5[2:]
             if not file.is_file():
                 continue
-            ok = hashing.dvc_hash(file) == wanted
-            yield (
-                None
-                if ok
-                else (f"{name}: its copy in the cache is damaged", f"delete {file}, then {rerun(writer)}")
-            )
+            sound = hashing.dvc_hash(file) == md5.removesuffix(".dir")
+            remedy = f"delete {file}, then {rerun(locked.writer)}"
+            yield None if sound else (f"{name}: its copy in the cache is damaged", remedy)
 
 
-def pinned() -> Iterator[Problem | None]:
-    """The weights of pinned models in the Hub's cache against their pins; what is not fetched is left out."""
+def cached_objects(path: str, md5: str, cache: Path) -> Iterator[tuple[str, str]]:
+    """Name and hash of an output's object in the cache; for a folder, those of its files too."""
+    yield path, md5
+    listing = cache / md5[:2] / md5[2:]
+    if md5.endswith(".dir") and listing.is_file():
+        try:
+            entries = [
+                (f"{path}/{entry['relpath']}", entry["md5"]) for entry in json.loads(listing.read_bytes())
+            ]
+        except (ValueError, TypeError, KeyError):
+            return  # the hash of the listing itself is wrong too, which is reported
+        yield from entries
+
+
+def check_pinned_models() -> Iterator[Check]:
+    """The weights of pinned models in the Hub's cache; what is not fetched is left out."""
     for pin in sorted(Path("models").glob("*/pin.json")):
         import huggingface_hub as hf
 
-        stage = f"models@{pin.parent.name}"
+        remedy = rerun(f"models@{pin.parent.name}")
         try:
-            told = json.loads(pin.read_text(encoding="utf-8"))
-            repo, commit, files = told["repo"], told["commit"], dict(told["files"])
+            pinned = json.loads(pin.read_text(encoding="utf-8"))
+            repo, commit, files = pinned["repo"], pinned["commit"], dict(pinned["files"])
         except (ValueError, TypeError, KeyError):
-            yield f"{pin} is not a pin", rerun(stage)
+            yield f"{pin} is not a pin", remedy
             continue
         for name, sha256 in sorted(files.items()):
             file = hf.try_to_load_from_cache(repo, name, revision=commit)
             if isinstance(file, str):
-                with open(file, "rb") as opened:
-                    ok = hashlib.file_digest(opened, "sha256").hexdigest() == sha256
+                sound = hashing.sha256_of(Path(file)) == sha256
                 yield (
                     None
-                    if ok
-                    else (f"{name} of {repo} is not as pinned ({file})", f"delete it, then {rerun(stage)}")
+                    if sound
+                    else (f"{name} of {repo} is not as pinned ({file})", f"delete it, then {remedy}")
                 )
 
 
-def kept() -> Iterator[Problem | None]:
-    """The rows of the store against their sums."""
-    from medqa.commands.cache import damaged
-    from medqa.runtime import row_cache
-
+def check_row_cache() -> Iterator[Check]:
+    """The rows of the row cache against their checksums."""
     file = row_cache.path()
     if not file.exists():
         return
     try:
         with closing(row_cache.connect(file)) as db:
-            bad = damaged(db)
-        yield (f"{file}: {len(bad)} rows are damaged", "medqa cache --verify drops them") if bad else None
+            count = len(damaged_rows(db))
+        yield (f"{file}: {count} rows are damaged", "medqa cache --verify drops them") if count else None
     except sqlite3.Error as error:
-        yield (
-            f"{file} is damaged ({error})",
-            "delete it; no stage has to be rerun, its rows are made again when needed",
-        )
-
-
-def cache_folder() -> Path:
-    """The folder of DVC's cached objects."""
-    return Path(repository().cache.local.path)
+        remedy = "delete it; no stage has to be rerun, its rows are made again when needed"
+        yield f"{file} is damaged ({error})", remedy
 
 
 def rerun(stage: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from medqa.engines.base import Completion, Engine, Labels, Likelihood, RowError, Sampling, called
 from medqa.prompts import Messages
 from medqa.runtime.errors import UserError
-from medqa.runtime.row_cache import VERSION, RowCache, say
+from medqa.runtime.row_cache import VERSION, RowCache, warn
 
 # What is given for a row that is left undone: an empty answer, labels without mass, a likelihood of no token.
 NOTHING = {Completion: Completion("", "failed", 0), Labels: Labels((), 0.0), Likelihood: Likelihood(0.0, 0)}
@@ -110,7 +110,7 @@ class CachedEngine:
                 known |= dict(zip(self.asking, self._rows(kind, run, some), strict=True))
         except KeyboardInterrupt:
             kept = (
-                f"{RowCache.kept} rows of this run are" if self.store and self.store.writes else "no row is"
+                f"{RowCache.written} rows of this run are" if self.store and self.store.writes else "no row is"
             )
             raise KeyboardInterrupt(f"{kept} kept in the store; dvc repro goes on from there") from None
         return [
@@ -143,7 +143,7 @@ class CachedEngine:
         self.failed += 1
         if self.failed > self.max_failed:
             raise error
-        say(
+        warn(
             f"{called(error.row)}: {error.message}; it is left undone ({self.failed} of at most {self.max_failed})"
         )
 

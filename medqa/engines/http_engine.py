@@ -280,7 +280,7 @@ def load(
         pool, tokenizer = Pool(model_dir.name, server), partial(chat.tokenizer, model_dir)
         return HttpEngine(pool, model, adapter, tokenizer, kept.finished, progress, format)
 
-    opened = row_cache.RowCache(row_cache.path()) if compute.row_cache else None
+    opened = row_cache.open_cache(compute)
     # In one chunk: an address never waits for the last row of one.
     kept = CachedEngine(
         start,

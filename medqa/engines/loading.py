@@ -50,7 +50,7 @@ def load(
 
         return Workers(start, compute.processes, batch_size, kept.finished, progress)
 
-    opened = row_cache.RowCache(row_cache.path()) if compute.row_cache else None
+    opened = row_cache.open_cache(compute)
     one, loaded = compute.processes == 1, ("+".join(content), name)
     # Workers tell of each piece as it is done, so that none of them ever waits for the last row of a chunk.
     engine, chunk = (partial(start, progress), CHUNK * batch_size) if one else (several, EVERYTHING)

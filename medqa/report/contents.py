@@ -65,7 +65,7 @@ def build(run: Folders, params: Params) -> str:
             "models": {name: hub.identity(run.models / name) for name in MODELS},
             "licences": {name: hub.licence(run.models / name) for name in MODELS},
             "made": {name: _made(measured, name) for name in MODELS},
-            "stages": lineage.stages(run.pipeline, shown),
+            "stages": lineage.stages(run.pipeline, params.corpus),
             "files": lineage.files(run.data, DATA),
             "params": yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100),
             "asked": asked,

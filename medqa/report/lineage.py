@@ -1,78 +1,58 @@
-"""Where a run's results come from: stages in order, which models they were made with, and what the files
-hold.
-"""
+"""Where a run's results come from: the stages in order, their inputs and outputs, and what the files hold."""
 
-import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
+from medqa.runtime import hashing
 
-SHORT = 12  # hexadecimal digits of a SHA-256 that are shown
-_PARAM = re.compile(r"\$\{([\w.]+)\}")
-_CODE = ("medqa/", "stages/")
+if TYPE_CHECKING:
+    from dvc.stage import Stage
+
+SHA256_DIGITS = 12  # hexadecimal digits that the page shows
+CODE = ("medqa/", "stages/")
 
 
-def stages(pipeline: Path, shown: dict[str, Any]) -> list[dict[str, Any]]:
-    """The stages of a dvc.yaml, each after those whose outputs it reads, with what each reads and writes.
+def stages(pipeline: Path, corpus: str) -> list[dict[str, Any]]:
+    """The stages of a dvc.yaml, each after those whose outputs it reads, with the paths of its data.
 
-    `shown` gives the parameters that its paths name. Code is left out, and the stage that writes the report
-    itself.
+    DVC fills in `foreach` and `${...}` from the params.yaml beside it. The report itself is left out, and
+    so is code, unless it is the corpus.
     """
-    found = []
-    for name, stage in yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"].items():
-        items = stage.get("foreach", [None])
-        for item in _value(items[2:-1], shown) if isinstance(items, str) else items:
-            found.append(_stage(name, item, stage["do"] if "foreach" in stage else stage, shown))
-    return _ordered([stage for stage in found if stage["name"] != "report"])
+    from dvc.repo import Repo
+
+    with Repo(str(pipeline.parent), uninitialized=True) as repo:
+        loaded = repo.stage.load_all(str(pipeline))
+    return _ordered([_describe(stage, corpus) for stage in loaded if stage.name != "report"])
 
 
-def _stage(name: str, item: str | None, stage: dict[str, Any], shown: dict[str, Any]) -> dict[str, Any]:
-    known = shown | {"item": item, "key": item}
-
-    def paths(*kinds: str) -> list[str]:
-        entries = [entry for kind in kinds for entry in stage.get(kind, [])]
-        named = [path for entry in entries for path in (entry if isinstance(entry, dict) else [entry])]
-        return [_PARAM.sub(lambda match: str(_value(match[1], known)), path) for path in named]
-
+def _describe(stage: "Stage", corpus: str) -> dict[str, Any]:
+    reads = [dep.def_path for dep in stage.deps if not getattr(dep, "params", None)]
     return {
-        "name": name if item is None else f"{name}@{item}",
-        "says": stage.get("desc", ""),
-        "reads": [path for path in paths("deps") if path == shown["corpus"] or not path.startswith(_CODE)],
-        "writes": paths("outs", "metrics", "plots"),
+        "name": stage.name,
+        "says": stage.desc or "",
+        "reads": [path for path in reads if path == corpus or not path.startswith(CODE)],
+        "writes": [out.def_path for out in stage.outs],
     }
 
 
-def _value(name: str, known: dict[str, Any]) -> Any:
-    """What stands under a dotted name."""
-    value: Any = known
-    for part in name.split("."):
-        value = value[part]
-    return value
-
-
-def _ordered(left: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """In an order in which every stage comes after those it needs, otherwise as they stand."""
-    done = []
-    while left:
-        missing = {path for stage in left for path in stage["writes"]}
-        ready = next((stage for stage in left if not missing.intersection(stage["reads"])), left[0])
-        done.append(ready)
-        left = [stage for stage in left if stage is not ready]
-    return done
+def _ordered(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The stages in an order in which each comes after those that it needs; else as in the file."""
+    waiting, ordered = list(stages), []
+    while waiting:
+        unwritten = {path for stage in waiting for path in stage["writes"]}
+        ready = next((stage for stage in waiting if not unwritten.intersection(stage["reads"])), waiting[0])
+        ordered.append(ready)
+        waiting.remove(ready)
+    return ordered
 
 
 def files(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows and short SHA-256 of JSON lines files, from the files themselves."""
-    return [{"name": name, **_file(folder / f"{name}.jsonl")} for name in names]
+    """The rows, the size and the short SHA-256 of JSON lines files."""
+    return [{"name": name, **_measure(folder / f"{name}.jsonl")} for name in names]
 
 
-def _file(path: Path) -> dict[str, Any]:
-    digest, rows = hashlib.sha256(), 0
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            rows += block.count(b"\n")
-    return {"rows": rows, "sha256": digest.hexdigest()[:SHORT], "bytes": path.stat().st_size}
+def _measure(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        rows = sum(1 for line in file if line.endswith(b"\n"))
+    return {"rows": rows, "sha256": hashing.sha256_of(path)[:SHA256_DIGITS], "bytes": path.stat().st_size}

@@ -1,4 +1,4 @@
-"""Where work in progress is kept, and what the libraries are started with."""
+"""Settings of the libraries and of the process, and the folder for work in progress."""
 
 import ctypes
 import logging
@@ -9,13 +9,11 @@ from pathlib import Path
 from medqa.runtime.errors import UserError
 
 ENVIRONMENT = {
-    # oneDNN keeps compiled code and scratch memory for 1,024 shapes of matrices; 32 hold memory down, no
-    # slower.
+    # oneDNN caches compiled code and scratch memory for 1,024 matrix shapes; 32 save memory and are as fast.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32",
-    # Threads that wait by spinning slow each other down many times over once another process wants the same
-    # cores.
+    # Threads that wait by spinning slow each other down many times over when processes share cores.
     "OMP_WAIT_POLICY": "passive",
-    # gptqmodel, torchao and transformers greet and warn on import; none of it helps whoever runs a stage.
+    # No banners and warnings of gptqmodel, torchao and transformers on import.
     "GPTQMODEL_USE_MODELSCOPE": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -23,23 +21,21 @@ ENVIRONMENT = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "LOGBAR_LEVEL": "ERROR",
     "TORCH_LOGS": "-all",
-    # Batches of many shapes leave a GPU's memory in pieces; segments that grow hold it together. On CUDA a
-    # user's own PYTORCH_CUDA_ALLOC_CONF comes before it.
+    # Batches of many shapes fragment a GPU's memory; segments that grow prevent it. On CUDA the user's own
+    # PYTORCH_CUDA_ALLOC_CONF has priority.
     "PYTORCH_ALLOC_CONF": "expandable_segments:True",
-    # On H100 and newer PyTorch takes cuDNN's attention first, which plans anew, for up to half a second, for
-    # each shape it has not seen: while answers are written, at every token.
+    # On H100 and newer PyTorch prefers cuDNN's attention, which plans anew for each new shape, for up to half
+    # a second: during generation, at every token.
     "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
     # A layer is dequantised once: Triton would compile for it, and need a C compiler.
     "GPTQ_TORCH_TRITON_DEQUANT": "0",
 }
 
-MALLOPT = {
-    -1: 512 << 20,
-    -3: 32 << 20,
-}  # bytes, M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h, its largest
+# M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h, in bytes; each is the largest value allowed.
+MALLOC_OPTIONS = {-1: 512 << 20, -3: 32 << 20}
 
-
-NO_MEMORY = (
+# What Python, PyTorch and CUDA's libraries call it.
+OUT_OF_MEMORY = (
     "out of memory",
     "not enough memory",
     "can't allocate memory",
@@ -51,38 +47,32 @@ NO_MEMORY = (
 
 
 def set_up() -> None:
-    """Keep the libraries' banners off the user's screen, their caches small, and memory for the next pass at
-    hand.
-
-    Call before the first of them is imported.
-    """
+    """Silence the libraries, bound their caches and retain freed memory; call it before they are imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")
-    # glibc gives memory back after a pass and takes it anew, page by page, in the next: a third of a small
-    # model's time. Other allocators know no mallopt.
-    for option, size in MALLOPT.items():
+    # glibc returns memory after a forward pass and takes it again, page by page, in the next one: a third of
+    # the time of a small model. Other C libraries have no mallopt.
+    for option, size in MALLOC_OPTIONS.items():
         getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(option, size)
 
 
 def project() -> Path:
-    """The folder of the main repository, also from a temporary run."""
+    """The folder of the main repository, also in one of DVC's temporary runs."""
     return Path(os.environ.get("DVC_ROOT") or ".")
 
 
 def scratch_root() -> Path:
-    """Where work in progress is kept: $MEDQA_CACHE, absolute or relative to the main repository, else .medqa
-    in it.
+    """The folder for work in progress: $MEDQA_CACHE, or else .medqa, relative to the main repository.
 
-    Raises UserError if a file is there.
+    Raises UserError if a file is in the way.
     """
+    setting = os.environ.get("MEDQA_CACHE", "").strip() or ".medqa"
     try:
-        root = project() / Path(os.environ.get("MEDQA_CACHE", "").strip() or ".medqa").expanduser()
+        root = project() / Path(setting).expanduser()
     except RuntimeError:
-        raise UserError(
-            f"MEDQA_CACHE = {os.environ['MEDQA_CACHE']}: that user has no home; name a folder"
-        ) from None
+        raise UserError(f"MEDQA_CACHE = {setting}: that user has no home; name a folder") from None
     if file := next((path for path in (root, *root.parents) if path.is_file()), None):
         raise UserError(
             f"{file} is a file, and work in progress is kept below it; set MEDQA_CACHE to another folder"
@@ -91,6 +81,6 @@ def scratch_root() -> Path:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says, as Python, PyTorch or CUDA's libraries say it, that memory ran out."""
+    """Whether an error says that memory ran out."""
     text = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY)
+    return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY)

@@ -5,7 +5,19 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+
+DTYPES = ("float32", "bfloat16", "float16")
+PROMPTS = Path(__file__).parent.parent / "prompts"
+TEMPLATES = tuple(sorted(path.stem for path in PROMPTS.glob("judge*.txt")))
 
 
 def _no_bool(value: Any) -> Any:
@@ -15,17 +27,23 @@ def _no_bool(value: Any) -> Any:
 
 
 Int = Annotated[int, BeforeValidator(_no_bool)]
-
-
 Float = Annotated[float, BeforeValidator(_no_bool)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_no_bool)]
+Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_bool)]
+PositiveShare = Annotated[float, Field(gt=0, le=1), BeforeValidator(_no_bool)]
+Ratio = Annotated[float, Field(ge=1), BeforeValidator(_no_bool)]
+LearningRate = Annotated[float, Field(gt=0, lt=1), BeforeValidator(_no_bool)]
 
 
 class Section(BaseModel):
-    """A section of params.yaml: no unknown key, none missing, no infinite number. Text that is a number is
-    one.
-    """
+    """A section of params.yaml: no unknown key, none missing, no infinity; numeric text is a number."""
 
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        json_schema_extra={"additionalProperties": False},
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -44,7 +62,7 @@ def _seed(value: int) -> int:
 
 
 def _dtype(value: str) -> str:
-    if value not in ("float32", "bfloat16", "float16"):
+    if value not in DTYPES:
         raise ValueError("must be float32, bfloat16 or float16")
     return value
 
@@ -58,27 +76,22 @@ def _corpus(value: str) -> str:
     return value
 
 
-Seed = Annotated[Int, AfterValidator(_seed)]
-
-
-Dtype = Annotated[str, AfterValidator(_dtype)]
-
-
-Corpus = Annotated[str, AfterValidator(_corpus)]
-
-
 def _template(value: str) -> str:
-    names = sorted(path.stem for path in (Path(__file__).parent.parent / "prompts").glob("judge*.txt"))
-    if value not in names:
-        raise ValueError(f"must be one of {', '.join(names)}")
+    if value not in TEMPLATES:
+        raise ValueError(f"must be one of {', '.join(TEMPLATES)}")
     return value
 
 
-JudgeTemplate = Annotated[str, AfterValidator(_template)]  # a file of medqa/prompts
+Seed = Annotated[
+    Int, AfterValidator(_seed), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 2**31 - 1})
+]
+Dtype = Annotated[str, AfterValidator(_dtype), WithJsonSchema({"enum": list(DTYPES)})]
+Corpus = Annotated[str, AfterValidator(_corpus)]
+JudgeTemplate = Annotated[str, AfterValidator(_template), WithJsonSchema({"enum": list(TEMPLATES)})]
 
 
 def describe_unknown(key: str, known: Iterable[str]) -> str:
-    """What to say of a key that is none of `known`."""
+    """The message about a key that is none of `known`."""
     near = get_close_matches(str(key), list(known), n=1)
     return f"has an unknown key {key!r}; " + (
         f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"

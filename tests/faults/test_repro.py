@@ -87,5 +87,5 @@ def test_a_queued_sweep_asks_neither_base_nor_sft_again(project: Path) -> None: 
     assert len(names) == 2
     for name in names:
         assert ran(dvc(project, "queue", "logs", name)) == {"dpo", "evaluate@dpo", "compare", "report"}
-    with closing(sqlite3.connect(next((place.cache / "store").glob("*.sqlite")))) as db:
+    with closing(sqlite3.connect(next((place.cache / "row_cache").glob("*.sqlite")))) as db:
         assert {name for (name,) in db.execute("SELECT name FROM models")} == {"base + dpo", "judge"}
