@@ -121,7 +121,10 @@ def test_two_words_of_the_corpus_are_two_words() -> None:
     assert decontamination(held_out, ["Define prostrate"]).match("define prostrate") == "define prostate"
 
 
-LONG_FORM = "a teacher comes to the clinic with {} since the morning and takes no drugs what should be done first to help"
+LONG_FORM = (
+    "a teacher comes to the clinic with {} since the morning and takes no drugs "
+    "what should be done first to help"
+)
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,9 @@ _TABLES = """
     -- Every prompt, with the location of the held-out row that it nearly repeats: '' if there is none, NULL
     -- before the search.
     CREATE TABLE prompt (digest PRIMARY KEY, near_duplicate) WITHOUT ROWID;
-    -- Of the rows that are equal in an output, the location of the first.
-    CREATE TABLE first (output, digest, location, PRIMARY KEY (output, digest)) WITHOUT ROWID;
-    -- The rows that an output keeps, under their ids in the output.
-    CREATE TABLE selected (output, id, number, PRIMARY KEY (output, id)) WITHOUT ROWID;
+    -- The rows that an output keeps, under their ids in the output; of the rows with one digest, only one.
+    CREATE TABLE selected (output, id, digest, number, PRIMARY KEY (output, id), UNIQUE (output, digest))
+        WITHOUT ROWID;
     CREATE TABLE audit (id PRIMARY KEY, output, row, kind, label_type, outcome, reason) WITHOUT ROWID;
 """
 
@@ -110,9 +109,9 @@ class RowTable:
                 rows.sort(key=lambda row: (self.parsed(row), row.location))
             yield rows
 
-    def selected_rows(self, output: str, order: str, *values: Any) -> Iterator[tuple[str, TableRow]]:
-        """The rows that an output keeps, with their ids in the output."""
-        query = f"SELECT selected.id, {_COLUMNS} FROM {_SELECTED} {order}"
+    def selected_rows(self, output: str, condition: str, *values: Any) -> Iterator[tuple[str, TableRow]]:
+        """The rows that an output keeps and that meet a condition in SQL, with their ids in the output."""
+        query = f"SELECT selected.id, {_COLUMNS} FROM {_SELECTED} {condition}"
         return ((row_id, TableRow(*columns)) for row_id, *columns in self.execute(query, output, *values))
 
     def records(self, output: str, make: Callable[[str, ParsedRow], T]) -> "Records[T]":

@@ -35,11 +35,11 @@ class Selection:
         for rows in self.table.valid_rows(OUTPUTS[output]):
             ids = _output_ids(rows[0].id)
             for row in rows:
-                same = row.prompt + row.answer_digest if by_answer else row.prompt
-                if left_out := self._reason_to_leave_out(output, row, kinds, same):
+                row_digest = row.prompt + row.answer_digest if by_answer else row.prompt
+                if left_out := self._reason_to_leave_out(output, row, kinds, row_digest):
                     self._audit(output, row, *left_out)
                 else:
-                    self._keep(output, row, ids)
+                    self._keep(output, row, row_digest, ids)
         if limit is not None:
             order = "ORDER BY draw_order(selected.id) LIMIT -1 OFFSET ?"
             for row_id, row in self.table.selected_rows(output, order, limit):
@@ -47,7 +47,7 @@ class Selection:
                 self.table.execute("DELETE FROM selected WHERE output = ? AND id = ?", output, row_id)
 
     def _reason_to_leave_out(
-        self, output: str, row: TableRow, kinds: Sequence[str], same: bytes
+        self, output: str, row: TableRow, kinds: Sequence[str], row_digest: bytes
     ) -> tuple[str, str] | None:
         """Why a row is not kept, and the location of the row that is the cause."""
         if row.kind not in kinds:
@@ -57,10 +57,8 @@ class Selection:
                 return "contaminated", self.held_out[row.prompt]
             if near := self._near_duplicate(row):
                 return "near_duplicate", near
-        if self.table.insert("first", output, same, row.location, or_else="IGNORE"):
-            return None
-        query = "SELECT location FROM first WHERE output = ? AND digest = ?"
-        return "duplicate", self.table.execute(query, output, same).fetchone()[0]
+        equal_rows = self.table.selected_rows(output, "AND digest = ?", row_digest)
+        return next((("duplicate", row.location) for _, row in equal_rows), None)
 
     def _near_duplicate(self, row: TableRow) -> str:
         """The location of the held-out row whose prompt this row nearly repeats; '' if there is none."""
@@ -72,18 +70,18 @@ class Selection:
             self.table.execute("UPDATE prompt SET near_duplicate = ? WHERE digest = ?", location, row.prompt)
         return location
 
-    def _keep(self, output: str, row: TableRow, ids: Iterator[str]) -> None:
+    def _keep(self, output: str, row: TableRow, row_digest: bytes, ids: Iterator[str]) -> None:
         """Keep a row under the first of the ids that is free."""
-        insert = partial(self.table.insert, "selected", output, or_else="IGNORE")
-        row_id = next(row_id for row_id in ids if insert(row_id, row.number))
-        self._audit(output, row, "kept", row.remark, row_id)
+        for row_id in ids:
+            if self.table.insert("selected", output, row_id, row_digest, row.number, or_else="IGNORE"):
+                self._audit(output, row, "kept", row.remark, row_id)
+                return
 
     def _audit(
         self, output: str, row: TableRow, outcome: str, reason: str = "", row_id: str | None = None
     ) -> None:
-        audit_id, row_id = f"{output}:{row.location}", row_id or row.id
-        values = (audit_id, output, row_id, row.kind, row.label_type, outcome, reason)
-        self.table.insert("audit", *values, or_else="REPLACE")
+        values = (output, row_id or row.id, row.kind, row.label_type, outcome, reason)
+        self.table.insert("audit", f"{output}:{row.location}", *values, or_else="REPLACE")
 
 
 def _output_ids(row_id: str) -> Iterator[str]:

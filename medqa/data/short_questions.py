@@ -37,9 +37,9 @@ class ShortQuestions:
         spelled = words(key)
         american_words = [american(word) for word in spelled]
         self.by_words.setdefault(tuple(american_words), key)
-        for others, word in _gaps(american_words):
+        for context, word in _gaps(american_words):
             if self.counts.share(word) >= COMMON:
-                self.common_words.setdefault(others, []).append(word)
+                self.common_words.setdefault(context, []).append(word)
         for word in spelled:
             if word not in self.by_misspelling.get(word, ()):
                 for form in {word, *misspellings(word)}:
@@ -78,12 +78,12 @@ class ShortQuestions:
 
     def _match_synonym(self, key: str) -> str | None:
         """The held-out question that has a common word where this prompt has a rare one."""
-        for others, word in _gaps([american(word) for word in words(key)]):
-            for common in self.common_words.get(others, ()):
+        for context, word in _gaps([american(word) for word in words(key)]):
+            for common in self.common_words.get(context, ()):
                 # Without a name among the other words, the word may be the name.
-                has_name = any(other and self.counts.share(other) < COMMON for other in others)
+                has_name = any(name and self.counts.share(name) < COMMON for name in context)
                 if has_name and self.counts.share(word) < RARE:
-                    return self.by_words[tuple(other or common for other in others)]
+                    return self.by_words[tuple(name or common for name in context)]
         return None
 
 
