@@ -1,8 +1,4 @@
-"""Reading and writing records as JSON lines, one a line, sorted by id.
-
-A file is written beside its place and moved there when it is whole, so that what is in place is never
-half-written.
-"""
+"""Reading and writing records as JSON lines, one record per line, sorted by id."""
 
 import json
 import os
@@ -16,14 +12,12 @@ from typing import IO, Any, TextIO, TypeVar
 from medqa.runtime.errors import UserError
 
 R = TypeVar("R")
-
-
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def read(path: Path, kind: type[R]) -> Iterator[R]:
+def read(path: Path, record: type[R]) -> Iterator[R]:
     """The records of a file, one by one. Raises UserError naming file and line for a torn or foreign row."""
-    names = {field.name for field in fields(kind)}
+    names = {field.name for field in fields(record)}
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -31,54 +25,48 @@ def read(path: Path, kind: type[R]) -> Iterator[R]:
             except ValueError:
                 row = None
             if not isinstance(row, dict) or row.keys() != names:
-                raise UserError(
-                    f"{path}, line {number}: not a {kind.__name__} record (keys {', '.join(sorted(names))}); "
-                    "rerun the stage that writes this file"
-                )
-            yield kind(
-                **{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-            )
+                keys = ", ".join(sorted(names))
+                problem = f"{path}, line {number}: not a {record.__name__} record (keys {keys})"
+                raise UserError(f"{problem}; rerun the stage that writes this file")
+            lists = {key: tuple(value) for key, value in row.items() if isinstance(value, list)}
+            yield record(**row | lists)
 
 
-def read_all(path: Path, kind: type[R]) -> list[R]:
+def read_all(path: Path, record: type[R]) -> list[R]:
     """All records of a file. Raises UserError if there is none: no stage can do its work on nothing."""
-    rows = list(read(path, kind))
+    rows = list(read(path, record))
     if not rows:
-        raise UserError(
-            f"{path} holds no row; look at what the stage that writes it left out (its file in metrics/)"
-        )
+        raise UserError(f"{path} holds no row; look at what its stage left out (in metrics/)")
     return rows
 
 
 def write(path: Path, rows: Iterable[Any], ordered: bool = False) -> int:
-    """Write records sorted by id, all or nothing, without all of them in memory; returns how many.
+    """Write records sorted by id, all or nothing, without all of them in memory; returns their number.
 
-    `ordered` rows come sorted and are written as they come. Raises ValueError for an id that comes twice, or
-    too late.
+    `ordered` rows come sorted. Raises ValueError for an id that comes twice, or out of order.
     """
     last, total = None, 0
     # Records are flat: vars is asdict without its deep copy, which would take minutes for a million rows.
     lines = ((row.id, _encode(vars(row)) + "\n") for row in rows)
-    with atomic_write(path) as file, tempfile.TemporaryFile(dir=path.parent) as aside:
-        for row_id, line in lines if ordered else _sorted(lines, aside):
+    with atomic_write(path) as file, tempfile.TemporaryFile(dir=path.parent) as spool:
+        for row_id, line in lines if ordered else _sorted(lines, spool):
             if last is not None and row_id <= last:
-                raise ValueError(
-                    f"{path}: the id {row_id} comes twice" if row_id == last else f"{row_id} comes too late"
-                )
+                problem = f"the id {row_id} comes twice" if row_id == last else f"{row_id} comes too late"
+                raise ValueError(f"{path}: {problem}")
             file.write(line)
             last, total = row_id, total + 1
     return total
 
 
-def _sorted(lines: Iterable[tuple[str, str]], aside: IO[bytes]) -> Iterator[tuple[str, str]]:
-    """Lines in the order of their ids; they wait in the file `aside`."""
-    places = []
+def _sorted(lines: Iterable[tuple[str, str]], spool: IO[bytes]) -> Iterator[tuple[str, str]]:
+    """Lines in the order of their ids; meanwhile the file `spool` holds them."""
+    offsets = []
     for row_id, line in lines:
-        places.append((row_id, aside.tell()))
-        aside.write(line.encode("utf-8"))
-    for row_id, at in sorted(places):
-        aside.seek(at)
-        yield row_id, aside.readline().decode("utf-8")
+        offsets.append((row_id, spool.tell()))
+        spool.write(line.encode("utf-8"))
+    for row_id, offset in sorted(offsets):
+        spool.seek(offset)
+        yield row_id, spool.readline().decode("utf-8")
 
 
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
@@ -92,7 +80,7 @@ def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[TextIO]:
-    """A text file that appears at `path` only when it was written to its end and has reached the disk."""
+    """A text file that appears at `path` only when it is complete and has reached the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:

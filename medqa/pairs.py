@@ -1,10 +1,10 @@
-"""Preference pairs: of a question's candidates the best becomes chosen, the worst rejected, if that can be
-trusted.
-"""
+"""Preference pairs: of a question's candidates, the best is chosen and the worst rejected."""
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -13,30 +13,22 @@ from medqa.records import Judged, Pair
 from medqa.runtime.sections import PairsParams
 from medqa.text import words
 
-REASONS = (
-    "unscored",
-    "too_few",
-    "empty",
-    "same_text",
-    "tie",
-    "cut_off",
-    "length",
-)  # why a question gives no pair
+# Why a question gives no pair: `too_few` candidates, fewer than two with a score (`unscored`), fewer than two
+# of those with a word (`empty`); the others are of the best and the worst.
+REASONS = ("unscored", "too_few", "empty", "same_text", "tie", "cut_off", "length")
 
 
 class Tally:
-    """What is counted while pairs are built: a few numbers a row, whatever the length of its texts."""
+    """What is counted while pairs are built: a few numbers per row, whatever the length of its texts."""
 
     def __init__(self) -> None:
-        self.left_out: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()  # questions by reason
         self.unscored = self.empty = 0  # candidates that can be on no side of a pair
         self.margins, self.longer = array("d"), array("d")  # of each pair
         self.scores, self.lengths = array("d"), array("q")  # of each scored candidate, in words
 
     def metrics(self) -> dict[str, Any]:
-        """Counts and means. Pairs and questions left out add up to the questions; of equal lengths half is
-        longer.
-        """
+        """Counts and means. Questions are those with a pair and those left out; equal lengths count half."""
         return {
             "questions": len(self.margins) + self.left_out.total(),
             "pairs": len(self.margins),
@@ -50,73 +42,45 @@ class Tally:
 
 
 def build(judged: Iterable[Judged], params: PairsParams) -> tuple[list[Pair], dict[str, Any]]:
-    """Pairs and their metrics from the candidates of each question, in whatever order they come."""
+    """Pairs sorted by id, and their metrics, from candidates in any order."""
     tally = Tally()
-    built = list(stream(sorted(judged, key=lambda row: row.id), params, tally))
-    return sorted(built, key=lambda pair: pair.id), tally.metrics()
+    pairs = list(stream(sorted(judged, key=attrgetter("id")), params, tally))
+    return sorted(pairs, key=attrgetter("id")), tally.metrics()
 
 
 def stream(judged: Iterable[Judged], params: PairsParams, tally: Tally) -> Iterator[Pair]:
-    """The pairs of candidates that come sorted by id, as files hold them, with one question in memory at a
-    time.
+    """The pairs of candidates sorted by id, with one question in memory at a time.
 
-    A question gives a pair or is counted in `tally` under the one reason why not: `too_few` candidates, fewer
-    than two with a score (`unscored`), fewer than two of those with a word (`empty`), `same_text`, `tie`,
-    `cut_off` or `length`.
+    A question gives a pair or is counted in `tally` under the one reason why not.
     """
-    for candidates in _questions(judged):
-        told = {row.sample: words(row.text) for row in candidates}
-        scored = [row for row in candidates if row.score is not None]
+    # A question's id holds no #, so that sorting by question_id#sample puts its candidates together.
+    for _, group in groupby(judged, attrgetter("question_id")):
+        candidates = [(row, words(row.text)) for row in group]
+        scored = [(row, text) for row, text in candidates if row.score is not None]
+        answered = [(row, text) for row, text in scored if text]
         tally.unscored += len(candidates) - len(scored)
-        tally.empty += sum(not told[row.sample] for row in scored)
-        tally.scores.extend(row.score for row in scored)
-        tally.lengths.extend(len(told[row.sample]) for row in scored)
-        best, worst, reason = _extremes(candidates, told, params)
-        if reason:
+        tally.empty += len(scored) - len(answered)
+        tally.scores.extend(row.score for row, _ in scored)
+        tally.lengths.extend(len(text) for _, text in scored)
+        few = ((candidates, "too_few"), (scored, "unscored"), (answered, "empty"))
+        if reason := next((reason for rows, reason in few if len(rows) < 2), ""):
+            tally.left_out[reason] += 1
+            continue
+        # Equal scores are ordered by the sample's number, so that the order of rows changes no pair.
+        answered.sort(key=lambda candidate: (-candidate[0].score, candidate[0].sample))
+        (best, chosen), (worst, rejected) = answered[0], answered[-1]
+        if reason := _reason(best, worst, chosen, rejected, params):
             tally.left_out[reason] += 1
             continue
         tally.margins.append(best.score - worst.score)
-        longer = len(told[best.sample]) - len(told[worst.sample])
-        tally.longer.append(0.5 if longer == 0 else longer > 0)
+        tally.longer.append(0.5 if len(chosen) == len(rejected) else len(chosen) > len(rejected))
         yield Pair(best.question_id, best.question, best.text, worst.text, best.score, worst.score)
 
 
-def _questions(judged: Iterable[Judged]) -> Iterator[list[Judged]]:
-    """The candidates of each question. In the order of their ids, only questions named `q#…` can stand
-    between two candidates of the question `q`: these are set aside until they are whole.
-    """
-    begun: list[list[Judged]] = []
-    for row in judged:
-        while begun and not row.id.startswith(f"{begun[-1][0].question_id}#"):
-            yield begun.pop()
-        if begun and row.question_id == begun[-1][0].question_id:
-            begun[-1].append(row)
-        else:
-            begun.append([row])
-    yield from reversed(begun)
-
-
-def _extremes(
-    candidates: list[Judged], told: dict[int, list[str]], params: PairsParams
-) -> tuple[Judged, Judged, str]:
-    """The best and the worst candidate, and why they are no pair (empty if they are one); `told` are their
-    words.
-    """
-    if len(candidates) < 2:
-        return candidates[0], candidates[0], "too_few"
-    scored = [row for row in candidates if row.score is not None]
-    if len(scored) < 2:
-        return candidates[0], candidates[0], "unscored"
-    answered = [row for row in scored if told[row.sample]]
-    if len(answered) < 2:
-        return candidates[0], candidates[0], "empty"
-    # Ties between equal scores are broken by the sample's number, so that the order of rows changes no pair.
-    ranked = sorted(answered, key=lambda row: (-row.score, row.sample))
-    best, worst = ranked[0], ranked[-1]
-    return best, worst, _reason(best, worst, told[best.sample], told[worst.sample], params)
-
-
-def _reason(best: Judged, worst: Judged, chosen: list[str], rejected: list[str], params: PairsParams) -> str:
+def _reason(
+    best: Judged, worst: Judged, chosen: Sequence[str], rejected: Sequence[str], params: PairsParams
+) -> str:
+    """Why two candidates with these words are no pair; empty if they are one."""
     if chosen == rejected:
         return "same_text"
     # Scores have six decimals; the rest of a difference is binary noise.

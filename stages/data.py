@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from medqa import data, jsonl, records
+from medqa import data, jsonl
+from medqa.records import Provenance, RowAudit
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
@@ -20,37 +21,38 @@ def main(
     metrics: Path,
     corpus: Path | None = None,
 ) -> str:
-    """Write the files of rows that everything later reads, and what became of every row that was read.
+    """Write the rows that everything later reads, and what became of every row that was read.
 
-    They come from the folder `corpus`, or from that of params.yaml.
+    The rows come from the folder `corpus`, by default that of params.yaml.
     """
     params = read_params()
     loaded = data.load_medical_data(corpus or Path(params.corpus), params.data, params.seed)
-    for path, rows in ((sft, loaded.sft), (questions, loaded.questions), (held_out, loaded.held_out)):
-        jsonl.write(path, rows, ordered=True)
+    jsonl.write(sft, loaded.sft, ordered=True)
+    jsonl.write(questions, loaded.questions, ordered=True)
+    jsonl.write(held_out, loaded.held_out, ordered=True)
     jsonl.write(labelled, loaded.labelled, ordered=True)
     jsonl.write(audit, loaded.audit, ordered=True)
     jsonl.write(quarantine, loaded.quarantine)
     jsonl.write(provenance, loaded.provenance)
-    counted = compute_metrics(params, audit, provenance)
-    jsonl.write_metrics(metrics, counted)
+    outcomes = compute_metrics(params, audit, provenance)
+    jsonl.write_metrics(metrics, outcomes)
     remarks = [
         f"; {output}: {remark.replace('_', ' ')} in {times} rows"
         for output in data.OUTPUTS
-        for remark, times in counted[output].get("remarks", {}).items()
+        for remark, times in outcomes[output].get("remarks", {}).items()
     ]
     return (
-        f"{len(loaded.sft)} SFT rows, {len(loaded.questions)} questions, {len(loaded.held_out)} held-out questions, "
-        f"{len(loaded.labelled)} labelled pairs, {len(loaded.quarantine)} rows quarantined{''.join(remarks)}"
+        f"{len(loaded.sft)} SFT rows, {len(loaded.questions)} questions, {len(loaded.held_out)} held-out "
+        f"questions, {len(loaded.labelled)} labelled pairs, {len(loaded.quarantine)} rows quarantined"
+        f"{''.join(remarks)}"
     )
 
 
 def compute_metrics(params: Params, audit: Path, provenance: Path) -> dict[str, Any]:
     """The metrics, counted from the rows that were written."""
-    commits = {
-        f"{row.id}_commit": row.commit for row in jsonl.read(provenance, records.Provenance) if row.commit
-    }
-    return data.counts(jsonl.read(audit, records.RowAudit)) | commits
+    sources = jsonl.read(provenance, Provenance)
+    commits = {f"{source.id}_commit": source.commit for source in sources if source.commit}
+    return data.count_outcomes(jsonl.read(audit, RowAudit)) | commits
 
 
 if __name__ == "__main__":

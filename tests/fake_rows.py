@@ -48,7 +48,7 @@ def write_lines(path: Path, rows: list[Any]) -> Path:
 
 
 def write_rows(path: Path, rows: list[Any]) -> Path:
-    """Rows in the format that the file's name asks for: .json, .jsonl, either with .gz, or .parquet."""
+    """Rows in the format of the file's name: .json (`pretty` indented) or .jsonl, also .gz, or .parquet."""
     name = path.name.removesuffix(".gz")
     if name.endswith(".parquet"):
         import pyarrow
@@ -56,7 +56,11 @@ def write_rows(path: Path, rows: list[Any]) -> Path:
 
         parquet.write_table(pyarrow.Table.from_pylist(rows), path)
         return path
-    lines = [row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode() for row in rows]
+    indent = 2 if "pretty" in name else None
+    lines = [
+        row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False, indent=indent).encode()
+        for row in rows
+    ]
     content = (
         b"[" + b",\n".join(lines) + b"]"
         if name.endswith(".json")

@@ -1,6 +1,4 @@
-"""medqa.data and the embedded corpus: nothing held out is trained on, nothing is lost uncounted, order is no
-matter.
-"""
+"""medqa.data and the embedded corpus: no held-out prompt is trained on, and every row is counted."""
 
 import json
 import random
@@ -14,12 +12,12 @@ import yaml
 from fake_rows import EXAM, preference_row, sft_row, write_lines, write_rows
 
 from medqa import data, jsonl, metrics, records
-from medqa.data import MedicalData, load_medical_data, medical_data, raw_rows
+from medqa.data import MedicalData, load_medical_data, raw_rows
 from medqa.data.row_table import RowTable, TableRow
 from medqa.miniature import embedded
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import DataParams
-from medqa.sources import ultramedical
+from medqa.sources.options import list_options, prompt_key
 from stages import data as stage
 
 CORPUS = Path(__file__).parents[1] / "medqa" / "miniature" / "corpus"
@@ -44,7 +42,7 @@ EMBEDDED = FILES | {
 }
 
 
-def some_rows() -> dict[str, list[Any]]:
+def make_rows() -> dict[str, list[Any]]:
     return {
         "sft": [sft_row(f"s{n}", f"What is disease {n}?") for n in range(30)],
         "train": [preference_row(f"t{n}", f"What cures disease {n}?") for n in range(30)],
@@ -54,14 +52,14 @@ def some_rows() -> dict[str, list[Any]]:
 
 
 def load(folder: Path, rows: dict[str, list[Any]], seed: int = 0, **changes: Any) -> MedicalData:
-    for name, some in rows.items():
-        write_lines(folder / f"{name}.jsonl", some)
+    for name, lines in rows.items():
+        write_lines(folder / f"{name}.jsonl", lines)
     return load_medical_data(folder, DataParams(**FILES | changes), seed)
 
 
-def adds_up(told: dict[str, Any]) -> bool:
+def adds_up(counts: dict[str, Any]) -> bool:
     """Whether every group's reasons make up what was read, and the groups make up the whole."""
-    for output in told.values():
+    for output in counts.values():
         groups = [output["all"], *output["kinds"].values(), *output["label_types"].values()]
         if any(group["read"] != sum(group.values()) - group["read"] for group in groups):
             return False
@@ -72,13 +70,13 @@ def adds_up(told: dict[str, Any]) -> bool:
 
 
 def total(loaded: MedicalData, output: str) -> dict[str, int]:
-    return data.counts(loaded.audit)[output]["all"]
+    return data.count_outcomes(loaded.audit)[output]["all"]
 
 
-def fate(loaded: MedicalData, output: str, row: str) -> tuple[str, str]:
-    """What became of the row with this id, and because of which row or reason."""
-    (found,) = (fate for fate in loaded.audit if fate.output == output and fate.row == row)
-    return found.outcome, found.reason
+def outcome(loaded: MedicalData, output: str, row: str) -> tuple[str, str]:
+    """What became of the row with this id, and the reason."""
+    (audit,) = (audit for audit in loaded.audit if audit.output == output and audit.row == row)
+    return audit.outcome, audit.reason
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +85,7 @@ def made() -> MedicalData:
 
 
 def test_rows_of_files_come_out_whole(tmp_path: Path) -> None:
-    rows = some_rows()
+    rows = make_rows()
     rows["dev"] = [
         preference_row(
             "d", EXAM, "The answer is B.", "The answer is A.", golden_answer="B", key_points=["statins"]
@@ -99,7 +97,7 @@ def test_rows_of_files_come_out_whole(tmp_path: Path) -> None:
     loaded = load(tmp_path, rows)
     assert loaded.sft[0] == records.Example("s0", "open", "What is disease 0?", "Rest.")
     assert loaded.questions[0] == records.Question("t0", "What cures disease 0?", "Rest.")
-    letter, told = (next(row for row in loaded.held_out if row.id == row_id) for row_id in "de")
+    letter, text = (next(row for row in loaded.held_out if row.id == row_id) for row_id in "de")
     assert letter == records.HeldOut(
         "d",
         "exam",
@@ -110,7 +108,7 @@ def test_rows_of_files_come_out_whole(tmp_path: Path) -> None:
         "The answer is B.",
         "The answer is A.",
     )
-    assert told == records.HeldOut(
+    assert text == records.HeldOut(
         "e", "open", "What is angina?", "Pain.", ("pain",), "", "Chest pain.", "A rash."
     )
     # A pair without a reference of its own has none: its chosen answer must not be compared with itself.
@@ -162,10 +160,10 @@ CASES = [
 
 
 @pytest.mark.parametrize(("source", "ending", "raw", "reason"), CASES)
-def test_a_damaged_row_is_quarantined_with_its_place_and_reason(
+def test_a_damaged_row_is_quarantined_with_its_location_and_reason(
     tmp_path: Path, source: str, ending: str, raw: Any, reason: str
 ) -> None:
-    rows = some_rows()
+    rows = make_rows()
     good = [row.get("id", row.get("prompt_id")) for row in rows[source]]
     rows[source].insert(3, raw)
     write_rows(tmp_path / f"{source}{ending}", rows.pop(source))
@@ -177,11 +175,11 @@ def test_a_damaged_row_is_quarantined_with_its_place_and_reason(
     assert [(row.id, row.file, row.line, row.reason) for row in loaded.quarantine] == [
         (f"{source}:{source}{ending}:000000004", f"{source}{ending}", 4, reason)
     ]
-    assert adds_up(data.counts(loaded.audit))
+    assert adds_up(data.count_outcomes(loaded.audit))
     for output in ("sft",) if source == "sft" else ("held_out", "labelled"):
         assert {row.id for row in getattr(loaded, output)} >= set(good)
         assert total(loaded, output)["quarantined"] == 1
-        assert data.counts(loaded.audit)[output]["kinds"]["unknown"]["quarantined"] == 1
+        assert data.count_outcomes(loaded.audit)[output]["kinds"]["unknown"]["quarantined"] == 1
     assert jsonl.write(tmp_path / "quarantine.jsonl", loaded.quarantine) == 1
 
 
@@ -189,7 +187,7 @@ def test_invalid_utf8_in_parquet_is_quarantined(tmp_path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    rows = some_rows()
+    rows = make_rows()
     table = pyarrow.Table.from_pylist(rows.pop("sft"))
     ids = [b"\xff", *(f"s{n}".encode() for n in range(1, 30))]
     parquet.write_table(
@@ -201,12 +199,12 @@ def test_invalid_utf8_in_parquet_is_quarantined(tmp_path: Path) -> None:
 
 
 def test_too_many_bad_rows_stop_with_the_commonest_reasons(tmp_path: Path) -> None:
-    rows = some_rows()
+    rows = make_rows()
     damage = [b"{", sft_row("x", ""), {"id": "x"}, sft_row("x", "Why?") | {"type": "Essay"}]
     rows["sft"] += [raw for times, raw in enumerate(damage, 1) for _ in range(times)]
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         load(tmp_path, rows, max_bad_share=0.24)
-    assert str(told.value) == (
+    assert str(error.value) == (
         "10 of 40 rows of sft are bad, over data.max_bad_share = 0.24: "
         "unknown type (4); missing key type (3); an empty turn (2)"
     )
@@ -214,59 +212,61 @@ def test_too_many_bad_rows_stop_with_the_commonest_reasons(tmp_path: Path) -> No
 
 
 def test_rows_come_in_every_common_file(tmp_path: Path) -> None:
-    rows = some_rows()
+    rows = make_rows()
     texts = {
         "lines": "".join(json.dumps(row) + "\n" for row in rows["sft"]),
         "an array": json.dumps(rows["sft"], indent=1),
-        "an array a line": "".join(json.dumps(rows["sft"][at : at + 10]) + "\n" for at in (0, 10, 20)),
+        "an array a line": "".join(json.dumps(rows["sft"][n : n + 10]) + "\n" for n in (0, 10, 20)),
         "an object with a list": json.dumps({"data": rows["sft"]}),
     }
     expected = list(load(tmp_path, rows).sft)
     for text in texts.values():
         (tmp_path / "sft.jsonl").write_text(text)
-        loaded = load(tmp_path, {name: some for name, some in rows.items() if name != "sft"})
+        loaded = load(tmp_path, {name: lines for name, lines in rows.items() if name != "sft"})
         assert list(loaded.sft) == expected
         assert (
-            len({fate.id for fate in loaded.audit if fate.output == "sft"})
+            len({audit.id for audit in loaded.audit if audit.output == "sft"})
             == total(loaded, "sft")["read"]
             == 30
         )
 
 
-def test_what_kept_rows_have_lost_is_counted(tmp_path: Path) -> None:
-    rows = some_rows()
+def test_what_kept_rows_lost_is_counted(tmp_path: Path) -> None:
+    rows = make_rows()
     later = [{"from": "human", "value": "Sure?"}, {"from": "gpt", "value": "Yes."}]
     first = [{"from": "system", "value": "Be brief."}, *rows["sft"][0]["conversations"], *later]
     rows["sft"][0] |= {"conversations": first}
     rows["sft"][1]["conversations"] += later
     rows["dev"].append(preference_row("exam", EXAM))
     loaded = load(tmp_path, rows)
-    assert fate(loaded, "sft", "s0") == ("kept", "system turn left out; later turns left out")
-    told = data.counts(loaded.audit)
-    assert adds_up(told)
-    assert told["sft"]["remarks"] == {"later_turns_left_out": 2, "system_turn_left_out": 1}
+    assert outcome(loaded, "sft", "s0") == ("kept", "system turn left out; later turns left out")
+    counts = data.count_outcomes(loaded.audit)
+    assert adds_up(counts)
+    assert counts["sft"]["remarks"] == {"later_turns_left_out": 2, "system_turn_left_out": 1}
     assert (
-        told["held_out"]["remarks"] == told["labelled"]["remarks"] == {"options_without_a_golden_answer": 1}
+        counts["held_out"]["remarks"]
+        == counts["labelled"]["remarks"]
+        == {"options_without_a_golden_answer": 1}
     )
-    assert "remarks" not in told["questions"]
+    assert "remarks" not in counts["questions"]
 
 
-def test_the_stage_says_what_kept_rows_have_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = some_rows()
+def test_the_stage_reports_what_kept_rows_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = make_rows()
     rows["sft"][0]["conversations"].append({"from": "human", "value": "Sure?"})
     raw = tmp_path / "data" / "raw"
     raw.mkdir(parents=True)
-    for name, some in rows.items():
-        write_lines(raw / ("sft.jsonl" if name == "sft" else f"preference_{name}.json"), some)
+    for name, lines in rows.items():
+        write_lines(raw / ("sft.jsonl" if name == "sft" else f"preference_{name}.json"), lines)
     (tmp_path / "params.yaml").write_text((CORPUS.parents[2] / "presets" / "files.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     names = ("sft", "questions", "held_out", "labelled", "quarantine", "audit", "provenance", "metrics")
-    said = stage.main(*(tmp_path / "out" / name for name in names))
-    assert said.endswith("30 labelled pairs, 0 rows quarantined; sft: later turns left out in 1 rows")
+    summary = stage.main(*(tmp_path / "out" / name for name in names))
+    assert summary.endswith("30 labelled pairs, 0 rows quarantined; sft: later turns left out in 1 rows")
 
 
 def test_pairs_of_one_text_twice_are_no_labels(tmp_path: Path) -> None:
-    rows = some_rows()
+    rows = make_rows()
     rows["dev"].append(preference_row("same", "Why?", "So.", "So."))
     loaded = load(tmp_path, rows, max_bad_share=0.1)
     assert [row.reason for row in loaded.quarantine] == ["chosen and rejected are the same"]
@@ -274,7 +274,7 @@ def test_pairs_of_one_text_twice_are_no_labels(tmp_path: Path) -> None:
 
 
 def test_five_options_have_a_gold_letter_and_a_reference(tmp_path: Path) -> None:
-    rows = some_rows()
+    rows = make_rows()
     rows["dev"].append(preference_row("exam", EXAM + "\nE. oxygen", golden_answer="(e)"))
     loaded = load(tmp_path, rows)
     exam = next(row for row in loaded.held_out if row.id == "exam")
@@ -284,22 +284,22 @@ def test_five_options_have_a_gold_letter_and_a_reference(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["sft", "train", "dev", "test"])
 def test_a_source_that_is_empty_or_not_there_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=rf"{name}\.jsonl is empty"):
-        load(tmp_path, some_rows() | {name: []})
+        load(tmp_path, make_rows() | {name: []})
     with pytest.raises(UserError, match=rf"{name}\.jsonl: no row in it"):
-        load(tmp_path, some_rows() | {name: [b"[]"]})
+        load(tmp_path, make_rows() | {name: [b"[]"]})
     (tmp_path / f"{name}.jsonl").unlink()
     with pytest.raises(UserError, match=rf"{name}\.jsonl is not there"):
-        load(tmp_path, {key: rows for key, rows in some_rows().items() if key != name})
+        load(tmp_path, {key: rows for key, rows in make_rows().items() if key != name})
 
 
 def test_a_kind_that_no_row_has_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no row for questions; loosen data\.\*_kinds"):
-        load(tmp_path, some_rows(), question_kinds=["exam"])
+        load(tmp_path, make_rows(), question_kinds=["exam"])
 
 
 @pytest.mark.parametrize("split", ["dev", "test"])
 @pytest.mark.parametrize(
-    ("held", "leak"),
+    ("held_out", "copy"),
     [
         ("What is angina?", "What is angina?"),
         ("What is angina?", " what  is ANGINA"),
@@ -311,23 +311,23 @@ def test_a_kind_that_no_row_has_is_a_user_error(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("held_out_kinds", [KINDS, ["literature"]], ids=["evaluated", "not evaluated"])
 def test_a_held_out_prompt_is_in_no_training_row(
-    tmp_path: Path, split: str, held: str, leak: str, held_out_kinds: list[str]
+    tmp_path: Path, split: str, held_out: str, copy: str, held_out_kinds: list[str]
 ) -> None:
-    rows = some_rows()
-    rows[split].append(preference_row("h", held, golden_answer="A" if held == EXAM else None))
+    rows = make_rows()
+    rows[split].append(preference_row("h", held_out, golden_answer="A" if held_out == EXAM else None))
     rows["dev"].append(preference_row("l", "Context: angina\nIs it so?"))
-    rows["train"].append(preference_row("leak", leak))
-    rows["sft"].append(sft_row("leak", leak, kind="Exam"))
+    rows["train"].append(preference_row("copy", copy))
+    rows["sft"].append(sft_row("copy", copy, kind="Exam"))
     loaded = load(tmp_path, rows, held_out_kinds=held_out_kinds)
-    assert "leak" not in {row.id for row in [*loaded.sft, *loaded.questions]}
+    assert "copy" not in {row.id for row in [*loaded.sft, *loaded.questions]}
     for output in ("sft", "questions"):
         assert total(loaded, output)["contaminated"] == 1
-        assert fate(loaded, output, "leak") == ("contaminated", f"{split}:{split}.jsonl:000000016")
+        assert outcome(loaded, output, "copy") == ("contaminated", f"{split}:{split}.jsonl:000000016")
 
 
 LONG = (
-    "A 54-year-old teacher comes with crushing chest pain since the morning. He smokes, takes no medicines, and his "
-    "father died of a stroke. Which drug should be given first?"
+    "A 54-year-old teacher comes with crushing chest pain since the morning. He smokes, takes no medicines, "
+    "and his father died of a stroke. Which drug should be given first?"
 )
 EDITED = LONG.replace("teacher", "farmer").replace(
     "He smokes, takes no medicines", "He takes no medicines, smokes"
@@ -338,7 +338,7 @@ EDITED = LONG.replace("teacher", "farmer").replace(
 def test_a_near_duplicate_of_a_held_out_prompt_is_in_no_training_row(
     tmp_path: Path, near_duplicate: float | None
 ) -> None:
-    rows = some_rows()
+    rows = make_rows()
     rows["test"].append(preference_row("h", LONG))
     rows["train"] += [
         preference_row("near", EDITED),
@@ -347,15 +347,15 @@ def test_a_near_duplicate_of_a_held_out_prompt_is_in_no_training_row(
     ]
     rows["sft"] += [sft_row("near", EDITED), sft_row("far", LONG.replace("chest pain", "headache")[:90])]
     loaded = load(tmp_path, rows, near_duplicate=near_duplicate)
-    because = ("near_duplicate", "test:test.jsonl:000000016") if near_duplicate else ("kept", "")
-    assert fate(loaded, "questions", "near") == fate(loaded, "sft", "near") == because
+    expected = ("near_duplicate", "test:test.jsonl:000000016") if near_duplicate else ("kept", "")
+    assert outcome(loaded, "questions", "near") == outcome(loaded, "sft", "near") == expected
     assert total(loaded, "questions")["near_duplicate"] == (2 if near_duplicate else 0)
-    assert fate(loaded, "sft", "far") == fate(loaded, "questions", "x") == ("kept", "")
-    assert adds_up(data.counts(loaded.audit))
+    assert outcome(loaded, "sft", "far") == outcome(loaded, "questions", "x") == ("kept", "")
+    assert adds_up(data.count_outcomes(loaded.audit))
 
 
-def test_every_row_has_a_fate_for_every_output(tmp_path: Path) -> None:
-    rows = some_rows()
+def test_every_row_has_an_outcome_for_every_output(tmp_path: Path) -> None:
+    rows = make_rows()
     rows["train"] += [
         preference_row("t0", "what cures disease 0", "Tea.", "Rum."),
         preference_row("exam", EXAM),
@@ -364,28 +364,28 @@ def test_every_row_has_a_fate_for_every_output(tmp_path: Path) -> None:
     loaded = load(tmp_path, rows, max_bad_share=0.1, question_kinds=["open"], max_sft=10)
     audit = list(loaded.audit)
     assert jsonl.write(tmp_path / "audit.jsonl", audit) == len(audit) == 30 + 32 + 2 * (17 + 15)
-    assert [fate.id for fate in audit] == sorted(fate.id for fate in audit)
+    assert [row.id for row in audit] == sorted(row.id for row in audit)
     assert list(jsonl.read(tmp_path / "audit.jsonl", records.RowAudit)) == audit
     for output in ("sft", "questions", "held_out", "labelled"):
         kept = {row.row for row in audit if row.output == output and row.outcome == "kept"}
         assert kept == {row.id for row in getattr(loaded, output)}
     assert [row.reason for row in audit if row.outcome == "duplicate"] == ["train:train.jsonl:000000001"]
-    assert fate(loaded, "questions", "exam") == ("other_kind", "")
-    told = data.counts(audit)
-    assert adds_up(told)
-    assert told["sft"]["all"] == dict.fromkeys(medical_data.LEFT_OUT, 0) | {
+    assert outcome(loaded, "questions", "exam") == ("other_kind", "")
+    counts = data.count_outcomes(audit)
+    assert adds_up(counts)
+    assert counts["sft"]["all"] == dict.fromkeys(counts["sft"]["all"], 0) | {
         "read": 30,
         "over_limit": 20,
         "kept": 10,
     }
-    assert told["sft"]["label_types"] == {}
-    assert told["questions"]["kinds"]["exam"]["other_kind"] == 1
-    assert told["labelled"]["label_types"]["human"]["kept"] == 1
-    assert told["labelled"]["label_types"]["unknown"]["quarantined"] == 1
+    assert counts["sft"]["label_types"] == {}
+    assert counts["questions"]["kinds"]["exam"]["other_kind"] == 1
+    assert counts["labelled"]["label_types"]["human"]["kept"] == 1
+    assert counts["labelled"]["label_types"]["unknown"]["quarantined"] == 1
 
 
 def test_a_prompt_that_recurs_is_one_question_and_as_many_labels(tmp_path: Path) -> None:
-    rows = some_rows()
+    rows = make_rows()
     rows["train"] += [
         preference_row("t0", "what cures disease 0", "Tea.", "Rum."),
         preference_row("t0", "Other?"),
@@ -405,13 +405,13 @@ def test_a_prompt_that_recurs_is_one_question_and_as_many_labels(tmp_path: Path)
         "labelled": 2,
         "sft": 1,
     }
-    assert adds_up(data.counts(loaded.audit))
+    assert adds_up(data.count_outcomes(loaded.audit))
     for name in ("sft", "questions", "held_out", "labelled"):
         jsonl.write(tmp_path / "out.jsonl", getattr(loaded, name))  # raises if an id comes twice
 
 
 def test_limits_keep_the_same_rows_whatever_their_order(tmp_path: Path) -> None:
-    rows = some_rows()
+    rows = make_rows()
     # Prompts that recur, with other answers and under other ids.
     rows["train"] += [preference_row(f"u{n}", f"what cures disease {n}", f"Tea {n}.") for n in range(20)]
     rows["dev"] += [preference_row(f"d{n}", f"What causes disease {n}?", f"Tea {n}.") for n in range(15)]
@@ -420,25 +420,25 @@ def test_limits_keep_the_same_rows_whatever_their_order(tmp_path: Path) -> None:
 
     def kept(loaded: MedicalData) -> list[list[Any]]:
         each = (loaded.sft, loaded.questions, loaded.held_out, loaded.labelled)
-        return [sorted(some, key=lambda row: row.id) for some in each]
+        return [sorted(rows, key=lambda row: row.id) for rows in each]
 
     first = load(tmp_path, rows, **limits)
-    assert [len(some) for some in kept(first)] == [7, 8, 9, 10]
-    assert adds_up(data.counts(first.audit))
+    assert [len(rows) for rows in kept(first)] == [7, 8, 9, 10]
+    assert adds_up(data.count_outcomes(first.audit))
     for order in range(3):
-        shuffled = {name: random.Random(order).sample(some, len(some)) for name, some in rows.items()}
+        shuffled = {name: random.Random(order).sample(lines, len(lines)) for name, lines in rows.items()}
         assert kept(load(tmp_path, shuffled, **limits)) == kept(first)
     assert kept(load(tmp_path, rows, seed=1, **limits)) != kept(first)
 
 
 def test_texts_are_not_kept_in_memory(tmp_path: Path) -> None:
-    rows = some_rows()
+    rows = make_rows()
     rows["sft"] = [sft_row(f"s{n}", f"What is disease {n}?", f"Rest {n} " + "x" * 8000) for n in range(3000)]
     rows["train"] += [
         preference_row(f"u{n}", f"What cures disease {n}?", "Tea" + "x" * 10000) for n in range(30, 1000)
     ]
-    for name, some in rows.items():
-        write_lines(tmp_path / f"{name}.jsonl", some)
+    for name, lines in rows.items():
+        write_lines(tmp_path / f"{name}.jsonl", lines)
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     del rows
     tracemalloc.start()
@@ -466,46 +466,59 @@ def test_rows_are_a_sequence(made: MedicalData) -> None:
         made.questions[len(whole)]
 
 
-def test_ids_that_recur_are_made_different(tmp_path: Path) -> None:
-    rows = some_rows()
-    rows["train"] = [
-        preference_row(row_id, f"What cures {row_id} {n}?") for n, row_id in enumerate(["a", "a", "a~2"])
-    ]
-    assert [row.id for row in load(tmp_path, rows).questions] == ["a", "a~2", "a~2~2"]
+@pytest.mark.parametrize(
+    ("ids", "written"),
+    [
+        (["a", "a", "a~2"], ["a", "a~2", "a~2~2"]),
+        (["q", "q#1"], ["q", "q%231"]),
+        (["q#1", "q%231", "q%25231", "q%231"], ["q%231", "q%25231", "q%25231~2", "q%2525231"]),
+    ],
+    ids=["repeated", "with a #", "different by escaping alone"],
+)
+def test_written_ids_are_unique_and_hold_no_hash(tmp_path: Path, ids: list[str], written: list[str]) -> None:
+    rows = make_rows()
+    rows["train"] = [preference_row(row_id, f"What cures gout {n}?") for n, row_id in enumerate(ids)]
+    loaded = load(tmp_path, rows, max_questions=len(ids) - 1)
+    assert [row.id for row in load(tmp_path, rows).questions] == written
+    # The audit names a kept row by its id in the output, and any other row by its id in the source.
+    left_out = [row.row for row in loaded.audit if row.output == "questions" and row.outcome == "over_limit"]
+    assert len(left_out) == 1 and left_out[0] in ids
 
 
 def test_a_full_disk_is_an_os_error() -> None:
-    filled = RowTable()
-    filled.ask("PRAGMA max_page_count = 20")
+    table = RowTable()
+    table.execute("PRAGMA max_page_count = 20")
     with pytest.raises(OSError, match="No space left on device"):
         for line in range(10_000):
-            filled.put(TableRow("sft", "a.json", line), None)
+            table.add(TableRow("sft", "a.json", line), None)
 
 
-def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_files_of_one_name_are_distinguished(tmp_path: Path) -> None:
     paths = [tmp_path / folder / "train.json" for folder in "ab"]
     for path in paths:
         path.parent.mkdir()
         write_rows(path, [sft_row("x", "Why?")])
-    assert [row.file for row in raw_rows._files(paths)] == ["a/train.json", "b/train.json"]
-    assert [row.file for row in raw_rows._files(paths[:1])] == ["train.json"]
+    assert [row.file for row in raw_rows.read_files(paths)] == ["a/train.json", "b/train.json"]
+    assert [row.file for row in raw_rows.read_files(paths[:1])] == ["train.json"]
 
 
 def test_metrics_are_counted_from_the_files(tmp_path: Path, made: MedicalData) -> None:
-    audit, told = tmp_path / "audit.jsonl", tmp_path / "provenance.jsonl"
+    audit, provenance = tmp_path / "audit.jsonl", tmp_path / "provenance.jsonl"
     jsonl.write(audit, made.audit, ordered=True)
     jsonl.write(
-        told,
+        provenance,
         [
             records.Provenance("sft", "hub", "a/b", "c0ffee"),
             records.Provenance("preference", "files", "x", ""),
         ],
     )
-    assert stage.compute_metrics({}, audit, told) == data.counts(made.audit) | {"sft_commit": "c0ffee"}
+    assert stage.compute_metrics({}, audit, provenance) == data.count_outcomes(made.audit) | {
+        "sft_commit": "c0ffee"
+    }
 
 
 def test_a_higher_limit_keeps_what_a_lower_one_kept(tmp_path: Path) -> None:
-    low, high = (load(tmp_path, some_rows(), max_sft=limit).sft for limit in (5, 12))
+    low, high = (load(tmp_path, make_rows(), max_sft=limit).sft for limit in (5, 12))
     assert set(low) < set(high)
 
 
@@ -530,17 +543,17 @@ def test_the_embedded_corpus_has_what_the_original_has(made: MedicalData) -> Non
 
 
 def test_no_embedded_held_out_prompt_is_trained_on(made: MedicalData) -> None:
-    held = {ultramedical.prompt_key(row.question) for row in [*made.held_out, *made.labelled]}
-    trained = {ultramedical.prompt_key(row.question) for row in [*made.sft, *made.questions]}
-    assert held and trained and not held & trained
+    held_out = {prompt_key(row.question) for row in [*made.held_out, *made.labelled]}
+    trained = {prompt_key(row.question) for row in [*made.sft, *made.questions]}
+    assert held_out and trained and not held_out & trained
 
 
 def test_embedded_counts_add_up(made: MedicalData) -> None:
-    told = data.counts(made.audit)
-    assert adds_up(told)
+    counts = data.count_outcomes(made.audit)
+    assert adds_up(counts)
     for name in ("sft", "questions", "held_out", "labelled"):
-        assert told[name]["all"]["kept"] == len(getattr(made, name))
-    assert told["held_out"]["all"]["read"] == told["labelled"]["all"]["read"] == 552
+        assert counts[name]["all"]["kept"] == len(getattr(made, name))
+    assert counts["held_out"]["all"]["read"] == counts["labelled"]["all"]["read"] == 552
 
 
 def test_embedded_references_hold_their_key_points(made: MedicalData) -> None:
@@ -555,7 +568,7 @@ def test_embedded_exams_have_their_gold_letter(made: MedicalData) -> None:
     exams = [row for row in made.held_out if row.kind == "exam"]
     assert set(Counter(row.gold for row in exams)) == set("ABCD")
     for row in exams:
-        assert ultramedical.options(row.question)[row.gold] == row.key_points[0]
+        assert list_options(row.question)[row.gold] == row.key_points[0]
         assert (
             metrics.read_option(row.reference)
             == metrics.read_option(row.chosen)
@@ -567,7 +580,7 @@ def test_embedded_exams_have_their_gold_letter(made: MedicalData) -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_topic_is_dealt_twice(seed: int) -> None:
     topics = embedded.topics(CORPUS)
-    dealt = [topic.id for some in embedded.deal(topics, seed).values() for topic in some]
+    dealt = [topic.id for part in embedded.deal(topics, seed).values() for topic in part]
     assert sorted(dealt) == sorted(topic.id for topic in topics)
     assert len(set(dealt)) == len(dealt)
 

@@ -1,6 +1,4 @@
-"""medqa.sources.golden: a letter in every form in which people write it, and a reason where it cannot be
-told.
-"""
+"""medqa.sources.golden: a letter in every form in which people write it, and a reason where it is unclear."""
 
 import pytest
 

@@ -15,11 +15,10 @@ PARAMS = PairsParams(min_margin=0.05, max_length_ratio=None)
 
 
 def judged(question: str, sample: int, score: float | None, text: str, finish: str = "stop") -> Judged:
-    asked = Candidate(
-        f"{question}#{sample}", question, sample, f"What is {question}?", "The reference.", text, finish
-    )
-    given = Score(score, score, score, score, 0.9, 0, "" if score is not None else "mass")
-    return Judged(**asdict(asked), **asdict(given))
+    prompt = f"What is {question}?"
+    candidate = Candidate(f"{question}#{sample}", question, sample, prompt, "The reference.", text, finish)
+    scores = Score(score, score, score, score, 0.9, 0, "" if score is not None else "mass")
+    return Judged(**asdict(candidate), **asdict(scores))
 
 
 def question(name: str, *candidates: tuple) -> list[Judged]:
@@ -83,7 +82,9 @@ def test_min_margin_is_exclusive(margin: float, count: int) -> None:
 
 
 def test_every_question_is_a_pair_or_counted() -> None:
-    rows = [row for name, (some, _) in enumerate(TABLE) for row in question(f"q{name}", *some)]
+    rows = [
+        row for number, (candidates, _) in enumerate(TABLE) for row in question(f"q{number}", *candidates)
+    ]
     built, metrics = pairs.build(rows, PARAMS)
     assert metrics["questions"] == len(TABLE)
     assert metrics["pairs"] == len(built) == sum(isinstance(outcome, tuple) for _, outcome in TABLE)
@@ -185,10 +186,15 @@ def test_one_question_is_in_memory_at_a_time() -> None:
         assert last == ("d#1" if pair.id == "d" else f"{chr(ord(pair.id) + 1)}#0")
 
 
-def test_a_question_may_be_named_like_a_candidate_of_another() -> None:
-    """In the order of ids, its candidates stand between those of the other."""
-    names = ["q", "q#0", "q#0#1", "q 1", "q#1", "r"]
-    rows = [row for name in names for row in question(name, (0.9, "good"), (0.1, "bad"), (0.5, "so so"))]
+def test_candidates_of_similar_ids_are_grouped_by_question() -> None:
+    """In the order of candidate ids, no other question is between the candidates of one."""
+    names = ["q", "q!", "q 1", "q%23", "q%230", "q1", "q~2", "r"]
+    rows = [
+        judged(name, sample, score, f"{name} {sample}")
+        for name in names
+        for sample, score in enumerate([0.9, *[0.5] * 10, 0.1])
+    ]
     built, metrics = pairs.build(rows, PARAMS)
     assert [pair.id for pair in built] == sorted(names)
+    assert [pair.rejected for pair in built] == [f"{name} 11" for name in sorted(names)]
     assert metrics["pairs"] == metrics["questions"] == len(names)

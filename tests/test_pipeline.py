@@ -94,7 +94,7 @@ def test_every_id_comes_out_of_every_stage(project: Path) -> None:
 
 
 def test_no_held_out_prompt_is_trained_on(project: Path) -> None:
-    from medqa.sources.ultramedical import prompt_key
+    from medqa.sources.options import prompt_key
 
     held = {prompt_key(row.question) for row in rows(project, "heldout.jsonl", records.HeldOut)}
     trained = rows(project, "sft.jsonl", records.Example) + rows(project, "pairs.jsonl", records.Pair)

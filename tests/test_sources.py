@@ -6,15 +6,12 @@ import random
 import time
 import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fake_rows import sft_row, write_lines
+from fake_rows import sft_row, write_lines, write_rows
 
-from medqa import sources
 from medqa.runtime.errors import UserError
-from medqa.sources import files as source_files
-from medqa.sources import json_arrays
+from medqa.sources import read_rows
 
 ROWS = [
     sft_row(f"Open,{n}", f"What is caf\u00e9 {n}? \U0001f912 [x], {{y}}", '"Rest", \\ and "tea"]')
@@ -22,32 +19,12 @@ ROWS = [
 ]
 
 
-def written(path: Path, rows: list[Any]) -> Path:
-    """The rows in the format that the file's name asks for."""
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        import pyarrow
-        from pyarrow import parquet
-
-        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-        return path
-    if name.endswith(".jsonl"):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    else:
-        text = json.dumps(rows, ensure_ascii=False, indent=2 if "pretty" in name else None)
-    (gzip.open if path.suffix == ".gz" else open)(path, "wb").write(text.encode())
-    return path
-
-
 @pytest.mark.parametrize("chunk", [16, 64, 1 << 20])
 @pytest.mark.parametrize("name", ["a.json", "pretty.json", "a.jsonl", "a.json.gz", "a.jsonl.gz", "a.parquet"])
-def test_every_kind_of_file_gives_the_same_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, chunk: int
-) -> None:
-    monkeypatch.setattr(source_files, "_CHUNK", chunk)
-    read = list(sources.read_rows(written(tmp_path / name, ROWS)))
-    assert [source.row for source in read] == ROWS
-    assert [(source.file, source.line) for source in read] == [(name, line) for line in range(1, 41)]
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, name: str, chunk: int) -> None:
+    read = list(read_rows(write_rows(tmp_path / name, ROWS), chunk))
+    assert [raw.row for raw in read] == ROWS
+    assert [(raw.file, raw.line) for raw in read] == [(name, line) for line in range(1, 41)]
 
 
 @pytest.mark.parametrize(
@@ -58,16 +35,16 @@ def test_no_rows_are_a_user_error(tmp_path: Path, content: bytes | None, message
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=message):
-        list(sources.read_rows(path))
+        list(read_rows(path))
 
 
 @pytest.mark.parametrize("content", [b"PAR1 no parquet", b"PAR1"])
 def test_a_parquet_file_without_its_end_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.parquet is no parquet file that can be read") as told:
-        list(sources.read_rows(path))
-    assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match=r"a\.parquet is no parquet file that can be read") as error:
+        list(read_rows(path))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -77,55 +54,53 @@ def test_a_gzip_file_without_a_row_is_refused(tmp_path: Path, content: bytes) ->
     path = tmp_path / "a.json.gz"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json\.gz is no gzip file that can be read"):
-        list(sources.read_rows(path))
+        list(read_rows(path))
 
 
-def told(path: Path) -> list[tuple[int, str, str]]:
-    """Of every row its number, its id or the beginning of its text, and what is wrong with it."""
-    return [(s.line, s.row[:20] if s.torn else s.row.get("id", ""), s.torn) for s in sources.read_rows(path)]
+def summaries(path: Path, chunk: int = 1 << 20) -> list[tuple[int, str, str]]:
+    """Of every row its number, its id or the beginning of its text, and its error."""
+    rows = read_rows(path, chunk)
+    return [(row.line, row.row[:20] if row.error else row.row.get("id", ""), row.error) for row in rows]
 
 
 @pytest.mark.parametrize(
     "name", ["a.json", "pretty.json", "a.jsonl", "a.json.gz", "pretty.json.gz", "a.jsonl.gz"]
 )
 @pytest.mark.parametrize("chunk", [64, 1 << 20])
-def test_of_a_file_that_ends_too_early_the_whole_rows_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, chunk: int
-) -> None:
-    monkeypatch.setattr(source_files, "_CHUNK", chunk)
+def test_of_a_file_that_ends_too_early_the_whole_rows_are_kept(tmp_path: Path, name: str, chunk: int) -> None:
     rng = random.Random(0)
     rows = [sft_row(f"{n}", "".join(rng.choices("abcdefgh ", k=500))) for n in range(300)]
-    path = written(tmp_path / name, rows)
+    path = write_rows(tmp_path / name, rows)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 2 // 3])
-    *whole, torn = sources.read_rows(path)
+    *whole, torn = read_rows(path, chunk)
     assert 120 <= len(whole) <= 220
-    assert [source.row for source in whole] == rows[: len(whole)]
-    assert (torn.line, torn.torn) == (len(whole) + 1, "torn gzip" if name.endswith("gz") else "torn JSON")
+    assert [raw.row for raw in whole] == rows[: len(whole)]
+    assert (torn.line, torn.error) == (len(whole) + 1, "torn gzip" if name.endswith("gz") else "torn JSON")
 
 
 @pytest.mark.parametrize("name", ["a.json.gz", "pretty.json.gz", "a.jsonl.gz"])
 def test_of_a_small_gzip_file_that_ends_too_early_the_whole_rows_are_kept(tmp_path: Path, name: str) -> None:
     rng = random.Random(0)
-    path = written(
+    path = write_rows(
         tmp_path / name, [sft_row(f"{n}", "".join(rng.choices("abcdefgh ", k=500))) for n in range(9)]
     )
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 2 // 3])
-    *whole, torn = sources.read_rows(path)
-    assert len(whole) >= 4 and torn.torn == "torn gzip"
+    *whole, torn = read_rows(path)
+    assert len(whole) >= 4 and torn.error == "torn gzip"
 
 
 def test_a_gzip_file_that_is_damaged_within_keeps_what_stands_before(tmp_path: Path) -> None:
     rows = [sft_row(f"{random.Random(n).random()}", "Why?") for n in range(5000)]
-    path = written(tmp_path / "a.jsonl.gz", rows)
+    path = write_rows(tmp_path / "a.jsonl.gz", rows)
     content = bytearray(path.read_bytes())
     half = len(content) // 2
     content[half : half + 50] = b"\xff" * 50
     path.write_bytes(content)
-    *whole, torn = sources.read_rows(path)
-    assert torn.torn == "torn gzip"
-    assert len(whole) > 1000 and [source.row for source in whole[:1000]] == rows[:1000]
+    *whole, torn = read_rows(path)
+    assert torn.error == "torn gzip"
+    assert len(whole) > 1000 and [raw.row for raw in whole[:1000]] == rows[:1000]
 
 
 TORN = [
@@ -157,29 +132,22 @@ def test_a_torn_line_costs_that_line_alone(tmp_path: Path, raw: bytes, reason: s
     if packed:
         path = path.rename(tmp_path / "a.jsonl.gz")
         path.write_bytes(gzip.compress(path.read_bytes()))
-    assert [(line, torn) for line, _, torn in told(path)] == [(1, ""), (2, reason), (4, "")]
+    assert [(line, torn) for line, _, torn in summaries(path)] == [(1, ""), (2, reason), (4, "")]
 
 
 @pytest.mark.parametrize(("raw", "reason"), TORN, ids=NAMES)
 @pytest.mark.parametrize("chunk", [64, 1 << 20])
 @pytest.mark.parametrize("name", ["a.json", "pretty.json", "a.json.gz"])
-@pytest.mark.parametrize("place", [0, 2, 4])
+@pytest.mark.parametrize("position", [0, 2, 4])
 def test_a_torn_element_costs_that_element_alone(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    raw: bytes,
-    reason: str,
-    chunk: int,
-    name: str,
-    place: int,
+    tmp_path: Path, raw: bytes, reason: str, chunk: int, name: str, position: int
 ) -> None:
-    monkeypatch.setattr(source_files, "_CHUNK", chunk)
     elements = [json.dumps(row, indent=2 if "pretty" in name else None).encode() for row in ROWS[:4]]
-    elements.insert(place, raw)
+    elements.insert(position, raw)
     content = b"[\n" + b",\n".join(elements) + b"\n]"
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
-    read = told(tmp_path / name)
-    assert [torn for *_, torn in read] == ["" if at != place else reason for at in range(5)]
+    read = summaries(tmp_path / name, chunk)
+    assert [torn for *_, torn in read] == ["" if n != position else reason for n in range(5)]
     assert [row_id for _, row_id, torn in read if not torn] == [row["id"] for row in ROWS[:4]]
     assert [line for line, *_ in read] == [1, 2, 3, 4, 5]
 
@@ -191,7 +159,9 @@ def test_an_element_cut_anywhere_costs_no_more_than_itself(tmp_path: Path, cut: 
     elements[2] = elements[2][:cut]
     path = tmp_path / "a.json"
     path.write_text("[" + ", ".join(elements) + "]")
-    assert [row_id for _, row_id, torn in told(path) if not torn] == [ROWS[n]["id"] for n in (0, 1, 3, 4)]
+    assert [row_id for _, row_id, torn in summaries(path) if not torn] == [
+        ROWS[n]["id"] for n in (0, 1, 3, 4)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +179,7 @@ def test_an_element_cut_anywhere_costs_no_more_than_itself(tmp_path: Path, cut: 
 def test_the_end_of_an_array(tmp_path: Path, content: bytes, rows: list[tuple[int, str, str]]) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    assert told(path) == rows
+    assert summaries(path) == rows
 
 
 def test_invalid_utf8_in_parquet_costs_that_row_alone(tmp_path: Path) -> None:
@@ -218,7 +188,7 @@ def test_invalid_utf8_in_parquet_costs_that_row_alone(tmp_path: Path) -> None:
 
     texts = pyarrow.array([b"a", b"b", b"\xff\xfe", b"d"]).view(pyarrow.string())
     parquet.write_table(pyarrow.table({"id": texts}), tmp_path / "a.parquet")
-    read = [(source.line, source.row, source.torn) for source in sources.read_rows(tmp_path / "a.parquet")]
+    read = [(raw.line, raw.row, raw.error) for raw in read_rows(tmp_path / "a.parquet")]
     assert read == [
         (1, {"id": "a"}, ""),
         (2, {"id": "b"}, ""),
@@ -236,35 +206,32 @@ def test_an_array_is_read_in_linear_time_and_little_memory(tmp_path: Path, torn:
             elements[count // 2] = elements[count // 2][:100]
         path.write_text("[" + ", ".join(elements) + "]")
         started = time.process_time()
-        assert sum(1 for _ in sources.read_rows(path)) == count
+        assert sum(1 for _ in read_rows(path)) == count
         return time.process_time() - started
 
     seconds(1000)
     assert seconds(32_000) < 16 * max(seconds(4_000), 0.01)  # 64 times as long if it were quadratic
     tracemalloc.start()
-    for _ in sources.read_rows(tmp_path / "a.json"):
+    for _ in read_rows(tmp_path / "a.json"):
         pass
-    assert tracemalloc.get_traced_memory()[1] < 8 * source_files._CHUNK
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20  # bytes; 8 chunks
     tracemalloc.stop()
 
 
-def test_an_element_much_longer_than_a_piece_is_not_begun_again_for_each_piece(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source_files, "_CHUNK", 1 << 12)
+def test_an_element_of_many_chunks_is_not_decoded_again_for_each_chunk(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps([sft_row("1", "Why? " * 1_000_000)]))
     started = time.process_time()
     json.loads(path.read_text())
     once = time.process_time() - started
-    assert told(path) == [(1, "1", "")]
+    assert summaries(path, 1 << 12) == [(1, "1", "")]
     assert time.process_time() - started < 50 * max(once, 0.02)  # 600 times, if it were
 
 
 SIX = ROWS[:6]
 LINES = [json.dumps(row) for row in SIX]
 FIRST, SECOND = json.dumps(SIX[:3]), json.dumps(SIX[3:])
-STRUNG = {
+SEQUENCES = {
     "an array a line": f"{FIRST}\n\n{SECOND}\n",
     "arrays without a space": FIRST + SECOND,
     "indented arrays": json.dumps(SIX[:3], indent=2) + json.dumps(SIX[3:], indent=1),
@@ -279,20 +246,19 @@ STRUNG = {
     "lines ended as on an old Mac": "\r".join(LINES),
     "an object with a list": json.dumps({"version": "1.0", "data": SIX, "total": 6}),
     "an indented object with a list": json.dumps({"rows": SIX}, indent=2),
-    "an object with a list a line": "".join(json.dumps({"data": some}) + "\n" for some in (SIX[:3], SIX[3:])),
+    "an object with a list a line": "".join(json.dumps({"data": rows}) + "\n" for rows in (SIX[:3], SIX[3:])),
 }
 
 
-@pytest.mark.parametrize("text", STRUNG.values(), ids=STRUNG)
+@pytest.mark.parametrize("text", SEQUENCES.values(), ids=SEQUENCES)
 @pytest.mark.parametrize("chunk", [16, 1 << 20])
 @pytest.mark.parametrize("packed", [False, True])
-def test_all_rows_of_all_that_is_strung_together_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, chunk: int, packed: bool
+def test_a_sequence_of_arrays_and_objects_gives_all_rows(
+    tmp_path: Path, text: str, chunk: int, packed: bool
 ) -> None:
-    monkeypatch.setattr(source_files, "_CHUNK", chunk)
     path = tmp_path / "a.json"  # packed or not: its first bytes tell
     path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
-    assert [(source.line, source.row, source.torn) for source in sources.read_rows(path)] == [
+    assert [(raw.line, raw.row, raw.error) for raw in read_rows(path, chunk)] == [
         (line, row, "") for line, row in enumerate(SIX, 1)
     ]
 
@@ -311,7 +277,7 @@ def test_what_is_torn_among_them_costs_itself(
 ) -> None:
     path = tmp_path / "a.json"
     path.write_text(text)
-    read = told(path)
+    read = summaries(path)
     assert all(row in read for row in rows)
     assert [torn for *_, torn in read].count("") == sound == len(read) - 1
 
@@ -320,13 +286,13 @@ def test_rows_are_found_behind_blank_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for text in (FIRST + SECOND, "\n".join(LINES)):
         path.write_text("\n" * 200_000 + text)
-        assert [source.row for source in sources.read_rows(path)] == SIX
+        assert [raw.row for raw in read_rows(path)] == SIX
 
 
 def test_lines_behind_a_list_are_counted_on(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join([LINES[0], f"[{LINES[1]}, {LINES[2]}]", "", "{", LINES[3]]))
-    assert [(line, torn) for line, _, torn in told(path)] == [
+    assert [(line, torn) for line, _, torn in summaries(path)] == [
         (1, ""),
         (2, ""),
         (3, ""),
@@ -368,26 +334,22 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes, message
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
-        list(sources.read_rows(path))
+        list(read_rows(path))
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
 
 
 def test_a_parquet_file_may_have_another_name(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.parquet", SIX).rename(tmp_path / "a.json")
-    assert [source.row for source in sources.read_rows(path)] == SIX
+    path = write_rows(tmp_path / "a.parquet", SIX).rename(tmp_path / "a.json")
+    assert [raw.row for raw in read_rows(path)] == SIX
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a folder; name the file in it"):
-        list(sources.read_rows(tmp_path))
+        list(read_rows(tmp_path))
 
 
-def test_a_first_object_as_large_as_the_memory_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source_files, "_CHUNK", 1 << 10)
-    monkeypatch.setattr(json_arrays, "_LARGEST", 1 << 12)
+def test_a_first_object_of_more_than_64_chunks_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps({str(n): SIX[0] for n in range(99)}))
     with pytest.raises(UserError, match="begins with a JSON object of more than"):
-        list(sources.read_rows(path))
+        list(read_rows(path, chunk_bytes=1 << 7))

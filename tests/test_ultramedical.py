@@ -1,14 +1,12 @@
-"""medqa.sources.ultramedical: every damaged row has its reason, and two wordings of one prompt share a key."""
+"""medqa.sources.ultramedical: what a row holds, and the reason of every damaged row."""
 
 import json
-import re
-import time
 from typing import Any
 
 import pytest
-from fake_rows import EXAM, OPTIONS, preference_row, sft_row
+from fake_rows import EXAM, preference_row, sft_row
 
-from medqa.sources import ultramedical
+from medqa.sources.ultramedical import parse_preference, parse_sft
 
 
 @pytest.mark.parametrize(
@@ -21,9 +19,9 @@ from medqa.sources import ultramedical
     ],
 )
 def test_sft(row: dict[str, Any], kind: str) -> None:
-    asked = ultramedical.sft(row)
-    assert (asked.id, asked.kind, asked.remark) == ("1", kind, "")
-    assert (asked.prompt, asked.chosen) == tuple(turn["value"] for turn in row["conversations"])
+    parsed = parse_sft(row)
+    assert (parsed.id, parsed.kind, parsed.remark) == ("1", kind, "")
+    assert (parsed.prompt, parsed.chosen) == tuple(turn["value"] for turn in row["conversations"])
 
 
 @pytest.mark.parametrize(
@@ -44,6 +42,7 @@ def test_sft(row: dict[str, Any], kind: str) -> None:
         (preference_row("1", "Why?") | {"metadata": '{"golden_answer": "So."}'}, "open", "", "So.", ()),
         (preference_row("1", "Why?") | {"metadata": "", "golden_answer": "So."}, "open", "", "So.", ()),
         (preference_row("1", "Is it?\nA. yes\nB. no", golden_answer="b"), "exam", "B", "", ()),
+        (preference_row("1", "Is it?\nA. yes\nB. no"), "open", "", "", ()),
         (preference_row("1", EXAM + "\nE. oxygen", golden_answer="E."), "exam", "E", "", ()),
         (
             preference_row("1", EXAM, golden_answer="It thins the blood."),
@@ -62,13 +61,18 @@ def test_sft(row: dict[str, Any], kind: str) -> None:
 def test_preference(
     row: dict[str, Any], kind: str, gold: str, golden_text: str, points: tuple[str, ...]
 ) -> None:
-    asked = ultramedical.preference(row)
-    assert (asked.kind, asked.gold, asked.golden_text, asked.key_points) == (kind, gold, golden_text, points)
-    assert (asked.chosen, asked.rejected, asked.label_type) == ("Rest.", "Run.", "easy")
+    parsed = parse_preference(row)
+    assert (parsed.kind, parsed.gold, parsed.golden_text, parsed.key_points) == (
+        kind,
+        gold,
+        golden_text,
+        points,
+    )
+    assert (parsed.chosen, parsed.rejected, parsed.label_type) == ("Rest.", "Run.", "easy")
 
 
-def turns(*said: tuple[str, Any]) -> dict[str, Any]:
-    return {"conversations": [{"from": role, "value": text} for role, text in said]}
+def turns(*texts: tuple[str, Any]) -> dict[str, Any]:
+    return {"conversations": [{"from": role, "value": text} for role, text in texts]}
 
 
 SFT = sft_row("1", "Why?")
@@ -96,7 +100,7 @@ SFT = sft_row("1", "Why?")
 )
 def test_a_damaged_sft_row_has_a_reason(row: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=f"^{reason}$"):
-        ultramedical.sft(row)
+        parse_sft(row)
 
 
 WHY = (("human", "Why?"), ("gpt", "So."))
@@ -115,8 +119,8 @@ SURE = (("human", "Sure?"), ("gpt", "Yes."))
     ],
 )
 def test_what_is_left_out_of_a_conversation_is_remarked(row: dict[str, Any], remark: str) -> None:
-    asked = ultramedical.sft(SFT | row)
-    assert (asked.prompt, asked.chosen, asked.remark) == ("Why?", "So.", remark)
+    parsed = parse_sft(SFT | row)
+    assert (parsed.prompt, parsed.chosen, parsed.remark) == ("Why?", "So.", remark)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +132,7 @@ def test_what_is_left_out_of_a_conversation_is_remarked(row: dict[str, Any], rem
     ],
 )
 def test_an_exam_without_a_letter_is_remarked(golden: str | None, remark: str) -> None:
-    assert ultramedical.preference(preference_row("1", EXAM, golden_answer=golden)).remark == remark
+    assert parse_preference(preference_row("1", EXAM, golden_answer=golden)).remark == remark
 
 
 PAIR = preference_row("1", "Why?")
@@ -137,8 +141,8 @@ PAIR = preference_row("1", "Why?")
 def pair(chosen: tuple[str, ...], rejected: tuple[str, ...]) -> dict[str, Any]:
     """A pair of conversations of which these are the turns after the first question."""
 
-    def side(said: tuple[str, ...]) -> list[dict[str, str]]:
-        turns = zip(("assistant", "user", "assistant"), said, strict=False)
+    def side(texts: tuple[str, ...]) -> list[dict[str, str]]:
+        turns = zip(("assistant", "user", "assistant"), texts, strict=False)
         return [PAIR["chosen"][0], *({"role": role, "content": text} for role, text in turns)]
 
     return {"chosen": side(chosen), "rejected": side(rejected)}
@@ -158,6 +162,7 @@ def pair(chosen: tuple[str, ...], rejected: tuple[str, ...]) -> dict[str, Any]:
         (PAIR | {"chosen": PAIR["chosen"][::-1]}, "wrong order of roles"),
         (PAIR | {"rejected": preference_row("1", "Why?", rejected="--")["rejected"]}, "an empty turn"),
         (PAIR | {"prompt": None}, "prompt is not text"),
+        ({key: value for key, value in PAIR.items() if key != "prompt_id"}, "missing key prompt_id"),
         (PAIR | pair(("So.",), ("So. ",)), "chosen and rejected are the same"),
         (PAIR | pair(("So.", "Sure?", "Yes."), ("So.", "Sure?", "Yes.")), "chosen and rejected are the same"),
         (
@@ -177,133 +182,4 @@ def pair(chosen: tuple[str, ...], rejected: tuple[str, ...]) -> dict[str, Any]:
 )
 def test_a_damaged_preference_row_has_a_reason(row: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=f"^{reason}$"):
-        ultramedical.preference(row)
-
-
-def exam(stem: str, letters: str, options: tuple[str, ...], mark: str = ".") -> str:
-    return "\n".join(
-        [stem, *(f"{letter}{mark} {option}" for letter, option in zip(letters, options, strict=True))]
-    )
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        EXAM.upper(),
-        EXAM.replace(" ", "  ").replace("\n", "\n\n  "),
-        exam("Which treats angina", "ABCD", OPTIONS[::-1]),
-        exam("Which treats angina?", "ABCD", OPTIONS, ")"),
-        exam("Which treats angina?", "ABCD", OPTIONS).replace("A.", "(A)"),
-        exam("Which treats angina?", "abcd", OPTIONS, ")"),
-        "Which treats angina? A. rest B. statins C. surgery D. aspirin",
-        "Which treats angina?\n(a) rest (b) aspirin (c) surgery (d) statins",
-    ],
-    ids=[
-        "case",
-        "space",
-        "order of options",
-        "brackets",
-        "one bracket",
-        "lower case",
-        "one line",
-        "brackets, one line",
-    ],
-)
-def test_prompts_that_are_the_same_question_share_a_key(other: str) -> None:
-    assert ultramedical.prompt_key(other) == ultramedical.prompt_key(EXAM)
-
-
-@pytest.mark.parametrize(
-    ("one", "two"),
-    [
-        ("What is angina?", "what is  ANGINA"),
-        ("What is type-2 diabetes?", "What is type 2 diabetes"),
-    ],
-)
-def test_open_questions_fold_case_space_and_punctuation(one: str, two: str) -> None:
-    assert ultramedical.prompt_key(one) == ultramedical.prompt_key(two)
-
-
-@pytest.mark.parametrize(
-    ("one", "two"),
-    [
-        ("What is angina?", "What causes angina?"),
-        ("What is type 1 diabetes?", "What is type 2 diabetes?"),
-        ("Is rest or aspirin better?", "Is aspirin or rest better?"),  # no options: order is meaning
-        (EXAM, EXAM.replace("rest", "oxygen")),
-        (EXAM, EXAM.replace("angina", "asthma")),
-        (EXAM, EXAM.split("\n")[0]),
-        (EXAM + "\nA. fever", EXAM + "\nA. rash"),  # a letter that comes twice
-        ("Which is it? A. x B. y C. z D. w", "Which is it? A. x B. y C. z D. v"),
-        ("Which is it? A. x B. y C. z D. w", "What is it? A. x B. y C. z D. w"),
-        ("A. gout B. rash C. fever", "A. gout B. rash C. cough"),  # nothing but options
-        ("A: What is gout?\nB: A rash?\nC: Why?", "A: What is gout?\nB: A rash?\nC: When?"),
-        ("Does vitamin A. help? Or B. or C.", "Does vitamin A. help? Or C. or B."),  # no options
-        ("\u2191\u2191?", "\u2193\u2193?"),  # no words
-    ],
-)
-def test_different_questions_stay_distinct(one: str, two: str) -> None:
-    assert ultramedical.prompt_key(one) != ultramedical.prompt_key(two)
-
-
-@pytest.mark.parametrize(
-    "prompt",
-    [
-        "A. x B. y C. z D. w",
-        "A. x\nB. y\nC. z",
-        "Name the disease.\nA. gout B. acne C. asthma D. anaemia",
-        "(A) (B) (C)",
-        "a) b) c) d)",
-        "...",
-        "\u75db\u98ce\u7684\u75c7\u72b6\u662f\u4ec0\u4e48\uff1f",
-    ],
-)
-def test_no_prompt_is_emptied(prompt: str) -> None:
-    assert ultramedical.prompt_key(prompt).strip(" |")
-
-
-@pytest.mark.parametrize(
-    "prompt",
-    [
-        EXAM,
-        EXAM.replace("\n", " "),
-        "Hepatitis A. is meant. " + EXAM.replace("\n", " ").lower(),
-        re.sub(r"(\w)\. ", r"- **\1.** ", EXAM),
-        re.sub(r"(\w)\. ", r"* \1) ", EXAM),
-        re.sub(r"(\w)\. ", r"\1 - ", EXAM),
-        re.sub(r"(\w)\. ", r"[\1] ", EXAM),
-        re.sub(r"(\w)\. ", r"Option \1: ", EXAM),
-        re.sub(r"(\w)\. ", r"\1.\n", EXAM),
-        re.sub(r"(\w)\. ", "\\1\u3001", EXAM),
-        re.sub(r"\n(\w)\. ", r" (\1)", EXAM),
-        re.sub(r"\n(\w)\. ", r", \1. ", EXAM),
-        EXAM.translate({ord(letter): ord(letter) + 0xFEE0 for letter in "ABCD."}),
-    ],
-)
-def test_options_by_letter(prompt: str) -> None:
-    assert ultramedical.options(prompt) == dict(zip("ABCD", OPTIONS, strict=True))
-
-
-def test_of_a_letter_that_comes_twice_the_first_option_counts() -> None:
-    assert ultramedical.options(EXAM + "\nA. oxygen") == dict(zip("ABCD", OPTIONS, strict=True))
-
-
-def test_two_options_are_enough_for_a_golden_letter_but_make_no_exam() -> None:
-    assert ultramedical.options("Is it?\nA. yes\nB. no") == {"A": "yes", "B": "no"}
-    assert ultramedical.options("Is it?\nB. yes\nC. no") == {}
-    assert ultramedical.preference(preference_row("1", "Is it?\nA. yes\nB. no")).kind == "open"
-
-
-@pytest.mark.parametrize("run", ["\n", " \n\t", " ", "*", "- ", "A. ", "A.\n"])
-def test_options_are_found_in_linear_time(run: str) -> None:
-    def seconds(times: int) -> float:
-        prompt = f"Why?\n{run * times}x"
-        started = time.process_time()
-        ultramedical.prompt_key(prompt)
-        ultramedical.options(prompt)
-        return time.process_time() - started
-
-    seconds(100)
-    assert seconds(16_000) < 16 * max(
-        seconds(4_000), 0.01
-    )  # 16 times as long if it were quadratic, and over a second
+        parse_preference(row)

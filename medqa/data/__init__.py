@@ -1,6 +1,7 @@
 """From raw rows to the files that everything later reads."""
 
-from medqa.data.medical_data import MedicalData, counts, load_medical_data
+from medqa.data.audit import count_outcomes
+from medqa.data.medical_data import MedicalData, load_medical_data
 from medqa.data.selection import OUTPUTS
 
-__all__ = ["OUTPUTS", "MedicalData", "counts", "load_medical_data"]
+__all__ = ["OUTPUTS", "MedicalData", "count_outcomes", "load_medical_data"]

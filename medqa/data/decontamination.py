@@ -1,194 +1,120 @@
-"""Near-duplicates: training prompts that are a held-out prompt with a word changed, clauses swapped or words
-added.
+"""Near-duplicates: training prompts that repeat a held-out prompt with a few words changed, moved or added.
 
-Prompts come as `ultramedical.prompt_key` gives them: words, and after each ` | ` an option, the options in
-one order. What tells an edit from another question depends on how much there is to read:
-
-- *Long* prompts (exams, vignettes, contexts) that share most of their word n-grams are one. MinHash proposes pairs, the
-  exact weighted Jaccard index decides: an n-gram weighs the more, the fewer prompts have its words (inverse document
-  frequency), so that a shared template says little and a shared name much.
-- *Short* questions are templates: "What are the symptoms of asthma?" is one word away from a question on gout, and one
-  from a question on the causes of asthma. Here only what cannot change the meaning is passed over: order, function
-  words, inflection, British spelling, a slip of the pen, and a word of many prompts exchanged for one of hardly any
-  ("symptoms" for "manifestations"). Another name is another question, and so is another word that many prompts have.
-
-In a script without spaces a word is a character, and two count as one word of another script. No character is
-exchanged for another there: it would make hypotension (低血压) of hypertension (高血压).
+Prompts come as `options.prompt_key` gives them: words, and after each ` | ` an option, the options in one
+order. What tells an edit from another question depends on the length: see `LongPrompts`, and
+`short_questions`. In a script without spaces a word is a character, and two count as one word of another
+script.
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from medqa.data.word_forms import american, core, length, slips, stem, units, words
-from medqa.text import per_word
+from medqa.data.short_questions import ShortQuestions
+from medqa.data.word_counts import WordCounts
+from medqa.data.word_forms import count_words, units
+
+if TYPE_CHECKING:
+    from rensa import RMinHash
 
 LONG = 14  # words; of fewer, a template and a long name are most of the n-grams (tried on MedQuAD)
-COMMON, RARE = 0.01, 0.005  # shares of the prompts that have a word: a common one from here, a rare one below
-TELLING = 0.2  # of the largest weight of an n-gram; lighter ones are in most prompts, and propose none
-PERMUTATIONS, BANDS = (
-    128,
-    32,
-)  # proposes 98.9% of the pairs with a plain Jaccard index of 0.6, 23% of those with 0.3
+INFORMATIVE = 0.2  # of the largest weight of an n-gram; lighter ones are in most prompts, and propose none
+# Proposes 98.9% of the pairs with a plain Jaccard index of 0.6, and 23% of those with 0.3.
+PERMUTATIONS, BANDS = 128, 32
 
 
 class Decontamination:
-    """Finds the held-out prompt that a training prompt is a near-duplicate of."""
+    """Finds the held-out prompt of which a training prompt is a near-duplicate.
+
+    First `count_words` of every prompt there is, once: rare words are told from common ones by it. Then
+    `add_held_out`, then `match`.
+    """
 
     def __init__(self, threshold: float | None):
-        """Take the similarity from 0 to 1 from which a long prompt is a near-duplicate; None finds none at
-        all.
+        """Take the similarity (0 to 1) that makes a long prompt a near-duplicate; None matches nothing."""
+        self.threshold = threshold
+        self.counts = WordCounts()
+        self.held_out: set[str] = set()
+        self.short = ShortQuestions(self.counts)
+        self.long = LongPrompts(self.counts, threshold or 1.0)
 
-        First `count` every prompt there is, once: rare words are told from common ones by it. Then `hold`
-        those that are held out, then `find`.
-        """
-        from rensa import RMinHashLSH
+    def count_words(self, key: str) -> None:
+        self.counts.add(key)
 
-        self.threshold, self.total, self.counts = threshold, 0, Counter()
-        self.held: set[str] = set()
-        self.cores: dict[tuple[str, ...], str] = {}
-        self.short: dict[tuple[str, ...], str] = {}  # whole keys by their words
-        self.holed: dict[tuple[str, ...], list[str]] = {}  # the common words that are left out
-        self.slips: dict[str, list[str]] = {}  # words of short held-out prompts by what a slip makes of them
-        self.long: list[tuple[str, float]] = []  # with the sum of its n-grams' weights
-        self.weights: dict[str, float] = {}  # by word
-        self.index = RMinHashLSH(threshold or 1.0, PERMUTATIONS, BANDS)
-        # Kept for the few that are proposed again and again; of all they would be most of this stage's
-        # memory.
-        self.held_weights = lru_cache(maxsize=1024)(lambda key: self._weighed(_grams(key)))
-        self.slipped = lru_cache(maxsize=1 << 15)(self._slipped)
+    def add_held_out(self, key: str) -> None:
+        if self.threshold is not None and key not in self.held_out:
+            self.held_out.add(key)
+            (self.long if count_words(key) >= LONG else self.short).add(key)
 
-    def count(self, key: str) -> None:
-        """Take the words of a prompt into account."""
-        self.total += 1
-        self.counts.update({stem(word) for part in key.split(" | ") for word in units(part)})
-
-    def hold(self, key: str) -> None:
-        """Look out for near-duplicates of this prompt from now on."""
-        if self.threshold is None or key in self.held:
-            return
-        self.held.add(key)
-        if length(key) >= LONG:
-            grams = _grams(key)
-            self.index.insert(len(self.long), self._sketch(grams))
-            self.long.append((key, sum(self._weighed(grams).values())))
-            return
-        self.cores.setdefault(core(key), key)
-        raw = words(key)
-        said = [american(word) for word in raw]
-        self.short.setdefault(tuple(said), key)
-        for rest, word in _holed(said):
-            if self._share(word) >= COMMON:
-                self.holed.setdefault(rest, []).append(word)
-        for word in raw:
-            if word not in self.slips.get(word, ()):
-                for slip in {word, *slips(word)}:
-                    self.slips.setdefault(slip, []).append(word)
-
-    def find(self, key: str) -> str | None:
-        """The held-out key that this one is a near-duplicate of, or None. An equal one counts."""
+    def match(self, key: str) -> str | None:
+        """The held-out key of which this one is a near-duplicate, or None. An equal one counts."""
         if self.threshold is None:
             return None
-        # An edit may add or take away a few words, so that both rules must look beyond LONG.
-        if length(key) < 2 * LONG and (found := self.cores.get(core(key)) or self._exchanged(key)):
-            return found
-        if length(key) < LONG - 2:
+        # An edit may add or remove a few words, so that both rules must look beyond LONG.
+        length = count_words(key)
+        match = self.short.match(key) if length < 2 * LONG else None
+        return match or (self.long.match(key) if length >= LONG - 2 else None)
+
+
+class LongPrompts:
+    """The long held-out prompts (exams, vignettes, contexts): those that share most of their n-grams are one.
+
+    MinHash proposes pairs, the exact weighted Jaccard index decides. An n-gram weighs more, the fewer prompts
+    have its words (inverse document frequency): a shared template says little and a shared name much.
+    """
+
+    def __init__(self, counts: WordCounts, threshold: float):
+        from rensa import RMinHashLSH
+
+        self.counts, self.threshold = counts, threshold
+        self.prompts: list[tuple[str, float]] = []  # keys with the sums of their n-grams' weights
+        self.index = RMinHashLSH(threshold, PERMUTATIONS, BANDS)
+        # For the few that are proposed again and again; of all, they would be most of this stage's memory.
+        self._weights_of_key = lru_cache(maxsize=1024)(lambda key: self._weights(_ngrams(key)))
+
+    def add(self, key: str) -> None:
+        """Take a held-out prompt into account."""
+        ngrams = _ngrams(key)
+        self.index.insert(len(self.prompts), self._sketch(ngrams))
+        self.prompts.append((key, sum(self._weights(ngrams).values())))
+
+    def match(self, key: str) -> str | None:
+        """The key of the most similar held-out prompt, from the threshold on, or None."""
+        if not self.prompts:
             return None
-        grams = _grams(key)
-        near = [pair for at in self._proposed(grams) if (pair := self._close(grams, *self.long[at]))]
-        return max(near)[1] if near else None
+        ngrams = _ngrams(key)
+        proposed = (self.prompts[number] for number in self.index.query(self._sketch(ngrams)))
+        similarities = [(self._similarity(ngrams, *prompt), prompt[0]) for prompt in proposed]
+        similarity, match = max(similarities, default=(0.0, None))
+        return match if similarity >= self.threshold else None
 
-    def _proposed(self, grams: set[str]) -> list[int]:
-        return self.index.query(self._sketch(grams)) if self.long else []
-
-    def _sketch(self, grams: set[str]):
-        """A MinHash of the n-grams that tell something: those of a template would propose all of its prompts."""
+    def _sketch(self, ngrams: set[str]) -> "RMinHash":
+        """A MinHash of the informative n-grams: those of a template would propose all of its prompts."""
         from rensa import RMinHash
 
-        least = TELLING * math.log(self.total + 1)
+        least = INFORMATIVE * math.log(self.counts.prompts + 1)
+        informative = [ngram for ngram, weight in self._weights(ngrams).items() if weight >= least]
         sketch = RMinHash(num_perm=PERMUTATIONS, seed=1)
-        sketch.update(
-            sorted(gram for gram, weight in self._weighed(grams).items() if weight >= least) or sorted(grams)
-        )
+        sketch.update(sorted(informative or ngrams))
         return sketch
 
-    def _close(self, grams: set[str], key: str, whole: float) -> tuple[float, str] | None:
-        """The weighted Jaccard index with a held-out prompt, and its key, from the threshold on."""
-        held = self.held_weights(key)
-        shared = sum(held[gram] for gram in grams & held.keys())
+    def _similarity(self, ngrams: set[str], key: str, total: float) -> float:
+        """The weighted Jaccard index with a held-out prompt of this total weight; 0 below the threshold."""
+        weights = self._weights_of_key(key)
+        shared = sum(weights[ngram] for ngram in ngrams & weights.keys())
         # The index is at most the share of the held-out prompt, which costs less to know.
-        if shared < self.threshold * whole:
-            return None
-        similarity = shared / (whole + sum(self._weighed(grams).values()) - shared)
-        return (similarity, key) if similarity >= self.threshold else None
+        if shared < self.threshold * total:
+            return 0.0
+        return shared / (total + sum(self._weights(ngrams).values()) - shared)
 
-    def _exchanged(self, key: str) -> str | None:
-        """The short held-out key from which this one differs by one word that can stand for the other."""
-        raw = words(key)
-        said = [american(word) for word in raw]
-        for place, word in enumerate(raw):
-            for other in self.slipped(word):
-                if same := self.short.get((*said[:place], american(other), *said[place + 1 :])):
-                    return same
-        for rest, word in _holed(said):
-            for other in self.holed.get(rest, ()):
-                if self._stands_for(rest, other, word):
-                    return self.short[tuple(part or other for part in rest)]
-        return None
-
-    def _slipped(self, word: str) -> list[str]:
-        """The held-out words of which this one is a misspelling, or the other way round.
-
-        One of both is in another prompt too: two words of the corpus are two words (prostate and prostrate),
-        and of two rare ones nobody can say, but where only neighbours have changed places.
-        """
-        near = {*self.slips.get(word, ())} | {
-            slip for slip in slips(word) if slip in self.slips.get(slip, ())
-        }
-        known = {other: self.counts[stem(other)] > 1 for other in {word, *near}}
-        swapped = sorted(word)
-        return sorted(
-            other
-            for other in near - {word}
-            if known[other] != known[word] or (not known[word] and sorted(other) == swapped)
-        )
-
-    def _stands_for(self, rest: tuple[str, ...], common: str, word: str) -> bool:
-        """Whether a rare word can stand for a common one of a held-out prompt.
-
-        Without a name among the other words, the one in question may be the name.
-        """
-        named = any(other and self._share(other) < COMMON for other in rest)
-        return named and self._share(common) >= COMMON and self._share(word) < RARE
-
-    def _share(self, word: str) -> float:
-        return self.counts[stem(word)] / self.total
-
-    def _weighed(self, grams: set[str]) -> dict[str, float]:
-        """N-grams with their weights: the mean inverse document frequency of their words."""
-        weighed = {}
-        for gram in grams:
-            said = gram.split()
-            for word in said:
-                if word not in self.weights:
-                    # Smoothed, so that a word that every prompt has still weighs a little.
-                    self.weights[word] = math.log((self.total + 1) / (self.counts[stem(word)] + 1)) + 0.01
-            weighed[gram] = sum(self.weights[word] for word in said) / len(said)
-        return weighed
+    def _weights(self, ngrams: set[str]) -> dict[str, float]:
+        """N-grams with their weights: the mean weight of their words."""
+        weight = self.counts.weight
+        return {ngram: sum(map(weight, parts := ngram.split())) / len(parts) for ngram in ngrams}
 
 
-def _holed(said: list[str]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """A prompt with one word left out, for each word; not for numbers and letters, which tell types of a
-    disease.
-    """
-    for place, word in enumerate(said):
-        if len(word) >= 4 and per_word(word) == 1:
-            yield (*said[:place], "", *said[place + 1 :]), word
-
-
-def _grams(key: str) -> set[str]:
+def _ngrams(key: str) -> set[str]:
     """Words and pairs of neighbours, none across options: these are sorted, and an edit may move one."""
     parts = [units(part) for part in key.split(" | ")]
     return {word for part in parts for word in part} | {

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from medqa.runtime.data_section import SPLITS, EmbeddedRows, HubRows, Preference
 from medqa.sources import RawRow, read_rows
 
 _PATTERNS = ["*.json", "*.jsonl", "*.ndjson", "*.json.gz", "*.jsonl.gz", "*.parquet"]
-_SPLIT_OF = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+_SPLIT_BY_WORD = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("dev", "validation", "valid", "val", "eval", "evaluation"), "dev"
 )
-# What describes a data set or how it was saved, and holds no row of it.
-_ABOUT = re.compile(
+# Files that describe a data set or how it was saved, and hold no row of it.
+_NO_ROWS = re.compile(
     r"(dataset_infos?|dataset_dict|state|config|croissant|metadata|schema|index|package)\.json|[._].*"
 )
 
@@ -31,89 +30,83 @@ def raw_rows(
     preference: EmbeddedRows | HubRows | PreferenceFiles,
     seed: int,
 ) -> tuple[dict[str, Iterator[RawRow]], list[Provenance]]:
-    """The raw rows of `sft` and of each split of the preferences, streamed, and where each of the two sets
-    comes from.
+    """The raw rows of `sft` and of each preference split, streamed, and where the two sets come from.
 
-    Raises UserError if a data set cannot be had; a file that cannot be read raises it when its first row is
-    asked for.
+    Raises UserError if a data set cannot be fetched; iterating raises it for a file that cannot be read.
     """
     topics = embedded.topics(corpus) if "embedded" in (sft.source, preference.source) else []
     match sft:
-        case HubRows(repo=repo, revision=revision):
-            commit, splits = _hub(repo, revision, "data.sft.revision")
-            provenance = [Provenance("sft", "hub", repo, commit)]
-            # Without names of splits all of it is there to be trained on.
-            sources = {"sft": _split(repo, commit, splits, "" if set(splits) == {""} else "train")}
-        case SftFile(path=path):
-            provenance = [Provenance("sft", "files", path, "")]
-            sources = {"sft": _files([corpus / path])}
+        case HubRows():
+            commit, files = _hub_files(sft, "data.sft.revision")
+            provenance = [Provenance("sft", "hub", sft.repo, commit)]
+            # Where no file names a split, all of them are for training.
+            sources = {"sft": _split_rows(sft.repo, commit, files, "" if set(files) == {""} else "train")}
+        case SftFile():
+            provenance = [Provenance("sft", "files", sft.path, "")]
+            sources = {"sft": read_files([corpus / sft.path])}
         case _:
             provenance = [Provenance("sft", "embedded", "", "")]
-            sources = {"sft": _made(embedded.sft_rows(topics, seed))}
+            sources = {"sft": _embedded_rows(embedded.sft_rows(topics, seed))}
     match preference:
-        case HubRows(repo=repo, revision=revision):
-            commit, splits = _hub(repo, revision, "data.preference.revision")
-            provenance.append(Provenance("preference", "hub", repo, commit))
-            sources |= {split: _split(repo, commit, splits, split) for split in SPLITS}
-        case PreferenceFiles() as files:
-            names = {split: getattr(files, split) for split in SPLITS}
+        case HubRows():
+            commit, files = _hub_files(preference, "data.preference.revision")
+            provenance.append(Provenance("preference", "hub", preference.repo, commit))
+            sources |= {split: _split_rows(preference.repo, commit, files, split) for split in SPLITS}
+        case PreferenceFiles():
+            names = {split: getattr(preference, split) for split in SPLITS}
             provenance.append(Provenance("preference", "files", ", ".join(names.values()), ""))
-            sources |= {split: _files([corpus / name]) for split, name in names.items()}
+            sources |= {split: read_files([corpus / name]) for split, name in names.items()}
         case _:
-            made = embedded.preference_rows(topics, seed)
+            rows = embedded.preference_rows(topics, seed)
             provenance.append(Provenance("preference", "embedded", "", ""))
-            sources |= {split: _made(made[split]) for split in SPLITS}
+            sources |= {split: _embedded_rows(rows[split]) for split in SPLITS}
     return sources, provenance
 
 
-def _hub(repo: str, revision: str, key: str) -> tuple[str, dict[str, dict[str, Path]]]:
+def _hub_files(source: HubRows, key: str) -> tuple[str, dict[str, dict[str, Path]]]:
     """The commit, and by split ('' where none is named) the files of rows by their names in the repo."""
     from medqa import hub
 
-    commit, paths = hub.fetch_dataset(repo, revision, _PATTERNS, key)
-    splits: dict[str, dict[str, Path]] = {}
+    commit, paths = hub.fetch_dataset(source.repo, source.revision, _PATTERNS, key)
+    files: dict[str, dict[str, Path]] = {}
     for path in paths:
-        if not _ABOUT.fullmatch(path.name):
+        if not _NO_ROWS.fullmatch(path.name):
             parts = path.parts[path.parts.index(commit) + 1 :] if commit in path.parts else path.parts[-1:]
-            splits.setdefault(_named_split(parts), {})["/".join(parts)] = path
-    return commit, splits
+            files.setdefault(_named_split(parts), {})["/".join(parts)] = path
+    return commit, files
 
 
 def _named_split(parts: Sequence[str]) -> str:
-    """The split that a file's name says, or else the folder nearest to it: `a/train/0.parquet`,
-    `b-validation.json`.
-    """
+    """The split that a file's name or its nearest folder names: `a/train/0.parquet`, `b-val.json`."""
     for part in reversed(parts):
         for word in re.split(r"[^a-z]+", part.lower()):
-            if word in _SPLIT_OF:
-                return _SPLIT_OF[word]
+            if word in _SPLIT_BY_WORD:
+                return _SPLIT_BY_WORD[word]
     return ""
 
 
-def _split(repo: str, commit: str, splits: dict[str, dict[str, Path]], split: str) -> Iterator[RawRow]:
-    """The rows of a split. Raises UserError naming every split's files if it has no file."""
-    if split not in splits:
-        files = (
-            "; ".join(f"{name or 'no split'}: {', '.join(splits[name])}" for name in sorted(splits)) or "none"
-        )
+def _split_rows(repo: str, commit: str, files: dict[str, dict[str, Path]], split: str) -> Iterator[RawRow]:
+    """The rows of a split. Raises UserError naming the files of every split if it has no file."""
+    if split not in files:
+        names = "; ".join(f"{name or 'no split'}: {', '.join(files[name])}" for name in sorted(files))
         raise UserError(
-            f"{repo} at {commit} has no file of {split} ({files}); name the split in the files' names, as in "
-            f"{split}.jsonl, or download them and set source: files"
+            f"{repo} at {commit} has no file of {split} ({names or 'none'}); name the split in the files' "
+            f"names, as in {split}.jsonl, or download them and set source: files"
         )
-    yield from _files(list(splits[split].values()))
+    yield from read_files(list(files[split].values()))
 
 
-def _files(paths: list[Path]) -> Iterator[RawRow]:
+def read_files(paths: list[Path]) -> Iterator[RawRow]:
     """The rows of files. Raises UserError naming them if they hold none."""
-    names, source = Counter(path.name for path in paths), None
-    above = os.path.commonpath([path.parent for path in paths])
+    names, row = Counter(path.name for path in paths), None
+    common = os.path.commonpath([path.parent for path in paths])
     for path in paths:
-        for source in read_rows(path):
-            # A row's place is its name in the ledger: two folders may hold files of one name.
-            yield replace(source, file=str(path.relative_to(above))) if names[path.name] > 1 else source
-    if source is None:
+        for row in read_rows(path):
+            # The audit names a row by its file: two folders may hold files of one name.
+            yield replace(row, file=str(path.relative_to(common))) if names[path.name] > 1 else row
+    if row is None:
         raise UserError(f"{', '.join(map(str, paths))}: no row in it; see data in params.yaml")
 
 
-def _made(rows: Iterable[dict[str, Any]]) -> Iterator[RawRow]:
-    return (RawRow("embedded", line, row) for line, row in zip(count(1), rows, strict=False))
+def _embedded_rows(rows: Iterable[dict[str, Any]]) -> Iterator[RawRow]:
+    return (RawRow("embedded", number, row) for number, row in enumerate(rows, 1))

@@ -1,4 +1,4 @@
-"""Rows on disk: half a million of them are read, put in order and chosen from, and memory stays flat."""
+"""Source rows on disk: half a million of them are read, sorted and selected from, and memory stays flat."""
 
 import errno
 import hashlib
@@ -10,31 +10,34 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from medqa.records import RowAudit
 from medqa.runtime.environment import scratch_root
 from medqa.sources.ultramedical import ParsedRow
 
+T = TypeVar("T")
 _CACHE = 16_000  # kilobytes of the database in memory
 _TABLES = """
-    -- What was read; `asked` is the parsed row.
+    -- Every row that was read; `parsed` is its ParsedRow.
     CREATE TABLE row (
-        source, file, line, id, kind, label_type, key, said, reason, remark, at INTEGER PRIMARY KEY, asked
+        source, file, line, id, kind, label_type, prompt, answer_digest, reason, remark,
+        number INTEGER PRIMARY KEY, parsed
     );
     CREATE INDEX row_by_id ON row (id);
-    -- Where the held-out row stands that a prompt comes near to; '' if there is none, NULL before it was looked for.
-    CREATE TABLE prompt (key PRIMARY KEY, near) WITHOUT ROWID;
-    -- Of each output, rows that are alike only once; those that it keeps, by the ids that they get; all rows' audit.
-    CREATE TABLE first (output, same, place, PRIMARY KEY (output, same)) WITHOUT ROWID;
-    CREATE TABLE kept (output, id, at, PRIMARY KEY (output, id)) WITHOUT ROWID;
-    CREATE TABLE fate (id PRIMARY KEY, output, row_id, kind, label_type, fate, because) WITHOUT ROWID;
+    -- Every prompt, with the location of the held-out row that it nearly repeats: '' if there is none, NULL
+    -- before the search.
+    CREATE TABLE prompt (digest PRIMARY KEY, near_duplicate) WITHOUT ROWID;
+    -- The rows that an output keeps, under their ids in the output; of the rows with one digest, only one.
+    CREATE TABLE selected (output, id, digest, number, PRIMARY KEY (output, id), UNIQUE (output, digest))
+        WITHOUT ROWID;
+    CREATE TABLE audit (id PRIMARY KEY, output, row, kind, label_type, outcome, reason) WITHOUT ROWID;
 """
 
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """What decides about a source row: all but its texts."""
+    """What decides about a source row: everything but its texts."""
 
     source: str  # sft, train, dev or test
     file: str
@@ -42,18 +45,19 @@ class TableRow:
     id: str = ""
     kind: str = ""
     label_type: str = ""
-    key: bytes = b""  # digest of its prompt's key: equal for the rows of one prompt
-    said: bytes = b""  # digest of its answers: equal for rows that would teach the same
+    prompt: bytes = b""  # digest of the prompt's key: equal for the rows of one prompt
+    answer_digest: bytes = b""  # equal for rows with the same answers
     reason: str = ""  # why it was quarantined
     remark: str = ""  # what of it was left out or not understood
-    at: int | None = None  # its number on the shelf
+    number: int | None = None  # in the table
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"{self.source}:{self.file}:{self.line:09d}"
 
 
 _values = attrgetter(*TableRow.__slots__)
+_SELECTED = "selected JOIN row USING (number) WHERE output = ?"
 _COLUMNS = ", ".join(f"row.{name}" for name in TableRow.__slots__)
 
 
@@ -65,93 +69,91 @@ class RowTable:
         scratch_root().mkdir(parents=True, exist_ok=True)
         handle, file = tempfile.mkstemp(dir=scratch_root())
         os.close(handle)
-        self.db = sqlite3.connect(file, check_same_thread=False)
+        self.database = sqlite3.connect(file, check_same_thread=False)
         # Nobody else reads it, and nothing of it outlives a crash.
-        self.db.execute("PRAGMA journal_mode = OFF")
-        self.db.execute("PRAGMA synchronous = OFF")
-        self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        self.db.execute(f"PRAGMA cache_size = -{_CACHE}")
-        self.db.executescript(_TABLES)
+        for setting in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE"):
+            self.database.execute(f"PRAGMA {setting}")
+        self.database.execute(f"PRAGMA cache_size = -{_CACHE}")
+        self.database.executescript(_TABLES)
         os.unlink(file)
 
-    def ask(self, query: str, *values: Any) -> sqlite3.Cursor:
+    def execute(self, query: str, *values: Any) -> sqlite3.Cursor:
         """Execute a query. Raises OSError where the disk is full."""
         try:
-            return self.db.execute(query, values)
+            return self.database.execute(query, values)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch_root())) from None
             raise
 
-    def put(self, row: TableRow, asked: ParsedRow | None) -> None:
-        """Keep a row, and what it holds if it could be parsed."""
-        marks = ", ".join("?" * 12)
-        self.ask(
-            f"INSERT INTO row VALUES ({marks})", *_values(row), pickle.dumps(asked, pickle.HIGHEST_PROTOCOL)
-        )
+    def insert(self, table: str, *values: Any, or_else: str = "ABORT") -> bool:
+        """Insert a row; on a conflict, `or_else` IGNORE or REPLACE. Returns whether it was inserted."""
+        marks = ", ".join("?" * len(values))
+        return self.execute(f"INSERT OR {or_else} INTO {table} VALUES ({marks})", *values).rowcount == 1
 
-    def get(self, row: TableRow) -> ParsedRow:
-        return pickle.loads(self.ask("SELECT asked FROM row WHERE at = ?", row.at).fetchone()[0])
+    def add(self, row: TableRow, parsed: ParsedRow | None) -> None:
+        """Store a row, and what it holds if it could be parsed."""
+        self.insert("row", *_values(row), pickle.dumps(parsed, pickle.HIGHEST_PROTOCOL))
 
-    def new(self, key: bytes) -> bool:
-        """Whether this is the first time that a prompt is asked after, by the digest of its key."""
-        return self.ask("INSERT OR IGNORE INTO prompt VALUES (?, NULL)", key).rowcount == 1
+    def parsed(self, row: TableRow) -> ParsedRow:
+        return pickle.loads(self.execute("SELECT parsed FROM row WHERE number = ?", row.number).fetchone()[0])
 
-    def bad(self, sources: Sequence[str]) -> Iterator[TableRow]:
-        """The quarantined rows."""
+    def quarantined_rows(self, sources: Sequence[str]) -> Iterator[TableRow]:
         return self._rows(sources, "reason != ''")
 
-    def sound(self, sources: Sequence[str]) -> Iterator[TableRow]:
-        """The others by id, those of one id by their texts: an order that does not depend on where they
-        stood.
-        """
-        for _, some in groupby(self._rows(sources, "reason = ''"), lambda row: row.id):
-            alike = list(some)
-            yield from alike if len(alike) == 1 else sorted(alike, key=lambda row: (self.get(row), row.place))
+    def valid_rows(self, sources: Sequence[str]) -> Iterator[list[TableRow]]:
+        """The other rows in the order of their ids, those of one id together, sorted by their texts."""
+        for _, group in groupby(self._rows(sources, "reason = ''"), attrgetter("id")):
+            rows = list(group)
+            if len(rows) > 1:
+                rows.sort(key=lambda row: (self.parsed(row), row.location))
+            yield rows
 
-    def kept(self, output: str, order: str, *values: Any) -> Iterator[tuple[str, TableRow]]:
-        """The rows that an output keeps, with the ids that they get."""
-        query = f"SELECT kept.id, {_COLUMNS} FROM kept JOIN row USING (at) WHERE output = ? {order}"
-        return ((row_id, TableRow(*found)) for row_id, *found in self.ask(query, output, *values))
+    def selected_rows(self, output: str, condition: str, *values: Any) -> Iterator[tuple[str, TableRow]]:
+        """The rows that an output keeps and that meet a condition in SQL, with their ids in the output."""
+        query = f"SELECT selected.id, {_COLUMNS} FROM {_SELECTED} {condition}"
+        return ((row_id, TableRow(*columns)) for row_id, *columns in self.execute(query, output, *values))
 
-    def records(self, output: str, make: Callable[[str, ParsedRow], Any]) -> "Rows":
-        """What an output keeps, made into records of its own from an id and a parsed row."""
-        query = "SELECT kept.id, asked FROM kept JOIN row USING (at) WHERE output = ? ORDER BY kept.id"
-        return Rows(self, lambda row_id, asked: make(row_id, pickle.loads(asked)), query, output)
+    def records(self, output: str, make: Callable[[str, ParsedRow], T]) -> "Records[T]":
+        """The records of an output, each made from an id and a parsed row."""
+        query = f"SELECT selected.id, parsed FROM {_SELECTED} ORDER BY selected.id"
+        return Records(self, lambda row_id, parsed: make(row_id, pickle.loads(parsed)), query, output)
 
-    def audit(self) -> "Rows":
+    def audit(self) -> "Records[RowAudit]":
         """What became of every row, by id."""
-        return Rows(self, RowAudit, "SELECT * FROM fate ORDER BY id")
+        return Records(self, RowAudit, "SELECT * FROM audit ORDER BY id")
 
-    def _rows(self, sources: Sequence[str], which: str) -> Iterator[TableRow]:
+    def _rows(self, sources: Sequence[str], condition: str) -> Iterator[TableRow]:
         marks = ", ".join("?" * len(sources))
-        query = f"SELECT {_COLUMNS} FROM row INDEXED BY row_by_id WHERE source IN ({marks}) AND {which} ORDER BY id"
-        return (TableRow(*found) for found in self.ask(query, *sources))
+        where = f"source IN ({marks}) AND {condition}"
+        query = f"SELECT {_COLUMNS} FROM row INDEXED BY row_by_id WHERE {where} ORDER BY id"
+        return (TableRow(*columns) for columns in self.execute(query, *sources))
 
 
-class Rows(Sequence):
-    """Records that are made when they are asked for, from what a query finds on a shelf."""
+class Records(Sequence[T]):
+    """Records that are made when they are read, from the result of a query."""
 
-    def __init__(self, shelf: RowTable, make: Callable[..., Any], query: str, *values: Any):
-        self.shelf, self.make, self.query, self.values = shelf, make, query, values
+    def __init__(self, table: RowTable, make: Callable[..., T], query: str, *values: Any):
+        self.table, self.make, self.query, self.values = table, make, query, values
 
     def __len__(self) -> int:
-        return self.shelf.ask(f"SELECT count(*) FROM ({self.query})", *self.values).fetchone()[0]
+        return self.table.execute(f"SELECT count(*) FROM ({self.query})", *self.values).fetchone()[0]
 
-    def __iter__(self) -> Iterator[Any]:
-        return (self.make(*found) for found in self.shelf.ask(self.query, *self.values))
+    def __iter__(self) -> Iterator[T]:
+        return (self.make(*columns) for columns in self.table.execute(self.query, *self.values))
 
-    def __getitem__(self, at: int | slice) -> Any:
-        places = range(len(self))[at]
-        if isinstance(at, int):
-            return self._some(places, 1)[0]
-        return self._some(places.start, len(places)) if places.step == 1 else list(self)[at]
-
-    def _some(self, start: int, count: int) -> list[Any]:
-        found = self.shelf.ask(f"{self.query} LIMIT ? OFFSET ?", *self.values, count, start)
-        return [self.make(*parts) for parts in found]
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        numbers = range(len(self))[index]
+        if isinstance(numbers, range):
+            return [self[number] for number in numbers]
+        limited = f"{self.query} LIMIT 1 OFFSET ?"
+        return self.make(*self.table.execute(limited, *self.values, numbers).fetchone())
 
 
 def digest(*texts: str) -> bytes:
-    """A short stand-in for texts; two different ones share it never in practice (128 bits)."""
+    """A short hash of texts; two different ones never share it in practice (128 bits)."""
     return hashlib.blake2b("\0".join(texts).encode("utf-8"), digest_size=16).digest()

@@ -58,10 +58,11 @@ def _file(path: Path, seed: int) -> Reading:
     rows, shape = [], ""
     for source in sources.read_rows(path):
         try:
-            rows.append(ultramedical.sft(source.row))
+            rows.append(ultramedical.parse_sft(source.row))
         except ValueError:
             # The stage `data` counts bad rows; reading only needs text.
-            shape = shape or ("" if source.torn else foreign_formats.rows(source.row, "UltraMedical"))
+            if not (shape or source.error):
+                shape = foreign_formats.describe_row(source.row, "UltraMedical")
     sentences = [(row.prompt, [point[:POINT_CHARS] for point in key_points(row.chosen)]) for row in rows]
     whole = [(question, points) for question, points in sentences if len(points) >= POINTS]
     if len(whole) < 2:

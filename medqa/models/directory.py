@@ -69,7 +69,7 @@ def summary(out: Path, losses: Sequence[float]) -> dict[str, Any]:
         result |= {"steps": len(losses), "final_loss": train_scratch.tail_mean(losses)}
     if (out / UNSEEN_FILE).is_file():
         unseen = list(jsonl.read(out / UNSEEN_FILE, ValidationExample))
-        right = [wanted == told for row in unseen for wanted, told in zip(row.wanted, row.told, strict=True)]
+        right = [a == b for row in unseen for a, b in zip(row.expected, row.predicted, strict=True)]
         result |= {"validation_examples": len(unseen), "validation_accuracy": fmean(right)}
     return result
 

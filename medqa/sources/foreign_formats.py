@@ -1,6 +1,4 @@
-"""What people bring that is no row of UltraMedical: kinds of files and shapes of rows, by name, and what to
-do.
-"""
+"""What people bring that is no row of UltraMedical: kinds of files and shapes of rows, with advice."""
 
 import json
 import re
@@ -27,7 +25,7 @@ _MAGIC = {
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _COLUMN = r"(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s,;|\"'{\[:][^,;|\t\"'{\[:\n]*)"
 _TABLE = re.compile(rf"{_COLUMN}(?:[,;|\t]{_COLUMN})+\s*")
-# Of each shape the keys that tell it, the most telling first.
+# The keys that identify each shape, the most specific shape first.
 _SHAPES = (
     ("UltraMedical-Preference", ("label_type", "chosen", "rejected")),
     ("MedMCQA", ("question", "opa", "opb", "cop")),
@@ -50,7 +48,7 @@ _SHAPES = (
     ("the Hub's data set viewer", ("features", "rows")),
     ("running text", ("text",)),
 )
-_WANTED = {
+_KEYS = {
     "UltraMedical": ("id", "type", "conversations"),
     "UltraMedical-Preference": ("prompt_id", "label_type", "prompt", "chosen", "rejected"),
 }
@@ -69,28 +67,31 @@ _TYPES = {
 _HOW = "write each row as data/raw/README.md shows"
 
 
-def file(head: bytes) -> str:
-    """What a file is, by its first bytes, and what to do; '' if it may hold rows of JSON."""
-    what = next((text for magic, text in _MAGIC.items() if head.startswith(magic)), "")
-    if not what and (head.startswith(_UTF16) or re.match(rb"[\[{]\0|\0+[\[{]", head)):
-        what = "UTF-16 or UTF-32 text: save it as UTF-8"
-    if not what and b"\0" in head and not head.startswith((b"{", b"[")):
-        what = (
-            f"a tar archive: {_UNPACK}"
-            if head[257:262] == b"ustar"
-            else "binary data: it should hold rows of JSON"
-        )
-    if not what and head.startswith(b"<"):
-        what = "an HTML or XML page: a download page or a refusal is often saved in place of the file; fetch the file"
-    if not what and re.match(rb"\[?\s*\{\s*'", head):
-        what = "Python's notation of objects, not JSON: write each row with json.dumps"
-    if what:
-        return f"is {what}"
+def describe_file(head: bytes) -> str:
+    """What a file is by its first bytes, with advice: the end of a sentence; '' if it may hold JSON rows."""
+    magic = next((magic for magic in _MAGIC if head.startswith(magic)), None)
+    if kind := _MAGIC[magic] if magic else _kind_of_text(head):
+        return f"is {kind}"
     lines = [line.strip() for line in head.decode("utf-8", "replace").splitlines() if line.strip()]
-    return "" if not lines or any(map(_is_json, lines[:1])) else _text(lines)
+    return "" if not lines or _may_be_json(lines[0]) else _describe_text(lines)
 
 
-def _is_json(line: str) -> bool:
+def _kind_of_text(head: bytes) -> str:
+    """What a file is that no magic number identifies; '' if it may be text with rows."""
+    if head.startswith(_UTF16) or re.match(rb"[\[{]\0|\0+[\[{]", head):
+        return "UTF-16 or UTF-32 text: save it as UTF-8"
+    if b"\0" in head and not head.startswith((b"{", b"[")):
+        is_tar = head[257:262] == b"ustar"
+        return f"a tar archive: {_UNPACK}" if is_tar else "binary data: it should hold rows of JSON"
+    if head.startswith(b"<"):
+        how = "a download page or a refusal is often saved in place of the file; fetch the file"
+        return f"an HTML or XML page: {how}"
+    if re.match(rb"\[?\s*\{\s*'", head):
+        return "Python's notation of objects, not JSON: write each row with json.dumps"
+    return ""
+
+
+def _may_be_json(line: str) -> bool:
     """Whether a line may belong to JSON, torn or not."""
     if line.startswith(("{", "[")):
         return True
@@ -101,63 +102,58 @@ def _is_json(line: str) -> bool:
     return True
 
 
-def _text(lines: list[str]) -> str:
-    """What text is whose first line is no JSON; '' if a later line is."""
+def _describe_text(lines: list[str]) -> str:
+    """What a text is whose first line is no JSON; '' if a later line is JSON."""
     first = lines[0]
-    if any(_is_json(line) and not line.startswith("[") for line in lines[1:]):
+    if any(_may_be_json(line) and not line.startswith("[") for line in lines[1:]):
         return ""
     if _TABLE.fullmatch(first):
         return f"is a table in CSV or TSV (columns {first[:80]!r}), not JSON: {_HOW}"
     return f"is no JSON, its first line is {first[:80]!r}: {_HOW}"
 
 
-def torn(why: str) -> str:
-    """What to do about a file of which many rows are torn; '' if nothing is known."""
-    return "is not in UTF-8: save it as UTF-8" if why == "invalid UTF-8" else ""
-
-
-def rows(row: Any, wanted: str) -> str:
-    """What a row that is not of the format `wanted` is, as the end of a sentence on its file; '' if it seems
-    to be.
-    """
-    needed = _WANTED[wanted]
-    ours = f"not rows of {wanted} ({', '.join(needed)}): {_HOW}"
+def describe_row(row: Any, expected: str) -> str:
+    """What a row is whose format is not `expected`: the end of a sentence; '' if the format seems right."""
+    keys = _KEYS[expected]
+    advice = f"not rows of {expected} ({', '.join(keys)}): {_HOW}"
     if not isinstance(row, dict):
-        return f"holds {_TYPES.get(type(row), 'other values')}, {ours}"
-    keys = ", ".join(list(map(str, row))[:6])[:80]
-    kinds = set(map(type, row.values()))
-    if kinds == {dict} or (kinds and kinds <= {dict, list} and not _shape(row, wanted)):
-        return f"is one object over many rows (keys {keys}), {ours}"
-    if all(key in row for key in needed):
-        return _turns(row, wanted)
-    shape = _shape(row, wanted)
-    lists = [
-        key
-        for key, value in row.items()
-        if isinstance(value, list) and any(isinstance(of, dict) for of in value)
-    ]
+        return f"holds {_TYPES.get(type(row), 'other values')}, {advice}"
+    row_keys = ", ".join(list(map(str, row))[:6])[:80]
+    shape = _shape(row, expected)
+    types = set(map(type, row.values()))
+    if types == {dict} or (types and types <= {dict, list} and not shape):
+        return f"is one object over many rows (keys {row_keys}), {advice}"
+    if all(key in row for key in keys):
+        return _describe_turns(row, expected)
+    lists = [key for key, value in row.items() if isinstance(value, list) and any(map(_is_object, value))]
     if len(lists) == 1 and not shape:
         return f"is an object that holds rows under {lists[0]}: write that list alone to the file"
-    return f"holds rows of {shape or keys or 'no key'}, {ours}"
+    return f"holds rows of {shape or row_keys or 'no key'}, {advice}"
 
 
-def _shape(row: dict[str, Any], wanted: str) -> str:
-    """The name and the keys of a row's shape; '' if it is of no known one, or of `wanted`."""
-    match = (
-        f"{name} ({', '.join(keys)})"
-        for name, keys in _SHAPES
-        if name != wanted and all(key in row for key in keys)
-    )
-    return next(match, "")
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
-def _turns(row: dict[str, Any], wanted: str) -> str:
-    """How the turns of a row with the keys of `wanted` differ from its turns; '' if they do not."""
-    at, role, content, *roles = _TURNS[wanted]
-    if isinstance(row[at], str) and row[at].lstrip().startswith("["):
+def _shape(row: dict[str, Any], expected: str) -> str:
+    """The name and the keys of a row's shape; '' if the shape is unknown or the expected one."""
+    for name, keys in _SHAPES:
+        if name != expected and all(key in row for key in keys):
+            return f"{name} ({', '.join(keys)})"
+    return ""
+
+
+def _describe_turns(row: dict[str, Any], expected: str) -> str:
+    """How the turns of a row that has all keys differ from the expected turns; '' if they do not."""
+    key, role, content, *roles = _TURNS[expected]
+    turns = row[key]
+    if isinstance(turns, str) and turns.lstrip().startswith("["):
         return ""  # stored as JSON text, which is read
-    turns = row[at] if isinstance(row[at], list) else []
-    if turns and all(isinstance(turn, dict) and {role, content} <= turn.keys() for turn in turns):
+    if (
+        isinstance(turns, list)
+        and turns
+        and all(isinstance(turn, dict) and {role, content} <= turn.keys() for turn in turns)
+    ):
         odd = sorted({str(turn[role]) for turn in turns} - {*roles, "system"})
-        return f"names the roles {', '.join(odd)} in {at}, not {' and '.join(roles)}: {_HOW}" if odd else ""
-    return f"has no list of turns with {role} and {content} under {at}: {_HOW}"
+        return f"names the roles {', '.join(odd)} in {key}, not {' and '.join(roles)}: {_HOW}" if odd else ""
+    return f"has no list of turns with {role} and {content} under {key}: {_HOW}"

@@ -1,6 +1,4 @@
-"""medqa.data.provenance and medqa.sources.foreign: which files are read, and what is said of those of another
-shape.
-"""
+"""medqa.data.raw_rows: which files are read, and how the error describes those of another shape."""
 
 import json
 from pathlib import Path
@@ -8,7 +6,7 @@ from typing import Any
 
 import pytest
 from fake_rows import preference_row, sft_row, write_rows
-from test_data import FILES, GOOD, load, some_rows, total
+from test_data import FILES, GOOD, load, make_rows, total
 
 from medqa import hub
 from medqa.data import load_medical_data
@@ -40,7 +38,7 @@ PUBMEDQA = {
     "long_answer": "So.",
     "final_decision": "yes",
 }
-# What people bring as the file of a source, and what is said of it.
+# What people bring as the file of a source, and how the error describes it.
 SHAPES = [
     ("sft", [{"conversations": GOOD["sft"]["conversations"]}], "holds rows of ShareGPT (conversations)"),
     (
@@ -95,7 +93,7 @@ SHAPES = [
 @pytest.mark.parametrize(("source", "rows", "message"), SHAPES, ids=[message for *_, message in SHAPES])
 def test_rows_of_another_shape_are_named(tmp_path: Path, source: str, rows: list[Any], message: str) -> None:
     with pytest.raises(UserError) as error:
-        load(tmp_path, some_rows() | {source: rows * 3})
+        load(tmp_path, make_rows() | {source: rows * 3})
     assert f"; {source}.jsonl {message}" in str(error.value)
     assert ": write " in str(error.value) and "\n" not in str(error.value)
 
@@ -105,7 +103,7 @@ def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
         json.dumps(sft_row(f"{n}", "Caf\u00e9?"), ensure_ascii=False).encode("latin-1") for n in range(3)
     ]
     with pytest.raises(UserError, match=r"invalid UTF-8 \(3\); sft\.jsonl is not in UTF-8: save it as UTF-8"):
-        load(tmp_path, some_rows() | {"sft": lines})
+        load(tmp_path, make_rows() | {"sft": lines})
 
 
 COMMIT = "c" * 40

@@ -1,4 +1,4 @@
-"""medqa.data.leaks: planted near-duplicates are found, and questions that only look alike are left."""
+"""medqa.data.decontamination: planted near-duplicates match, and questions that only look alike do not."""
 
 import random
 import time
@@ -8,16 +8,15 @@ import pytest
 
 from medqa.data.decontamination import Decontamination
 from medqa.miniature import embedded
-from medqa.sources import ultramedical
-from medqa.sources.ultramedical import prompt_key
+from medqa.sources.options import list_options, prompt_key
 
 CORPUS = Path(__file__).parents[1] / "medqa" / "miniature" / "corpus"
 THRESHOLD = 0.65
 TOPICS = embedded.topics(CORPUS)
 TEMPLATES = [topic.question(form) for topic in TOPICS for form in range(len(topic.wording.questions))]
 LONG = (
-    "A 54-year-old teacher comes with crushing chest pain since the morning. He smokes, takes no medicines, and his "
-    "father died of a stroke. Which drug should be given first?"
+    "A 54-year-old teacher comes with crushing chest pain since the morning. He smokes, takes no medicines, "
+    "and his father died of a stroke. Which drug should be given first?"
 )
 
 CHINESE = (
@@ -26,17 +25,19 @@ CHINESE = (
 )
 
 
-def leaks(held: list[str], others: list[str], threshold: float | None = THRESHOLD) -> Decontamination:
-    found = Decontamination(threshold)
-    for key in sorted({prompt_key(prompt) for prompt in [*held, *others]}):
-        found.count(key)
-    for prompt in held:
-        found.hold(prompt_key(prompt))
-    return found
+def decontamination(
+    held_out: list[str], others: list[str], threshold: float | None = THRESHOLD
+) -> Decontamination:
+    result = Decontamination(threshold)
+    for key in sorted({prompt_key(prompt) for prompt in [*held_out, *others]}):
+        result.count_words(key)
+    for prompt in held_out:
+        result.add_held_out(prompt_key(prompt))
+    return result
 
 
 @pytest.mark.parametrize(
-    ("held", "edited"),
+    ("held_out", "edited"),
     [
         ("What are the symptoms of asthma?", "What were the symptoms of asthma?"),
         ("What are the symptoms of asthma?", "In asthma, what are the symptoms?"),
@@ -71,12 +72,12 @@ def leaks(held: list[str], others: list[str], threshold: float | None = THRESHOL
         (LONG, LONG.upper()),
     ],
 )
-def test_an_edited_prompt_is_the_same(held: str, edited: str) -> None:
-    assert leaks([held], [*TEMPLATES, edited]).find(prompt_key(edited)) == prompt_key(held)
+def test_an_edited_prompt_is_the_same(held_out: str, edited: str) -> None:
+    assert decontamination([held_out], [*TEMPLATES, edited]).match(prompt_key(edited)) == prompt_key(held_out)
 
 
 @pytest.mark.parametrize(
-    ("held", "other"),
+    ("held_out", "other"),
     [
         ("What are the symptoms of asthma?", "What are the symptoms of gout?"),
         ("What are the symptoms of asthma?", "What are the causes of asthma?"),
@@ -106,21 +107,24 @@ def test_an_edited_prompt_is_the_same(held: str, edited: str) -> None:
         (LONG, LONG.replace("chest pain since the morning", "headache").replace("smokes", "drinks")[:95]),
     ],
 )
-def test_another_question_is_another(held: str, other: str) -> None:
-    assert leaks([held], [*TEMPLATES, other]).find(prompt_key(other)) is None
+def test_another_question_is_another(held_out: str, other: str) -> None:
+    assert decontamination([held_out], [*TEMPLATES, other]).match(prompt_key(other)) is None
 
 
 def test_two_words_of_the_corpus_are_two_words() -> None:
     pairs = [("prostate", "prostrate"), ("mucus", "mucous"), ("facial", "fascial"), ("causal", "casual")]
     forms = ("What is {}?", "Define {}", "{}", "Who is at risk of {}?")
-    held, others = ([form.format(pair[side]) for pair in pairs for form in forms] for side in (0, 1))
-    found = leaks(held, [*TEMPLATES, *others])
-    assert [other for other in others if found.find(prompt_key(other))] == []
+    held_out, others = ([form.format(pair[side]) for pair in pairs for form in forms] for side in (0, 1))
+    checked = decontamination(held_out, [*TEMPLATES, *others])
+    assert [other for other in others if checked.match(prompt_key(other))] == []
     # Of a rare word and one of the corpus, the rare one may be a slip.
-    assert leaks(held, ["Define prostrate"]).find("define prostrate") == "define prostate"
+    assert decontamination(held_out, ["Define prostrate"]).match("define prostrate") == "define prostate"
 
 
-LONG_FORM = "a teacher comes to the clinic with {} since the morning and takes no drugs what should be done first to help"
+LONG_FORM = (
+    "a teacher comes to the clinic with {} since the morning and takes no drugs "
+    "what should be done first to help"
+)
 
 
 @pytest.mark.parametrize(
@@ -132,45 +136,44 @@ def test_prompts_that_share_all_but_a_name_take_linear_time(form: str) -> None:
 
     def seconds(count: int) -> float:
         keys = [form.format(name) for name in names[:count]]
-        found = Decontamination(THRESHOLD)
+        checked = Decontamination(THRESHOLD)
         began = time.process_time()
         for key in keys:
-            found.count(key)
+            checked.count_words(key)
         for key in keys[::3]:
-            found.hold(key)
-        assert sum(found.find(key) is not None for key in keys) == len(keys[::3])
+            checked.add_held_out(key)
+        assert sum(checked.match(key) is not None for key in keys) == len(keys[::3])
         return time.process_time() - began
 
     # Four times the prompts take about four times the time; the square would be sixteen.
     assert seconds(4000) < 8 * seconds(1000) + 0.1
 
 
-def test_no_threshold_finds_nothing() -> None:
-    assert leaks([LONG], [], threshold=None).find(prompt_key(LONG)) is None
+def test_without_a_threshold_nothing_matches() -> None:
+    assert decontamination([LONG], [], threshold=None).match(prompt_key(LONG)) is None
 
 
-# How a copy is changed a little. Of a short question only words that are not its subject: with another
-# subject, or another thing asked of it, it is another question.
+# How a copy is edited. In a short question only words beside its subject change: with another subject or
+# another interrogative it is another question.
 RARE = ("illness", "physician", "sizeable", "elderly", "sudden", "hospital", "clinic", "yesterday")
 
 
 def word_changed(prompt: str, rng: random.Random) -> str:
     if len(prompt.split()) < 12 and "\n" not in prompt:
-        asked = next(
-            word for word in ("What", "Which", "How", "Who", "Why", "When", "Describe") if word in prompt
-        )
-        return prompt.replace(asked, {"What": "Which", "Which": "What"}.get(asked, f"Please: {asked}"), 1)
-    said = prompt.split(" ")
-    at = rng.choice([n for n, word in enumerate(said) if "\n" not in word and not word.endswith(".")])
-    said[at] = rng.choice(RARE)
-    return " ".join(said)
+        forms = ("What", "Which", "How", "Who", "Why", "When", "Describe")
+        form = next(form for form in forms if form in prompt)
+        return prompt.replace(form, {"What": "Which", "Which": "What"}.get(form, f"Please: {form}"), 1)
+    words = prompt.split(" ")
+    index = rng.choice([n for n, word in enumerate(words) if "\n" not in word and not word.endswith(".")])
+    words[index] = rng.choice(RARE)
+    return " ".join(words)
 
 
 def clauses_swapped(prompt: str, rng: random.Random) -> str:
     stem, _, options = prompt.partition("\n")
-    said = stem.split(" ")
-    at = rng.randrange(1, len(said))
-    return f"{' '.join(said[at:])} {' '.join(said[:at])}\n{options}"
+    words = stem.split(" ")
+    cut = rng.randrange(1, len(words))
+    return f"{' '.join(words[cut:])} {' '.join(words[:cut])}\n{options}"
 
 
 def options_reordered(prompt: str, rng: random.Random) -> str:
@@ -184,53 +187,51 @@ def options_reordered(prompt: str, rng: random.Random) -> str:
 
 
 def prompts(rng: random.Random) -> dict[str, list[str]]:
-    """Short questions, vignettes and exams; the held-out ones first in each list, those that are trained on
-    after.
-    """
-    told = [topic.textbook(form) for topic in TOPICS for form in range(3)]
-    vignettes = [" ".join(rng.sample(told, rng.randint(2, 12))) + " What is it?" for _ in range(2000)]
+    """Short questions, vignettes and exams; of each, the first are held out and the others trained on."""
+    facts = [topic.textbook(form) for topic in TOPICS for form in range(3)]
+    vignettes = [" ".join(rng.sample(facts, rng.randint(2, 12))) + " What is it?" for _ in range(2000)]
     exams = [embedded.exam(topic, TOPICS, rng, 0)[0] for topic in TOPICS]
     exams += [f"{vignette} {exam}" for vignette, exam in zip(vignettes[1000:], exams, strict=False)]
     return {
-        name: rng.sample(some, len(some))
-        for name, some in (("short", TEMPLATES), ("long", vignettes[:1000]), ("exam", exams))
+        name: rng.sample(texts, len(texts))
+        for name, texts in (("short", TEMPLATES), ("long", vignettes[:1000]), ("exam", exams))
     }
 
 
-def test_planted_leaks_are_found_and_others_are_left() -> None:
+def test_planted_near_duplicates_match_and_others_do_not() -> None:
     rng = random.Random(0)
     made = prompts(rng)
-    held = made["short"][:100] + made["long"][:100] + made["exam"][:100]
-    others = [prompt for some in made.values() for prompt in some[100:]]
+    held_out = made["short"][:100] + made["long"][:100] + made["exam"][:100]
+    others = [prompt for texts in made.values() for prompt in texts[100:]]
     exact = [
         change(prompt)
-        for prompt in rng.sample(held, 100)
+        for prompt in rng.sample(held_out, 100)
         for change in (rng.choice([str.upper, "\n{} ".format]),)
     ]
     edited = [
-        rng.choice([word_changed, clauses_swapped])(prompt, rng) for prompt in rng.sample(held[:200], 66)
+        rng.choice([word_changed, clauses_swapped])(prompt, rng) for prompt in rng.sample(held_out[:200], 66)
     ]
-    edited += [options_reordered(prompt, rng) for prompt in rng.sample(held[200:], 34)]
-    found = leaks(held, [*others, *exact, *edited])
-    keys = {prompt_key(prompt) for prompt in held}
+    edited += [options_reordered(prompt, rng) for prompt in rng.sample(held_out[200:], 34)]
+    checked = decontamination(held_out, [*others, *exact, *edited])
+    keys = {prompt_key(prompt) for prompt in held_out}
     assert sum(prompt_key(prompt) in keys for prompt in exact) == 100
     assert sum(prompt_key(prompt) not in keys for prompt in edited) >= 95  # they are edited indeed
-    assert sum(found.find(prompt_key(prompt)) in keys for prompt in edited) >= 95
+    assert sum(checked.match(prompt_key(prompt)) in keys for prompt in edited) >= 95
     assert len(others) > 5000
-    assert sum(found.find(prompt_key(prompt)) is not None for prompt in others) < 0.01 * len(others)
+    assert sum(checked.match(prompt_key(prompt)) is not None for prompt in others) < 0.01 * len(others)
 
 
 def test_the_closest_held_out_prompt_is_named() -> None:
     near = LONG.replace("teacher", "farmer")
     far = near.replace("morning", "evening").replace("father", "mother")
     for order in ([near, far], [far, near]):
-        assert leaks(order, TEMPLATES).find(prompt_key(LONG)) == prompt_key(near)
+        assert decontamination(order, TEMPLATES).match(prompt_key(LONG)) == prompt_key(near)
 
 
 def test_exams_of_one_template_that_share_options_are_others() -> None:
     rng = random.Random(1)
     exams = [embedded.exam(topic, TOPICS, rng, 0)[0] for topic in TOPICS]
-    found = leaks(exams[::5], [*TEMPLATES, *exams])
+    checked = decontamination(exams[::5], [*TEMPLATES, *exams])
     rest = [exam for n, exam in enumerate(exams) if n % 5]
-    assert all(ultramedical.options(exam) for exam in rest)
-    assert sum(found.find(prompt_key(exam)) is not None for exam in rest) <= 0.005 * len(rest)
+    assert all(list_options(exam) for exam in rest)
+    assert sum(checked.match(prompt_key(exam)) is not None for exam in rest) <= 0.005 * len(rest)

@@ -1,4 +1,4 @@
-"""medqa.records: rows survive the way to a file and back, and a file in place is always whole."""
+"""medqa.jsonl: records survive the way to a file and back, and a file is complete or absent."""
 
 import json
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("rows", "kind"),
+    ("rows", "record"),
     [(ROWS, Example), ([HELD_OUT], HeldOut), ([JUDGED], Judged)],
     ids=["text", "tuple", "none"],
 )
-def test_rows_come_back_sorted_by_id(tmp_path: Path, rows: list, kind: type) -> None:
+def test_rows_come_back_sorted_by_id(tmp_path: Path, rows: list, record: type) -> None:
     path = tmp_path / "new" / "rows.jsonl"
     assert jsonl.write(path, iter(rows)) == len(rows)
-    assert list(jsonl.read(path, kind)) == sorted(rows, key=lambda row: row.id)
+    assert list(jsonl.read(path, record)) == sorted(rows, key=lambda row: row.id)
     assert names(path.parent) == ["rows.jsonl"]
 
 
@@ -94,14 +94,14 @@ GOOD = json.dumps({"id": "a", "kind": "open", "question": "q", "answer": "a"}).e
     ],
     ids=["torn", "blank", "list", "null", "other key", "one key more", "keys missing", "invalid UTF-8"],
 )
-def test_a_foreign_line_is_told_with_its_file_and_number(tmp_path: Path, line: bytes) -> None:
+def test_the_error_of_a_foreign_line_names_file_and_number(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(GOOD + b"\n" + line + b"\n" + GOOD + b"\n")
     with pytest.raises(
         UserError, match=r"rows\.jsonl, line 2: not a Example record .*rerun the stage"
-    ) as told:
+    ) as error:
         list(jsonl.read(path, Example))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_no_stage_can_work_on_nothing(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_rows_are_sorted_without_all_of_them_in_memory(tmp_path: Path) -> None:
     text = "x" * 10_000
     tracemalloc.start()
     jsonl.write(
-        tmp_path / "rows.jsonl", (Question(f"{-place % 2000:05}", text, "ü") for place in range(2000))
+        tmp_path / "rows.jsonl", (Question(f"{-number % 2000:05}", text, "ü") for number in range(2000))
     )
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
