@@ -1,4 +1,4 @@
-"""How a token is sampled: by noise that depends on the sample, the step and the token, and on nothing else."""
+"""How a token is sampled: with noise that depends on the sample, the step and the token alone."""
 
 from __future__ import annotations
 
