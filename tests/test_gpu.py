@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +15,10 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from medqa import chat, dpo, engines, model, records, sft
+from medqa import dpo, engines, model, records, sft
 from medqa.commands import doctor
 from medqa.engines import continuous_batching, prefix_tree
+from medqa.prefixes import common_prefixes
 from medqa.runtime import distributed, environment, sections
 from medqa.runtime.errors import UserError
 from medqa.training import checkpoints, fine_tuning
@@ -54,53 +54,42 @@ def faked() -> Any:
         loaded = Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16)
     prefix_tree.prepare(loaded)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        common = [0, *(chat.common_prefix(*pair) for pair in pairwise(ROWS))]
-        yield loaded, prefix_tree.build(ROWS, common, "meta", steady=False)
+        yield loaded, prefix_tree.build(ROWS, common_prefixes(ROWS), "meta", batch_invariant=False)
 
 
 def test_a_gpu_takes_all_queries_of_a_tree_at_once() -> None:
     long = [[*range(200)], [*range(150), 7]]
-    assert [start for start, _ in prefix_tree.build(long, [0, 150], "meta", steady=False).blocks] == [0]
-    assert [start for start, _ in prefix_tree.build(long, [0, 150], "cpu", steady=False).blocks] == [
-        0,
-        64,
-        128,
-        192,
-    ]
+    for device, starts in (("meta", [0]), ("cpu", [0, 64, 128, 192])):
+        tree = prefix_tree.build(long, [0, 150], device, batch_invariant=False)
+        assert [block.start for block in tree.blocks] == starts
 
 
 @pytest.mark.parametrize("size", [None, 32])
 def test_a_pass_over_a_prefix_tree_stays_on_the_gpu(faked: Any, size: int | None) -> None:
     loaded, plan = faked
     if size:  # it could take them in blocks as well
-        paths = plan.paths.new_zeros(len(ROWS), 2 * size)
-        plan = replace(plan, paths=paths, blocks=[(0, paths[:, :size]), (size, paths)])
+        index = plan.token_index.new_zeros(len(ROWS), 2 * size)
+        plan = replace(plan, token_index=index, blocks=[(0, index[:, :size]), (size, index)])
     states = prefix_tree.hidden_states(loaded, plan.ids[None], plan.positions[None], plan)
     logits = prefix_tree.last_logits(loaded, plan, states)
     assert logits.shape == (3, 300) and logits.dtype == torch.bfloat16 and logits.device.type == "meta"
 
 
 def test_answers_are_written_on_the_gpu(faked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded, plan = faked
-    batch = continuous_batching.ContinuousBatch(
-        loaded, engines.Sampling(temperature=0.7, top_p=1, max_new_tokens=4), stops=[0]
-    )
-    read = continuous_batching._Prefill(plan)
-    prefix_tree.hidden_states(loaded, plan.ids[None], plan.positions[None], read)
-    rows = [
-        continuous_batching.Decoding(place, prompt, seed=place, told=[7]) for place, prompt in enumerate(ROWS)
-    ]
-    batch._arrange(rows, [[*range(len(row)), *[0] * 32] for row in ROWS], read.tables)
-    drawn: list[torch.Tensor] = []
+    loaded, _ = faked
+    sampling = engines.Sampling(temperature=0.7, top_p=1, max_new_tokens=4)
+    batch = continuous_batching.ContinuousBatch(loaded, sampling, stops=[0])
+    sampled: list[torch.Tensor] = []
 
-    def draw(logits: Any, *others: Any) -> Any:
-        drawn.append(original(logits, *others))
+    def sample(logits: Any, *rest: Any) -> Any:
+        sampled.append(original(logits, *rest))
         return SimpleNamespace(tolist=lambda: [7, 7, 7])
 
     original = continuous_batching.sample_token
-    monkeypatch.setattr(continuous_batching, "sample_token", draw)
-    assert batch.step() == [] and len(batch.alive) == 3
-    assert drawn[0].shape == (3,) and drawn[0].device.type == "meta"
+    monkeypatch.setattr(continuous_batching, "sample_token", sample)
+    rows = [continuous_batching.Decoding(row, prompt, seed=row) for row, prompt in enumerate(ROWS)]
+    assert batch.join(rows) == batch.step() == [] and len(batch.alive) == 3
+    assert all(tokens.shape == (3,) and tokens.device.type == "meta" for tokens in sampled)
     assert batch.mask.device.type == "meta" and batch.mask.dtype == torch.bfloat16
 
 

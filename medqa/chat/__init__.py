@@ -1,7 +1,8 @@
 """How a model is spoken to."""
 
 from medqa.chat.format import RECORD, ChatFormat, context, inspect, look, read, write
-from medqa.chat.rendering import DATE, common_prefix, dated, end, tokenizer
+from medqa.chat.rendering import DATE, dated, end, tokenizer
+from medqa.prefixes import common_prefix
 
 __all__ = [
     "ChatFormat",

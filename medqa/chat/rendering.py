@@ -3,7 +3,7 @@ text.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -109,16 +109,6 @@ def end(tok: Any, name: str) -> str:
             "choose another model"
         )
     return match[0]
-
-
-def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two rows begin with in common; of a prompt and its conversation, where the answer
-    begins.
-    """
-    for place, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
-            return place
-    return min(len(first), len(second))
 
 
 def dated(tok: Any, **settings: Any) -> bool:

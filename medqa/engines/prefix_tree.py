@@ -1,171 +1,206 @@
-"""One forward pass over rows that share how they begin: a prefix is computed once for all rows that have it.
+"""Prefix sharing: one forward pass over rows of tokens computes each common prefix once.
 
-Rows (lists of token ids) are sorted, so that those with a common prefix are neighbours, and laid out as the
-tokens of a tree. Everything that a model does to a token alone runs once a tree token. Attention runs a row
-at a time, over the row's own tokens in their order: what a token sees, and where it stands, is the same
-whatever rows are beside it.
+Rows are sorted, so that rows with a common prefix are neighbours, and laid out as a prefix tree. Everything
+that a model computes per token runs once per token of the tree. Attention runs per row, over the row's own
+tokens in their order. So the position of a token, and what it attends to, do not depend on other rows.
 """
 
+from __future__ import annotations
+
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-STEADY_TOKENS = (
-    512  # tokens a pass, for each thread pair, from which matrix products add up a row in one order
-)
-STEADY_ROWS = 64  # rows whose logits are taken at once, for the same reason
+from medqa.prefixes import share_prefixes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+# With so many tokens per pass and pair of threads, a matrix product adds up each row in one order.
+INVARIANT_TOKENS = 512
+INVARIANT_ROWS = 64  # hidden states whose logits are computed at once, for the same reason
 BLOCK = 64  # queries that attend at once on a CPU; its kernel cuts fewer than 192 into blocks of 32
-NAME = "medqa"  # of the attention, as transformers knows it
+NAME = "medqa"  # of the attention, in the registry of transformers
+
+# Attention of one layer, (queries, keys, values, mask or None, is_causal=…) → (attended, None), of the shapes
+# (rows, heads, tokens, head width) → (rows, tokens, heads, head width).
+Attention = Callable[..., "tuple[Tensor, None]"]
+
+
+class AttentionPlan(Protocol):
+    """How the tokens of a pass attend to each other."""
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, window: int | None, attention: Attention
+    ) -> Tensor:
+        """(rows, heads, tokens, head width) → (rows, tokens, heads, head width).
+
+        A token sees the last `window` tokens of its row, or all tokens before it where that is None.
+        """
+
+
+class QueryBlock(NamedTuple):
+    """Queries that attend at once: those of some rows from position `start` to the end of `token_index`."""
+
+    start: int
+    token_index: Tensor  # (rows, end): as in PrefixTree, of the rows with tokens of their own here
 
 
 @dataclass(frozen=True)
 class PrefixTree:
-    """Rows as the tokens of a tree. `paths` (rows × width) leads from a row's places to tokens."""
+    """Rows of tokens as a prefix tree."""
 
-    ids: Any  # (tokens,)
-    positions: Any  # (tokens,), of each token in its rows
-    paths: Any  # (rows, width): place in `ids`; 0 past a row's end
-    lengths: Any  # (rows,)
-    blocks: list[
-        tuple[int, Any]
-    ]  # the first place of each block, and `paths` to its end of the rows with tokens in it
-    owners: Any  # (tokens,): where a token's attention is taken among the places of all blocks
+    ids: Tensor  # (tokens,)
+    positions: Tensor  # (tokens,): of each token in its rows
+    token_index: Tensor  # (rows, width): the token at each position of a row; 0 past its end
+    lengths: Tensor  # (rows,)
+    blocks: list[QueryBlock]
+    outputs: Tensor  # (tokens,): the index of a token's attention among the queries of all blocks
 
     def attend(
-        self,
-        module: Any,
-        query: Any,
-        key: Any,
-        value: Any,
-        attention: Callable[..., Any],
-        window: int | None,
-        **settings: Any,
-    ) -> Any:
-        """Causal attention within each row: (1, heads, tokens, head) → (1, tokens, heads, head).
-
-        A token sees the last `window` tokens, or with none all before it.
-        """
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, window: int | None, attention: Attention
+    ) -> Tensor:
+        """Causal attention per row: (1, heads, tokens, head width) → (1, tokens, heads, head width)."""
         import torch
 
-        outs = []
-        for start, paths in self.blocks:
-            end = paths.shape[1]
-            short = window is not None and end > window
-            seen = query.new_ones(end - start, end, dtype=torch.bool).tril(start) if start or short else None
-            if short:
-                seen = seen.triu(start - window + 1)
-            seen = None if seen is None else seen[None, None]
-            told = (
-                _along(part, places)
-                for part, places in ((query, paths[:, start:]), (key, paths), (value, paths))
-            )
-            outs.append(attention(module, *told, seen, is_causal=True, **settings)[0].flatten(0, 1))
-        return torch.cat(outs).index_select(0, self.owners)[None]
+        attended = []
+        for start, token_index in self.blocks:
+            end = token_index.shape[1]
+            mask = None
+            windowed = window is not None and end > window
+            if start or windowed:
+                mask = query.new_ones(end - start, end, dtype=torch.bool).tril(start)
+                mask = (mask.triu(start - window + 1) if windowed else mask)[None, None]
+            queries = _by_row(query, token_index[:, start:])
+            keys, values = _by_row(key, token_index), _by_row(value, token_index)
+            attended.append(attention(queries, keys, values, mask, is_causal=True)[0].flatten(0, 1))
+        return torch.cat(attended).index_select(0, self.outputs)[None]
 
 
-def _along(part: Any, paths: Any) -> Any:
-    rows = part[0].transpose(0, 1).index_select(0, paths.flatten())
-    return rows.unflatten(0, paths.shape).transpose(1, 2)
+def _by_row(tokens: Tensor, token_index: Tensor) -> Tensor:
+    """(1, heads, tokens, head width) → (rows, heads, positions, head width)."""
+    rows = tokens[0].transpose(0, 1).index_select(0, token_index.flatten())
+    return rows.unflatten(0, token_index.shape).transpose(1, 2)
 
 
-def build(rows: Sequence[Sequence[int]], common: Sequence[int], device: Any, steady: bool) -> PrefixTree:
-    """The tree of sorted rows, each of at least one token, of which a row has `common` tokens with the one
-    before it.
+def build(
+    rows: Sequence[Sequence[int]], common: Sequence[int], device: torch.device | str, batch_invariant: bool
+) -> PrefixTree:
+    """The prefix tree of sorted rows of at least one token each; `common` are their `common_prefixes`.
 
-    Steady, it is filled up so that, in float32 on a CPU, a row's numbers are the same to the last bit
-    whatever rows are beside it: measured, the order in which a matrix product adds up then depends on no
-    other row nor on their number.
+    A batch-invariant tree is filled up so that, in float32 on a CPU, the results of a row are the same to the
+    last bit whatever other rows are in the tree: the order in which a matrix product adds up then depends on
+    neither the other rows nor their number. This was measured.
     """
     import torch
 
-    width = -(-max(len(row) for row in rows) // 32) * 32
-    size = BLOCK if torch.device(device).type == "cpu" else width
-    if width > size:
-        width = -(-width // size) * size
-    ids, positions, paths = [], [], []
-    path: list[int] = []
-    for row, same in zip(rows, common, strict=True):
-        path = [*path[:same], *range(len(ids), len(ids) + len(row) - same)]
-        ids += row[same:]
-        positions += range(same, len(row))
-        paths.append(path + [0] * (width - len(path)))
-    own = [range(same, len(row)) for row, same in zip(rows, common, strict=True)]
-    blocks, owners = _blocks(own, width, size)
-    least = STEADY_TOKENS * -(-torch.get_num_threads() // 2)
-    fill = max(least, -(-len(ids) // 64) * 64) - len(ids) if steady else 0
-    lengths = [len(row) for row in rows]
-    told = (ids + [ids[0]] * fill, positions + [0] * fill, paths, lengths, owners + [0] * fill)
-    ids, positions, paths, lengths, owners = (torch.tensor(part, device=device) for part in told)
-    cut = [(places.start, paths[some, : places.stop]) for places, some in blocks]
-    return PrefixTree(ids, positions, paths, lengths, cut, owners)
+    width = _round_up(max(map(len, rows)), 32)
+    size = min(BLOCK, width) if torch.device(device).type == "cpu" else width
+    width = _round_up(width, size)
+    paths, tokens = share_prefixes(rows, common)
+    blocks, outputs = _query_blocks(tokens, size)
+    ids = [rows[row][position] for row, position in tokens]
+    fill = 0
+    if batch_invariant:
+        least = INVARIANT_TOKENS * -(-torch.get_num_threads() // 2)
+        fill = max(least, _round_up(len(ids), 64)) - len(ids)
+
+    def tensor(values: list[Any]) -> Tensor:
+        return torch.tensor(values, device=device)
+
+    token_index = tensor([path + [0] * (width - len(path)) for path in paths])
+    return PrefixTree(
+        ids=tensor(ids + [ids[0]] * fill),
+        positions=tensor([position for _, position in tokens] + [0] * fill),
+        token_index=token_index,
+        lengths=tensor([len(row) for row in rows]),
+        blocks=[QueryBlock(start, token_index[block, : start + size]) for start, block in blocks.items()],
+        outputs=tensor(outputs + [0] * fill),
+    )
 
 
-def _blocks(own: Sequence[range], width: int, size: int) -> tuple[list[tuple[range, list[int]]], list[int]]:
-    """The places of each block, and which rows have tokens of their `own` in it; where each token's place is
-    in them.
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
-    How the CPU's kernel cuts queries and keys into blocks depends on their number. Cut before it, all of a
-    query's arithmetic depends on its own place alone, and a prefix has the same bits in a long row as in a
-    short one.
+
+def _query_blocks(tokens: Sequence[tuple[int, int]], size: int) -> tuple[dict[int, list[int]], list[int]]:
+    """The rows of each block of `size` queries, by its first position, and the output index of each token.
+
+    The CPU's kernel cuts queries and keys into blocks by their number. With blocks of our own, the arithmetic
+    of a query depends on its position alone: a prefix has the same bits in a long row as in a short one.
     """
-    blocks, first, taken = [], {}, 0
-    for places in (range(start, min(start + size, width)) for start in range(0, width, size)):
-        some = [
-            row for row, its in enumerate(own) if max(its.start, places.start) < min(its.stop, places.stop)
-        ]
-        first |= {(row, places.start): taken + len(places) * at - places.start for at, row in enumerate(some)}
-        taken += len(places) * len(some)
-        blocks += [(places, some)] if some else []
-    return blocks, [first[row, place // size * size] + place for row, its in enumerate(own) for place in its]
+    rows: dict[int, dict[int, int]] = defaultdict(dict)  # first position → {row: its index in the block}
+    for row, position in tokens:
+        block = rows[position // size * size]
+        block.setdefault(row, len(block))
+    first_output, count = {}, 0
+    for start in sorted(rows):
+        first_output[start] = count
+        count += len(rows[start]) * size
+    outputs = []
+    for row, position in tokens:
+        start = position // size * size
+        outputs.append(first_output[start] + rows[start][row] * size + position - start)
+    return {start: list(rows[start]) for start in first_output}, outputs
 
 
-def prepare(model: Any) -> None:
-    """Let a model of transformers run passes with a `plan`: a Tree, or anything else that can attend."""
+def prepare(model: PreTrainedModel) -> None:
+    """Let a model of transformers run passes with an AttentionPlan."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
 
     def attention(
-        module: Any, query: Any, key: Any, value: Any, mask: Any, plan: Any = None, **settings: Any
-    ) -> Any:
+        module: torch.nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        plan: AttentionPlan | None = None,
+        **settings: Any,
+    ) -> tuple[Tensor, None]:
         if plan is None:
             return sdpa_attention_forward(module, query, key, value, mask, **settings)
-        # In some models a layer sees so many tokens only: Gemma 3 has such layers between the others.
-        settings = {"scaling": settings["scaling"], "window": settings.get("sliding_window")}
-        return plan.attend(module, query, key, value, sdpa_attention_forward, **settings), None
+        # In some models some layers attend to a window only, as most layers of Gemma 3 do.
+        window = settings.get("sliding_window")
+        own_attention = partial(sdpa_attention_forward, module, scaling=settings["scaling"])
+        return plan.attend(module.layer_idx, query, key, value, window, own_attention), None
 
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
 
 
-def hidden_states(model: Any, ids: Any, positions: Any, plan: Any) -> Any:
+def hidden_states(model: PreTrainedModel, ids: Tensor, positions: Tensor, plan: AttentionPlan) -> Tensor:
     """The last hidden states of a pass: (rows, tokens) → (rows, tokens, width)."""
     import torch
 
-    # A mask of four dimensions is taken as it is: the plan knows what sees what.
-    none = torch.empty(1, 1, 1, 1, device=ids.device)
-    settings = {"attention_mask": none, "position_ids": positions, "use_cache": False, "plan": plan}
+    # transformers takes a mask of four dimensions as it is. It is never read: the plan knows what sees what.
+    mask = torch.empty(1, 1, 1, 1, device=ids.device)
+    settings = {"attention_mask": mask, "position_ids": positions, "use_cache": False, "plan": plan}
     return model.get_decoder()(input_ids=ids, **settings).last_hidden_state
 
 
-def last_logits(model: Any, tree: PrefixTree, states: Any) -> Any:
-    """The logits after each row's last token (rows × vocabulary)."""
+def last_logits(model: PreTrainedModel, tree: PrefixTree, states: Tensor) -> Tensor:
+    """The logits after the last token of each row: (1, tokens, width) → (rows, vocabulary)."""
     rows = len(tree.lengths)
-    last = tree.paths.gather(1, tree.lengths[:, None] - 1)[:, 0]
-    last = last.repeat(-(-max(rows, STEADY_ROWS) // rows))[: -(-rows // STEADY_ROWS) * STEADY_ROWS]
+    last = tree.token_index.gather(1, tree.lengths[:, None] - 1)[:, 0]
+    if rows < INVARIANT_ROWS:
+        last = last.repeat(-(-INVARIANT_ROWS // rows))[:INVARIANT_ROWS]
     return logits(model, states[0].index_select(0, last))[:rows]
 
 
-def logits(model: Any, states: Any) -> Any:
-    """The logits after each hidden state, scaled and capped as the model does it: (…, width) → (…,
-    vocabulary).
-    """
-    config, out = model.config.get_text_config(), model.get_output_embeddings()(states)
-    if scale := getattr(config, "logits_scaling", None):  # Granite
-        out = out / scale
-    if scale := getattr(config, "logit_scale", None):  # Cohere
-        out = out * scale
+def logits(model: PreTrainedModel, states: Tensor) -> Tensor:
+    """The logits after hidden states, scaled and capped as the model does: (…, width) → (…, vocabulary)."""
+    config, result = model.config.get_text_config(), model.get_output_embeddings()(states)
+    if divisor := getattr(config, "logits_scaling", None):  # Granite
+        result = result / divisor
+    if factor := getattr(config, "logit_scale", None):  # Cohere
+        result = result * factor
     if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
-        out = (out / cap).tanh() * cap
-    return out
+        result = (result / cap).tanh() * cap
+    return result

@@ -75,13 +75,13 @@ class TransformersEngine:
                 if room == 1:
                     raise self._too_large((new or alive)[0].row)
                 for row in (*alive, *new):
-                    row.told.clear()
+                    row.tokens.clear()
                 waiting += alive
                 batch = ContinuousBatch(self.model, sampling, stops)
                 continue
             del waiting[len(waiting) - len(new) :]
             for row in ended:
-                results[row.row] = self._completion(row.told, tag)
+                results[row.row] = self._completion(row.tokens, tag)
             self.progress(len(ended))
         return results
 
@@ -115,7 +115,7 @@ class TransformersEngine:
         self._check_context(rows)
 
         def run(grown: prefix_tree.PrefixTree, states: Any, chosen: list[int]) -> list[Likelihood]:
-            told = [grown.paths[place, : len(rows[index])] for place, index in enumerate(chosen)]
+            told = [grown.token_index[place, : len(rows[index])] for place, index in enumerate(chosen)]
             return [
                 self._likelihood(states[0, path[starts[index] - 1 : -1]], grown.ids[path[starts[index] :]])
                 for path, index in zip(told, chosen, strict=True)
@@ -131,7 +131,7 @@ class TransformersEngine:
         # Logits of a long answer over a real vocabulary would take gigabytes at once.
         total = 0.0
         for states, wanted in zip(hidden.split(LOGIT_ROWS), ids.split(LOGIT_ROWS), strict=True):
-            steady = pad(states, (0, 0, 0, -len(states) % prefix_tree.STEADY_ROWS))
+            steady = pad(states, (0, 0, 0, -len(states) % prefix_tree.INVARIANT_ROWS))
             logits = prefix_tree.logits(self.model, steady)[: len(states)].float()
             total += float(logits.log_softmax(-1).gather(-1, wanted[:, None]).double().sum())
         return Likelihood(total, len(ids))
