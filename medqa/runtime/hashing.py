@@ -20,6 +20,12 @@ def dvc_hash(path: Path) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
+def sha256_of(path: Path) -> str:
+    """sha256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def files(folder: Path) -> Iterator[Path]:
     """The files of a folder that DVC sees: all but those that its project's .dvcignore names."""
     ignored = rules(folder)

@@ -97,10 +97,10 @@ def test_a_full_disk_under_a_checkpoint_leaves_the_one_before_it(tmp_path: Path,
         if step == 2:
             fill(small, 0)
             with pytest.raises(OSError, match="No space left on device"):
-                checkpoints.keep(made, small, step)
+                checkpoints.store(made, small, step)
         else:
-            checkpoints.keep(made, small, step)
-    assert checkpoints.last(small).name == "step-00000001"
+            checkpoints.store(made, small, step)
+    assert checkpoints.latest(small).name == "step-00000001"
 
 
 def test_a_lock_on_a_full_disk_holds(small: Path) -> None:
@@ -144,5 +144,5 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(
     (made / "ref").mkdir(parents=True)
     (made / "ref" / "weights").write_bytes(bytes(1000))
     (tmp_path / "kept").mkdir()
-    checkpoints.keep(made, tmp_path / "kept", 1)
-    assert checkpoints.last(tmp_path / "kept") and (tmp_path / "kept").stat().st_ino in synced
+    checkpoints.store(made, tmp_path / "kept", 1)
+    assert checkpoints.latest(tmp_path / "kept") and (tmp_path / "kept").stat().st_ino in synced
