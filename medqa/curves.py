@@ -1,29 +1,27 @@
-"""Step curves: the numbers of each training step as a TSV file, for `dvc plots`."""
+"""Step curves: the numbers of each training step as a TSV, which `dvc plots` draws."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from medqa import jsonl
 from medqa.runtime.errors import UserError
 
 
-def write_curve(path: Path, rows: list[dict[str, float]], columns: dict[str, str]) -> None:
-    """Write a TSV for `dvc plots`: the step, then the logged names of `columns` under the names it gives
-    them.
-    """
+def write_curve(path: Path, rows: Iterable[Mapping[str, float]], columns: Mapping[str, str]) -> None:
+    """Write the step of each row, and the logged numbers that `columns` names, under its names for them."""
     with jsonl.atomic_write(path) as file:
         file.write("\t".join(["step", *columns.values()]) + "\n")
         for row in rows:
             file.write("\t".join([str(row["step"]), *(f"{row[name]:.6g}" for name in columns)]) + "\n")
 
 
-def read_curve(path: Path) -> dict[str, list[float]]:
-    """The columns of a step curve. Raises UserError if it holds no step."""
+def read_curve(path: Path, allow_empty: bool = False) -> dict[str, list[float]]:
+    """The columns of a step curve by name. Raises UserError if it has no step and may not be empty."""
     header, *lines = path.read_text(encoding="utf-8").splitlines()
-    if not lines:
+    if not lines and not allow_empty:
         raise UserError(f"{path} holds no step; rerun the stage that writes it")
-    columns = zip(*(map(float, line.split("\t")) for line in lines), strict=True)
-    return {name: list(column) for name, column in zip(header.split("\t"), columns, strict=True)}
+    steps = [list(map(float, line.split("\t"))) for line in lines]
+    return {name: [step[column] for step in steps] for column, name in enumerate(header.split("\t"))}
 
 
 def tail_mean(values: Sequence[float]) -> float:

@@ -69,16 +69,15 @@ def test_a_fingerprint_is_of_all_that_training_depends_on(tmp_path: Path) -> Non
     (tmp_path / "a").write_text("a")
     (tmp_path / "b").write_text("b")
     runs = [
-        ({"epochs": 1}, "float32", 0, EXAMPLES, [tmp_path / "a"]),
-        ({"epochs": 2}, "float32", 0, EXAMPLES, [tmp_path / "a"]),
-        ({"epochs": 1}, "bfloat16", 0, EXAMPLES, [tmp_path / "a"]),
-        ({"epochs": 1}, "float32", 1, EXAMPLES, [tmp_path / "a"]),
-        ({"epochs": 1}, "float32", 0, EXAMPLES[::-1], [tmp_path / "a"]),
-        ({"epochs": 1}, "float32", 0, EXAMPLES, [tmp_path / "b"]),
+        ([{"epochs": 1}, "float32"], EXAMPLES, [tmp_path / "a"]),
+        ([{"epochs": 2}, "float32"], EXAMPLES, [tmp_path / "a"]),
+        ([{"epochs": 1}, "bfloat16"], EXAMPLES, [tmp_path / "a"]),
+        ([{"epochs": 1}, "float32"], EXAMPLES[::-1], [tmp_path / "a"]),
+        ([{"epochs": 1}, "float32"], EXAMPLES, [tmp_path / "b"]),
     ]
     assert len({checkpoints.fingerprint(*run) for run in runs}) == len(runs)
     (tmp_path / "a").write_text("b")
-    assert checkpoints.fingerprint(*runs[0]) == checkpoints.fingerprint(*runs[5])
+    assert checkpoints.fingerprint(*runs[0]) == checkpoints.fingerprint(*runs[-1])
 
 
 CHANGED_BY_AN_EDIT = """

@@ -1,4 +1,4 @@
-"""Folders that are complete or absent: written beside their path, synced to the disk, then moved there."""
+"""Folders that are written whole or not at all."""
 
 import os
 import shutil
@@ -10,27 +10,23 @@ from pathlib import Path
 
 @contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
-    """An empty folder to write into; it replaces `out` when the block ends without an error."""
+    """A new folder that replaces `out` when the block ends and all of it has reached the disk."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        folder = Path(scratch, out.name)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as parent:
+        folder = Path(parent, out.name)
         folder.mkdir()
         yield folder
-        atomic_move(folder, out)
+        for path in (*folder.rglob("*"), folder):
+            sync(path)
+        shutil.rmtree(out, ignore_errors=True)
+        folder.rename(out)
+        sync(out.parent)
 
 
-def atomic_move(folder: Path, out: Path) -> None:
-    """Move a finished folder to `out`, in place of what is there, when all of it has reached the disk."""
-    for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-    shutil.rmtree(out, ignore_errors=True)
-    os.rename(folder, out)
-    _sync(out.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, has reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)

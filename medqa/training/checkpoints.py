@@ -17,8 +17,9 @@ from typing import Any
 
 from medqa import model
 from medqa.records import Example, Pair
-from medqa.runtime import distributed, folders, hashing, locks
+from medqa.runtime import distributed, hashing, locks
 from medqa.runtime.environment import scratch_root
+from medqa.runtime.folders import atomic_folder
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "gptqmodel")
 CHECKSUMS = "checksums.json"
@@ -42,25 +43,13 @@ def code_hashes() -> dict[str, str]:
     }
 
 
-def fingerprint(
-    params: dict[str, Any],
-    dtype: str,
-    seed: int,
-    rows: Sequence[Example] | Sequence[Pair],
-    inputs: Sequence[Path],
-) -> str:
-    """A hash of all that training depends on: code, libraries, device, parameters, rows and input models."""
+def fingerprint(settings: Sequence[Any], rows: Sequence[Example | Pair], inputs: Sequence[Path]) -> str:
+    """A hash of all that training depends on: code, libraries, device, settings, rows and input models."""
     # Of the device the kind alone: each process has its own, and all need the same fingerprint.
     environment = [model.device().split(":")[0], distributed.world_size(), *map(version, LIBRARIES)]
-    parts = [
-        params,
-        [dtype, seed],
-        environment,
-        code_hashes(),
-        [hashing.dvc_hash(path) for path in inputs],
-        [vars(row) for row in rows],
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    hashes = [code_hashes(), *map(hashing.dvc_hash, inputs)]
+    text = json.dumps([settings, environment, hashes, [vars(row) for row in rows]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @contextmanager
@@ -74,22 +63,27 @@ def checkpoint_folder(name: str) -> Iterator[Path]:
         return
     folder, lock = root() / name, root() / f"{name}.lock"
     if (holder := locks.take(lock)) is not None:
-        print(
-            f"checkpoints: process {holder} trains the same; this run keeps none", file=sys.stderr, flush=True
-        )
+        message = f"checkpoints: process {holder} trains the same; this run keeps none"
+        print(message, file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(dir=root(), prefix="alone-") as temporary:
             yield distributed.broadcast(Path(temporary))
         return
     try:
-        shutil.rmtree(folder / "work", ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(folder)
+        folder.mkdir(exist_ok=True)
         yield distributed.broadcast(folder)
         shutil.rmtree(folder)
     finally:
-        shutil.rmtree(folder / "work", ignore_errors=True)
+        _remove_unfinished(folder)
         with suppress(OSError):
             folder.rmdir()  # if it holds no checkpoint
         locks.release(lock)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for path in folder.glob("*"):
+        if not path.name.startswith("step-"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def latest(folder: Path) -> Path | None:
@@ -111,9 +105,12 @@ def store(written: Path, folder: Path, step: int) -> None:
     """Move what the trainer has written into `folder` as the checkpoint of a step, and remove older ones."""
     files = [path for path in sorted(written.rglob("*")) if path.is_file()]
     checksums = {path.relative_to(written).as_posix(): hashing.sha256_of(path) for path in files}
-    (written / CHECKSUMS).write_text(json.dumps(checksums, indent=2) + "\n", encoding="utf-8")
     checkpoint = folder / f"step-{step:08}"
-    folders.atomic_move(written, checkpoint)
+    with atomic_folder(checkpoint) as new:
+        (new / CHECKSUMS).write_text(json.dumps(checksums, indent=2) + "\n", encoding="utf-8")
+        for path in written.iterdir():
+            path.rename(new / path.name)
+    written.rmdir()
     for old in folder.glob("step-*"):
         if old != checkpoint:
             shutil.rmtree(old)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from medqa import chat, curves, hub, model
-from medqa.runtime import distributed, folders
+from medqa.runtime import distributed
 from medqa.runtime.errors import UserError
+from medqa.runtime.folders import atomic_folder
 from medqa.runtime.sections import TrainingParams
 from medqa.training import checkpoints, lengths, padding_free
 
@@ -39,8 +40,8 @@ class TrainingJob(Generic[Params]):
 
     def fingerprint(self, rows: Sequence[Any], *adapters: Path) -> str:
         """The name of the run's checkpoints, from all that its result depends on."""
-        params, inputs = self.params.model_dump(), [self.base, *adapters]
-        return checkpoints.fingerprint(params, self.dtype, self.seed, rows, inputs)
+        settings = [self.params.model_dump(), self.dtype, self.seed]
+        return checkpoints.fingerprint(settings, rows, [self.base, *adapters])
 
 
 def arguments(job: TrainingJob, rows: int, folder: Path) -> dict[str, Any]:
@@ -172,7 +173,7 @@ def run(job: TrainingJob, trainer: "Trainer", folder: Path, columns: dict[str, s
 
 def save_adapter(peft_model: "PeftModel", base: Path, out: Path) -> None:
     """Save the adapter `default` and nothing else: the same weights give the same bytes on every machine."""
-    with folders.atomic_folder(out) as folder:
+    with atomic_folder(out) as folder:
         peft_model.save_pretrained(folder, selected_adapters=["default"])
         for path in folder.iterdir():
             if path.name not in ADAPTER_FILES:

@@ -54,8 +54,8 @@ def add_reference_logprobs(
 
 
 def _chunk_keys(job: TrainingJob, adapter: Path, chunks: Sequence[Sequence[Pair]]) -> list[bytes]:
-    params = job.params.model_dump(include=PARAMS)
-    identity = checkpoints.fingerprint(params, job.dtype, 0, [], [job.base, adapter])
+    settings = [job.params.model_dump(include=PARAMS), job.dtype]
+    identity = checkpoints.fingerprint(settings, [], [job.base, adapter])
     texts = (json.dumps([identity, [vars(pair) for pair in chunk]]) for chunk in chunks)
     return [hashlib.sha256(text.encode()).digest() for text in texts]
 
