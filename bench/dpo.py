@@ -7,10 +7,10 @@ from typing import Any
 from bench import runs
 from bench.sft import BATCH, DEFAULT, PART, PLAIN, UNCHECKED, arguments, aside, assert_near, schedule, trained
 from bench.workloads import SEED, Workload, some
-from medqa import dpo, model, prompts
+from medqa import curves, dpo, model, prompts
 from medqa.records import Pair
 from medqa.runtime import sections
-from medqa.training import fine_tuning
+from medqa.training.fine_tuning import TrainingJob
 
 UNIT = "pairs"
 ROWS = {"embedded": 192, "random": 8, "tiny": 8}
@@ -44,9 +44,9 @@ def ours(load: Workload, pairs: Sequence[Pair], batch: int, epochs: int) -> list
     """The losses of the stage's steps."""
     params = sections.DpoParams(**schedule(batch, epochs), beta=BETA, loss_type="sigmoid", sft_weight=0.0)
     with aside() as folder:
-        given = (load.base, load.adapter, pairs, params, "float32", SEED)
-        dpo.train(*given, folder / "dpo", folder / "curve", 60)
-        return fine_tuning.read_curve(folder / "curve")["loss"]
+        job = TrainingJob("dpo", load.base, params, "float32", SEED, folder / "dpo", folder / "curve")
+        dpo.train(job, load.adapter, pairs)
+        return curves.read_curve(folder / "curve")["loss"]
 
 
 def theirs(

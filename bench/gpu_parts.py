@@ -105,8 +105,9 @@ def measure_sft(bench: Bench) -> dict[str, Any]:
         **bench.given["sft"] | {"max_length": size.length, "batch_size": 4, "micro_batch_size": 4}
     )
     base, out, curve = bench.work / "base", bench.work / "adapter", bench.work / "sft.tsv"
+    job = fine_tuning.TrainingJob("sft", base, params, bench.dtype, 0, out, curve)
     return _training(
-        lambda count: sft.train(base, rows[:count], params, bench.dtype, 0, out, curve),
+        lambda count: sft.train(job, rows[:count]),
         size,
         tokens=size.length,
     )
@@ -139,8 +140,9 @@ def measure_dpo(bench: Bench) -> dict[str, Any]:
         **bench.given["dpo"] | {"max_length": size.length, "batch_size": 4, "micro_batch_size": 4}
     )
     base, adapter, out, curve = (bench.work / name for name in ("base", "adapter", "dpo", "dpo.tsv"))
+    job = fine_tuning.TrainingJob("dpo", base, params, bench.dtype, 0, out, curve)
     return _training(
-        lambda count: dpo.train(base, adapter, pairs[:count], params, bench.dtype, 0, out, curve),
+        lambda count: dpo.train(job, adapter, pairs[:count]),
         size,
         tokens=2 * size.length,
     )

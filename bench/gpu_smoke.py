@@ -17,10 +17,10 @@ from typing import Any
 from bench import checkpoints
 from bench.gpu_parts import MOST_MEMORY, peak_memory
 from bench.gpu_sizes import SMALL, Bench
-from medqa import dpo, judge, model, prompts, sft
+from medqa import curves, dpo, judge, model, prompts, sft
 from medqa.engines import Sampling, sample_seed
 from medqa.runtime import sections
-from medqa.training import fine_tuning
+from medqa.training.fine_tuning import TrainingJob
 
 STEPS = 20
 TOLERANCE = 0.02  # of each step's loss; bfloat16 beside float32 on one CPU is 0.004
@@ -89,8 +89,9 @@ def _train_sft(bench: Bench, out: Path, **changes: Any) -> list[float]:
     batch = section["micro_batch_size"]
     params = sections.SftParams(**section | {"max_length": bench.size.length, "batch_size": batch} | changes)
     curve = bench.work / "smoke.tsv"
-    sft.train(bench.work / "base", bench.examples(STEPS * batch), params, bench.dtype, 0, out, curve)
-    return fine_tuning.read_curve(curve)["loss"]
+    job = TrainingJob("sft", bench.work / "base", params, bench.dtype, 0, out, curve)
+    sft.train(job, bench.examples(STEPS * batch))
+    return curves.read_curve(curve)["loss"]
 
 
 def _train_dpo(bench: Bench, out: Path, **changes: Any) -> list[float]:
@@ -98,8 +99,9 @@ def _train_dpo(bench: Bench, out: Path, **changes: Any) -> list[float]:
     batch = section["micro_batch_size"]
     params = sections.DpoParams(**section | {"max_length": bench.size.length, "batch_size": batch} | changes)
     base, adapter, curve = bench.work / "base", bench.work / "adapter", bench.work / "smoke.tsv"
-    dpo.train(base, adapter, bench.pairs(STEPS * batch), params, bench.dtype, 0, out, curve)
-    return fine_tuning.read_curve(curve)["loss"]
+    job = TrainingJob("dpo", base, params, bench.dtype, 0, out, curve)
+    dpo.train(job, adapter, bench.pairs(STEPS * batch))
+    return curves.read_curve(curve)["loss"]
 
 
 def _compare(bench: Bench) -> dict[str, Any]:

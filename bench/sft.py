@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from bench import runs
 from bench.workloads import SEED, Workload, some
-from medqa import model, prompts, sft
+from medqa import curves, model, prompts, sft
 from medqa.records import Example
 from medqa.runtime import sections
 from medqa.training import fine_tuning
@@ -62,8 +62,9 @@ def ours(
     """The losses of the stage's steps."""
     params = sections.SftParams(**schedule(batch, epochs) | {"dequantised": dequantised}, lora=LORA)
     with aside() as folder:
-        sft.train(load.base, examples, params, "float32", SEED, folder / "sft", folder / "curve", 60)
-        return fine_tuning.read_curve(folder / "curve")["loss"]
+        files = folder / "sft", folder / "curve"
+        sft.train(fine_tuning.TrainingJob("sft", load.base, params, "float32", SEED, *files), examples)
+        return curves.read_curve(folder / "curve")["loss"]
 
 
 def theirs(

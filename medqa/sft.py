@@ -1,77 +1,53 @@
-"""Supervised fine-tuning: a LoRA adapter on the quantised base, trained by TRL on the answers alone."""
+"""Supervised fine-tuning: TRL trains a LoRA adapter on the quantised base, on the answers alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from medqa import model, prompts
+from medqa import curves, model, prompts
 from medqa.records import Example
 from medqa.runtime.sections import SftParams
-from medqa.training import checkpoints, fine_tuning, lengths, padding_free
+from medqa.training import checkpoints, fine_tuning, lengths
+from medqa.training.fine_tuning import TrainingJob
+from medqa.training.lengths import LengthAudit
 
-SIDES = ("answer",)  # fields of a row that hold an answer
+CURVE_COLUMNS = {"loss": "loss", "learning_rate": "learning_rate"}
 
 
-def train(
-    base: Path,
-    examples: Sequence[Example],
-    params: SftParams,
-    dtype: str,
-    seed: int,
-    out: Path,
-    curve: Path,
-    minutes: float = 10,
-) -> lengths.Fit:
-    """Train an adapter on the examples that fit, save it to `out` and its step curve to `curve`; which did
-    fit.
+def train(job: TrainingJob[SftParams], examples: Sequence[Example]) -> LengthAudit[Example]:
+    """Train an adapter on the examples that fit; save it and its step curve; return which examples fit.
 
-    Raises UserError if none fits, or if the loss or the gradient stops being finite; nothing is saved then.
+    Raises UserError if none fits, or if training diverges; then nothing is saved.
     """
-    from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    tok = model.tokenizer(base)
-    usable = lengths.usable("sft", tok, examples, SIDES, params.max_length)
+    audit = audit_lengths(job.base, examples, job.params)
+    audit.report(job.stage, job.params.max_length)
     rows = [
         {"id": row.id, "prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)}
-        for row in usable.rows
+        for row in audit.rows
     ]
-    lora = params.lora
-    steps = fine_tuning.step_logger("sft")
-    name = checkpoints.fingerprint(params, dtype, seed, usable.rows, [base])
-    with checkpoints.folder(name) as (kept, folder):
-        trainer = SFTTrainer(
-            args=fine_tuning.on_one_gpu(
-                SFTConfig(**fine_tuning.arguments(params, len(rows), dtype, seed, folder))
-            ),
-            model=fine_tuning.load("sft", base, dtype, params),
-            train_dataset=Dataset.from_list(rows),
-            processing_class=tok,
-            callbacks=[steps],
-            peft_config=LoraConfig(
-                r=lora.r,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=fine_tuning.TARGETS,
-                task_type="CAUSAL_LM",
-            ),
-        )
-        lengths.check(trainer, usable.rows)
-        padding_free.enable(trainer.model.get_base_model())
-        fine_tuning.run(trainer, steps, kept, minutes)
-        fine_tuning.save_adapter(trainer.model, base, out)
-        fine_tuning.write_curve(curve, steps.rows, {"loss": "loss", "learning_rate": "learning_rate"})
-    return usable
+    lora = LoraConfig(
+        r=job.params.lora.r,
+        lora_alpha=job.params.lora.alpha,
+        lora_dropout=job.params.lora.dropout,
+        target_modules=fine_tuning.TARGETS,
+        task_type="CAUSAL_LM",
+    )
+    with checkpoints.checkpoint_folder(job.fingerprint(audit.rows)) as folder:
+        config = SFTConfig(**fine_tuning.arguments(job, len(rows), folder / "work"))
+        trainer = fine_tuning.build(job, SFTTrainer, config, rows, peft_config=lora)
+        fine_tuning.run(job, trainer, folder, CURVE_COLUMNS)
+    return audit
 
 
-def fit(base: Path, examples: Sequence[Example], params: SftParams) -> lengths.Fit:
-    """Which examples `train` trains on."""
-    return lengths.fit(model.tokenizer(base), examples, SIDES, params.max_length)
+def audit_lengths(base: Path, examples: Sequence[Example], params: SftParams) -> LengthAudit[Example]:
+    """Which examples fit into `max_length` tokens of the base's tokenizer."""
+    return lengths.audit_lengths(model.tokenizer(base), examples, ["answer"], params.max_length)
 
 
-def summary(usable: lengths.Fit, curve: Path) -> dict[str, Any]:
-    """The metrics of a run on the rows that fit, from its step curve."""
-    loss = fine_tuning.read_curve(curve)["loss"]
-    steps = {"steps": len(loss), "first_loss": loss[0], "final_loss": fine_tuning.tail_mean(loss)}
-    return usable.counts("examples") | steps
+def summarize(audit: LengthAudit[Example], curve: Path) -> dict[str, float]:
+    """The metrics of a run, from the audit of its rows and its step curve."""
+    loss = curves.read_curve(curve)["loss"]
+    steps = {"steps": len(loss), "first_loss": loss[0], "final_loss": curves.tail_mean(loss)}
+    return audit.counts("examples") | steps

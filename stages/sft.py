@@ -7,15 +7,16 @@ from medqa import jsonl, records, sft
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
+from medqa.training.fine_tuning import TrainingJob
 
 
 def main(base: Path, examples: Path, out: Path, curve: Path, metrics: Path) -> str:
     """Train the SFT adapter."""
     params = read_params()
-    rows = jsonl.read_all(examples, records.Example)
     minutes = params.compute.checkpoint_minutes
-    usable = sft.train(base, rows, params.sft, params.dtype, params.seed, out, curve, minutes)
-    result = sft.summary(usable, curve)
+    job = TrainingJob("sft", base, params.sft, params.dtype, params.seed, out, curve, minutes)
+    audit = sft.train(job, jsonl.read_all(examples, records.Example))
+    result = sft.summarize(audit, curve)
     jsonl.write_metrics(metrics, result)
     return (
         f"{result['steps']} steps on {result['examples']} rows, loss {result['first_loss']:.3f} to "
@@ -25,7 +26,8 @@ def main(base: Path, examples: Path, out: Path, curve: Path, metrics: Path) -> s
 
 def compute_metrics(params: Params, base: Path, examples: Path, curve: Path) -> dict[str, Any]:
     """The metrics, from the rows in the base's tokens and the step curve."""
-    return sft.summary(sft.fit(base, jsonl.read_all(examples, records.Example), params.sft), curve)
+    rows = jsonl.read_all(examples, records.Example)
+    return sft.summarize(sft.audit_lengths(base, rows, params.sft), curve)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ def models(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from medqa import model, sft
     from medqa.miniature import scratch
     from medqa.runtime import sections
+    from medqa.training.fine_tuning import TrainingJob
 
     folder = tmp_path_factory.mktemp("faults")
     (folder / "base").symlink_to(tiny_base)
@@ -117,7 +118,9 @@ def models(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         dequantised=True,
         lora=sections.Lora(r=4, alpha=8, dropout=0),
     )
-    sft.train(tiny_base, examples, params, "float32", 0, folder / "sft", folder / "sft.tsv")
+    sft.train(
+        TrainingJob("sft", tiny_base, params, "float32", 0, folder / "sft", folder / "sft.tsv"), examples
+    )
     return folder
 
 

@@ -146,22 +146,16 @@ def test_a_training_row_ends_with_the_end_of_the_turn(
 ) -> None:
     seen = []
 
-    def stop(trainer: object, *_: object) -> None:
+    def stop(job: object, trainer: object, *_: object) -> None:
         seen.append(trainer.data_collator([trainer.train_dataset[place] for place in (0, 1)]))
         raise Stop
 
     monkeypatch.setattr(fine_tuning, "run", stop)
     examples = [Example("a", "open", "Why?", "Rest."), Example("b", "open", "How?", LONG)]
     with pytest.raises(Stop):
-        sft.train(
-            folder,
-            examples,
-            sections.SftParams(**SCHEDULE, lora=LORA),
-            "float32",
-            0,
-            tmp_path / "sft",
-            tmp_path / "sft.tsv",
-        )
+        params = sections.SftParams(**SCHEDULE, lora=LORA)
+        out, curve = tmp_path / "sft", tmp_path / "sft.tsv"
+        sft.train(fine_tuning.TrainingJob("sft", folder, params, "float32", 0, out, curve), examples)
     tok = model.tokenizer(folder)
     for row, answer in zip(seen[0]["labels"], ("Rest.", LONG.strip()), strict=True):
         learnt = tok.decode(row[row != -100])

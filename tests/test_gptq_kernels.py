@@ -218,5 +218,6 @@ def test_training_says_once_what_became_of_the_base(
     became = "dequantised" if dequantised else "train on TorchAtenLinear"
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        fine_tuning.load("sft", base, "float32", params, tmp_path if adapted else None)
+        job = fine_tuning.TrainingJob("sft", base, params, "float32", 0, tmp_path, tmp_path)
+        fine_tuning.load(job, tmp_path if adapted else None)
     assert capfd.readouterr().err == f"sft: base: {LAYERS} quantised layers {became}\n"

@@ -1,6 +1,4 @@
-"""Several processes that train as one: `accelerate launch` starts them, the main one (rank 0) writes what
-comes out.
-"""
+"""Several processes that train as one: `accelerate launch` starts them, and rank 0 writes the outputs."""
 
 import logging
 import os
@@ -8,17 +6,21 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from medqa.runtime.errors import UserError
 
-PATIENCE = (
-    2.0  # seconds for the launcher to end the others; it looks every 0.1 s which have ended by themselves
-)
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+Value = TypeVar("Value")
+
+# Seconds in which the launcher ends this process. It looks every 0.1 s for processes that ended themselves.
+PATIENCE = 2.0
 
 
 def rank() -> int:
-    """The number of this process among those that train together; 0 is the main one."""
+    """The number of this process among those that train together, from 0."""
     return int(os.environ.get("RANK", 0))
 
 
@@ -28,10 +30,10 @@ def world_size() -> int:
 
 
 def relaunch(processes: int) -> bool:
-    """Run this very command in so many processes to their end, unless one is enough or this is one of them.
+    """Run this command again in several processes, unless one is enough or this is one of them already.
 
-    Returns whether it did. Where one of them fails, this process leaves with its exit code; it has said why.
-    Raises UserError where a signal ended one, and where there are GPUs, but too few.
+    Returns whether it did, when all have ended. If one fails, it prints why, and this process exits with the
+    same code. Raises UserError if a signal ended one, or if there are too few GPUs.
     """
     if processes == 1 or "RANK" in os.environ:
         return False
@@ -39,42 +41,40 @@ def relaunch(processes: int) -> bool:
 
     if 0 < (gpus := torch.cuda.device_count()) < processes:
         raise UserError(
-            f"compute.processes = {processes}: to train together each needs a GPU of its own, and there are {gpus}; "
-            f"set it to {gpus} for this stage"
+            f"compute.processes = {processes}: to train together each needs a GPU of its own, and there are "
+            f"{gpus}; set it to {gpus} for this stage"
         )
+    _launch(processes)
+    return True
+
+
+def _launch(processes: int) -> None:
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    # Without a GPU, too, it starts several processes only under this name; they find gloo by themselves.
+    # Accelerate starts several processes only with --multi_gpu. On CPUs, they choose gloo by themselves.
     options = ["--multi_gpu", "--num_machines=1", f"--num_processes={processes}", "--mixed_precision=no"]
-    options += [
-        "--dynamo_backend=no",
-        "--main_process_port=0",
-        "--module",
-        sys.modules["__main__"].__spec__.name,
-    ]
+    options += ["--dynamo_backend=no", "--main_process_port=0"]
+    options += ["--module", sys.modules["__main__"].__spec__.name, *sys.argv[1:]]
     logging.disable(logging.CRITICAL)
     try:
-        launch_command(launch_command_parser().parse_args([*options, *sys.argv[1:]]))
+        launch_command(launch_command_parser().parse_args(options))
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
         if code < 0:
             raise UserError(
-                f"signal {-code} ended one of the {processes} processes of compute.processes (9 is what the system "
-                "sends when memory runs out); rerun the stage, it goes on from its last checkpoint"
+                f"signal {-code} ended one of the {processes} processes of compute.processes (9 is what the "
+                "system sends when memory runs out); rerun the stage, it goes on from its last checkpoint"
             ) from None
         sys.exit(code)
     except SignalException as error:
         sys.exit(128 + error.sigval)
-    return True
 
 
 @contextmanager
 def report_peer_failure() -> Iterator[None]:
-    """Where a connection to another process breaks, let that one's end be told of: the launcher then ends
-    this one.
-    """
+    """Let a failed peer be reported, not the connection to it that broke: wait for the launcher's signal."""
     try:
         yield
     except RuntimeError:
@@ -83,35 +83,33 @@ def report_peer_failure() -> Iterator[None]:
         raise
 
 
-def broadcast(value: Any) -> Any:
-    """The main process's value, in every process. All have to ask, and each waits for the main one."""
+def broadcast(value: Value) -> Value:
+    """Rank 0's value, in every process. Each process has to call this, and waits for rank 0."""
     if world_size() == 1:
         return value
     from accelerate.utils import broadcast_object_list
 
-    _joined()
-    told = [value]
-    broadcast_object_list(told)
-    return told[0]
+    _process_group()
+    return broadcast_object_list([value])[0]
 
 
-def gather(values: list[Any]) -> list[Any]:
-    """The values of all processes strung together, in every process."""
+def gather(values: list[Value]) -> list[Value]:
+    """The values of all processes in one list, in every process. Each process has to call this."""
     if world_size() == 1:
         return values
     from accelerate.utils import gather_object
 
-    _joined()
+    _process_group()
     return gather_object(values)
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has called this."""
     if world_size() > 1:
-        _joined().wait_for_everyone()
+        _process_group().wait_for_everyone()
 
 
-def _joined() -> Any:
+def _process_group() -> "PartialState":
     import torch
     from accelerate import PartialState
 

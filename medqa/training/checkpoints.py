@@ -1,163 +1,126 @@
-"""Checkpoints of training: whole or not at all, of one fingerprint of all that training depends on, gone
-after success.
+"""Checkpoints of training on the disk: complete or absent, and gone after success.
 
-What the trainer has written beside is summed, brought to the disk, and moved into place. An interrupted run
-goes on from the last one with the same weights, optimiser, data order and random state.
+Each training run has a folder, named by a fingerprint of all that it depends on. An interrupted run goes on
+from the latest checkpoint there, with the same weights, optimiser, data order and random state.
 """
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from medqa import model
+from medqa.records import Example, Pair
 from medqa.runtime import distributed, hashing, locks
 from medqa.runtime.environment import scratch_root
-from medqa.runtime.fields import Section
+from medqa.runtime.folders import atomic_folder
 
-CODE = (
-    "chat",
-    "dpo.py",
-    "hub.py",
-    "jsonl.py",
-    "model.py",
-    "prefixes.py",
-    "prompts",
-    "records.py",
-    "sft.py",
-    "training",
-)
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "gptqmodel")
-SUMS = "sums.json"
+CHECKSUMS = "checksums.json"
 
 
 def root() -> Path:
-    """Where the checkpoints of this machine, or of this repository, are."""
+    """The folder of all checkpoints of this machine, or of this repository."""
     return scratch_root() / "checkpoints"
 
 
-def fingerprint(params: Section, dtype: str, seed: int, rows: Sequence[Any], inputs: Sequence[Path]) -> str:
-    """The name of all that a training run depends on: code, libraries, device, parameters, rows and models."""
-    from medqa import model
+def code_hashes() -> dict[str, str]:
+    """The hash of each module of `medqa` that this process has imported, and of each package as a whole.
 
-    here = Path(__file__).parent.parent
-    told = [
-        type(params).__name__,
-        params.model_dump(),
-        # Of the device the kind alone: each process has its own, and all have to come to the same name.
-        [dtype, seed, model.device().split(":")[0], distributed.world_size()],
-        [version(name) for name in LIBRARIES],
-        [hashing.dvc_hash(here / name) for name in CODE],
-        [hashing.dvc_hash(path) for path in inputs],
-        [astuple(row) for row in rows],
-    ]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+    Without `medqa.runtime`, on which no result depends. These are the files that dvc.yaml names for a stage.
+    """
+    names = {".".join(name.split(".")[:2]) for name in sys.modules if name.startswith("medqa.")}
+    files = {name: Path(sys.modules[name].__file__) for name in sorted(names - {"medqa.runtime"})}
+    return {
+        name: hashing.dvc_hash(file.parent if file.name == "__init__.py" else file)
+        for name, file in files.items()
+    }
+
+
+def fingerprint(settings: Sequence[Any], rows: Sequence[Example | Pair], inputs: Sequence[Path]) -> str:
+    """A hash of all that training depends on: code, libraries, device, settings, rows and input models."""
+    # Of the device the kind alone: each process has its own, and all need the same fingerprint.
+    environment = [model.device().split(":")[0], distributed.world_size(), *map(version, LIBRARIES)]
+    hashes = [code_hashes(), *map(hashing.dvc_hash, inputs)]
+    text = json.dumps([settings, environment, hashes, [vars(row) for row in rows]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @contextmanager
-def folder(name: str) -> Iterator[tuple[Path, Path]]:
-    """The folder of one fingerprint, and an empty one in it for the trainer; both are gone after success.
+def checkpoint_folder(name: str) -> Iterator[Path]:
+    """The folder for the checkpoints of the run with fingerprint `name`; it is removed after success.
 
-    If another run, in another folder, trains the very same now, this one keeps its checkpoints to itself.
+    The trainer writes to `work` in it. If another process trains the same now, this is a temporary folder.
     """
     if distributed.rank():
-        yield distributed.broadcast(None)
+        yield distributed.broadcast(root())
         return
-    kept, lock = root() / name, root() / f"{name}.lock"
+    folder, lock = root() / name, root() / f"{name}.lock"
     if (holder := locks.take(lock)) is not None:
-        print(
-            f"checkpoints: process {holder} trains the same; this run keeps none", file=sys.stderr, flush=True
-        )
-        with tempfile.TemporaryDirectory(dir=root(), prefix="alone-") as alone:
-            yield distributed.broadcast((Path(alone), Path(alone)))
+        message = f"checkpoints: process {holder} trains the same; this run keeps none"
+        print(message, file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(dir=root(), prefix="alone-") as temporary:
+            yield distributed.broadcast(Path(temporary))
         return
-    work = kept / "work"
     try:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        yield distributed.broadcast((kept, work))
-        shutil.rmtree(kept)
+        _remove_unfinished(folder)
+        folder.mkdir(exist_ok=True)
+        yield distributed.broadcast(folder)
+        shutil.rmtree(folder)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        _remove_unfinished(folder)
         with suppress(OSError):
-            kept.rmdir()  # without a checkpoint in it
+            folder.rmdir()  # if it holds no checkpoint
         locks.release(lock)
 
 
-def last(kept: Path) -> Path | None:
-    """The newest checkpoint that is as it was written; one that is not is dropped and said."""
-    for found in sorted(kept.glob("step-*"), reverse=True):
-        if _sound(found):
-            return found
-        print(f"checkpoints: {found} is damaged; it is dropped", file=sys.stderr, flush=True)
-        shutil.rmtree(found)
+def _remove_unfinished(folder: Path) -> None:
+    for path in folder.glob("*"):
+        if not path.name.startswith("step-"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def latest(folder: Path) -> Path | None:
+    """The latest intact checkpoint; a damaged one is removed with a message."""
+    for checkpoint in sorted(folder.glob("step-*"), reverse=True):
+        if _intact(checkpoint):
+            return checkpoint
+        print(f"checkpoints: {checkpoint} is damaged; it is dropped", file=sys.stderr, flush=True)
+        shutil.rmtree(checkpoint)
     return None
 
 
-def keep(made: Path, kept: Path, step: int) -> None:
-    """Move a finished checkpoint into place, and drop the one before it."""
-    sums = {
-        path.relative_to(made).as_posix(): _sum(path) for path in sorted(made.rglob("*")) if path.is_file()
-    }
-    (made / SUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
-    for path in [*made.rglob("*"), made]:
-        sync(path)
-    place = kept / f"step-{step:08}"
-    shutil.rmtree(place, ignore_errors=True)
-    os.rename(made, place)
-    sync(kept)
-    for other in kept.glob("step-*"):
-        if other != place:
-            shutil.rmtree(other)
+def step_of(checkpoint: Path) -> int:
+    """The training step after which a checkpoint was written."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
-def saver(kept: Path, minutes: float) -> Any:
-    """A trainer callback that keeps a checkpoint each time so many minutes of training have passed."""
-    from transformers import TrainerCallback
-
-    class Saver(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.since = time.monotonic()
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            due = distributed.broadcast(time.monotonic() - self.since >= 60 * minutes)
-            # After the last step the adapter itself is saved.
-            control.should_save = due and state.global_step < state.max_steps
-
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            distributed.barrier()  # each process has written its random state
-            if distributed.rank() == 0:
-                keep(Path(args.output_dir, f"checkpoint-{state.global_step}"), kept, state.global_step)
-            self.since = time.monotonic()
-
-    return Saver()
+def store(written: Path, folder: Path, step: int) -> None:
+    """Move what the trainer has written into `folder` as the checkpoint of a step, and remove older ones."""
+    files = [path for path in sorted(written.rglob("*")) if path.is_file()]
+    checksums = {path.relative_to(written).as_posix(): hashing.sha256_of(path) for path in files}
+    checkpoint = folder / f"step-{step:08}"
+    with atomic_folder(checkpoint) as new:
+        (new / CHECKSUMS).write_text(json.dumps(checksums, indent=2) + "\n", encoding="utf-8")
+        for path in written.iterdir():
+            path.rename(new / path.name)
+    written.rmdir()
+    for old in folder.glob("step-*"):
+        if old != checkpoint:
+            shutil.rmtree(old)
 
 
-def _sound(found: Path) -> bool:
+def _intact(checkpoint: Path) -> bool:
     try:
-        sums = json.loads((found / SUMS).read_text(encoding="utf-8"))
-        return bool(sums) and all(_sum(found / name) == value for name, value in sums.items())
+        checksums = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
+        return bool(checksums) and all(
+            hashing.sha256_of(checkpoint / name) == checksum for name, checksum in checksums.items()
+        )
     except (OSError, ValueError, AttributeError):
         return False
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

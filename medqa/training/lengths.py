@@ -1,112 +1,115 @@
 """Which rows training can use: their prompts and answers in tokens, against `max_length`.
 
-TRL 1.16 drops a row whose prompt alone reaches `max_length`, and cuts longer answers off there. It says
-neither.
+TRL 1.16 drops a row whose prompt alone reaches `max_length`, and cuts longer answers off there, in silence.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from medqa import chat, prompts
+from medqa.records import Example, Pair
 from medqa.runtime import distributed
 from medqa.runtime.errors import UserError
 
-CHUNK = 1000  # rows tokenised at once
-NAMED = 8  # row ids in a message
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Trainer
+
+Row = TypeVar("Row", Example, Pair)
+
+CHUNK = 1000  # rows tokenised together
+LISTED = 8  # row ids in a message
 
 
 @dataclass(frozen=True)
-class Fit:
+class LengthAudit(Generic[Row]):
     """What `max_length` makes of the rows of a training set."""
 
-    rows: list[Any]  # that are trained on, in their order
-    too_long: list[str]  # ids of the others: their prompt alone reaches max_length
-    shortened: list[str]  # ids of `rows` whose answer, or one of whose answers, loses its end
+    rows: list[Row] = field(default_factory=list)  # to train on, in their order
+    too_long: list[str] = field(default_factory=list)  # ids of rows left out: the prompt reaches max_length
+    shortened: list[str] = field(default_factory=list)  # ids of `rows` that lose the end of an answer
 
     def counts(self, name: str) -> dict[str, int]:
-        """As metrics; the rows that are trained on, under `name`, and those left out add up to all."""
+        """As metrics: `name` counts the rows to train on; with those left out they add up to all."""
         return {
             name: len(self.rows),
             "left_out_too_long": len(self.too_long),
             "shortened": len(self.shortened),
         }
 
+    def report(self, stage: str, max_length: int) -> None:
+        """Print which rows are left out and which are shortened. Raises UserError if no row is left."""
+        total = len(self.rows) + len(self.too_long)
+        if not self.rows:
+            raise UserError(
+                f"none of the {total} rows can be trained on, for the prompt of each has {max_length} tokens "
+                f"or more ({list_ids(self.too_long)}); raise {stage}.max_length"
+            )
+        for ids, outcome in (
+            (self.too_long, "left out: the prompt alone reaches"),
+            (self.shortened, "shortened: the end of an answer, which teaches to stop, lies beyond"),
+        ):
+            if ids and distributed.rank() == 0:
+                line = f"{len(ids)} of {total} rows {outcome} max_length = {max_length} tokens"
+                print(f"{stage}: {line} ({list_ids(ids)})", file=sys.stderr, flush=True)
 
-def fit(tok: Any, rows: Sequence[Any], sides: Sequence[str], max_length: int) -> Fit:
-    """Rows with a `question` and answers in the fields `sides`, sorted out as TRL will truncate them.
 
-    As in TRL, an answer begins where the tokens of the prompt alone and of prompt and answer part, and a row
-    without a token of an answer before `max_length` is of no use.
+def audit_lengths(
+    tok: "PreTrainedTokenizerBase", rows: Sequence[Row], answer_fields: Sequence[str], max_length: int
+) -> LengthAudit[Row]:
+    """Sort out rows as TRL will truncate them; `answer_fields` are the fields of a row that hold an answer.
+
+    As in TRL, an answer begins where the tokens of the prompt and those of prompt and answer first differ.
+    A row with an answer that has no token before `max_length` is left out.
     """
-    result, end = Fit([], [], []), tok.convert_tokens_to_ids(chat.end(tok, tok.name_or_path))
+    audit = LengthAudit[Row]()
+    end_of_turn = tok.convert_tokens_to_ids(chat.end(tok, tok.name_or_path))
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
-        turns = [prompts.ask(row.question) for row in chunk]
-        wholes = [
-            [[*turn, *prompts.reply(getattr(row, side))] for turn, row in zip(turns, chunk, strict=True)]
-            for side in sides
-        ]
-        tokens = [_ids(tok, turns, True), *(_ids(tok, whole, False) for whole in wholes)]
+        questions = [prompts.ask(row.question) for row in chunk]
+        tokens = [_tokenize(tok, questions, add_generation_prompt=True)]
+        for name in answer_fields:
+            answers = [prompts.reply(getattr(row, name)) for row in chunk]
+            dialogues = [[*ask, *reply] for ask, reply in zip(questions, answers, strict=True)]
+            tokens.append(_tokenize(tok, dialogues, add_generation_prompt=False))
         for row, prompt, *answered in zip(chunk, *tokens, strict=True):
             begin = min(chat.common_prefix(prompt, ids) for ids in answered)
             if begin >= min(max_length, *map(len, answered)):
-                result.too_long.append(row.id)
+                audit.too_long.append(row.id)
                 continue
-            result.rows.append(row)
-            if max(_end(ids, begin, end) for ids in answered) > max_length:
-                result.shortened.append(row.id)
-    return result
+            audit.rows.append(row)
+            if max(_answer_end(ids, begin, end_of_turn) for ids in answered) > max_length:
+                audit.shortened.append(row.id)
+    return audit
 
 
-def usable(label: str, tok: Any, rows: Sequence[Any], sides: Sequence[str], max_length: int) -> Fit:
-    """`fit`, and a line on stderr for rows that are left out and for rows that are shortened.
-
-    Raises UserError if no row is left.
-    """
-    result = fit(tok, rows, sides, max_length)
-    if not result.rows:
-        raise UserError(
-            f"none of the {len(rows)} rows can be trained on, for the prompt of each has {max_length} tokens "
-            f"or more ({named(result.too_long)}); raise {label}.max_length"
-        )
-    for ids, what in (
-        (result.too_long, "left out: the prompt alone reaches"),
-        (result.shortened, "shortened: the end of an answer, which teaches to stop, lies beyond"),
-    ):
-        if ids and distributed.rank() == 0:
-            line = f"{label}: {len(ids)} of {len(rows)} rows {what} max_length = {max_length} tokens ({named(ids)})"
-            print(line, file=sys.stderr, flush=True)
-    return result
-
-
-def check(trainer: Any, rows: Sequence[Any]) -> None:
-    """Raise UserError if the rows that a trainer made ready are not those that it was given, one by one, in
-    order.
-    """
-    before, after = [row.id for row in rows], list(trainer.train_dataset["id"])
+def check_trainer_rows(trainer: "Trainer", rows: Sequence[dict[str, object]]) -> None:
+    """Raise UserError unless a trainer's prepared rows are the rows it received, in the same order."""
+    before, after = [row["id"] for row in rows], list(trainer.train_dataset["id"])
     if before == after:
         return
     missing = sorted(set(before) - set(after))
     raise UserError(
         f"TRL made {len(after)} rows of {len(before)} "
-        f"({'without ' + named(missing) if missing else 'in another order, or some twice'}), so that training would "
-        "be on other rows than the metrics count; install trl as constraints.txt has it"
+        f"({'without ' + list_ids(missing) if missing else 'in another order, or some twice'}), so that "
+        "training would be on other rows than the metrics count; install trl as constraints.txt has it"
     )
 
 
-def named(ids: Sequence[str]) -> str:
-    """The first ids in words, and how many more there are."""
-    return ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
+def list_ids(ids: Sequence[str]) -> str:
+    """The first ids as text, and how many more there are."""
+    return ", ".join(ids[:LISTED]) + (f" and {len(ids) - LISTED} more" if len(ids) > LISTED else "")
 
 
-def _end(ids: list[int], begin: int, end: int) -> int:
-    """Where an answer ends: after its end of turn, which some templates let a line break follow."""
-    return next((at + 1 for at in range(len(ids) - 1, begin - 1, -1) if ids[at] == end), len(ids))
+def _answer_end(ids: list[int], begin: int, end_of_turn: int) -> int:
+    """The position after an answer's end of turn; a template may let a line break follow it."""
+    return next((i + 1 for i in range(len(ids) - 1, begin - 1, -1) if ids[i] == end_of_turn), len(ids))
 
 
-def _ids(tok: Any, turns: Sequence[prompts.Messages], ask: bool) -> list[list[int]]:
-    return tok.apply_chat_template(list(turns), tokenize=True, return_dict=True, add_generation_prompt=ask)[
-        "input_ids"
-    ]
+def _tokenize(
+    tok: "PreTrainedTokenizerBase", dialogues: list[prompts.Messages], add_generation_prompt: bool
+) -> list[list[int]]:
+    return tok.apply_chat_template(
+        dialogues, tokenize=True, return_dict=True, add_generation_prompt=add_generation_prompt
+    )["input_ids"]

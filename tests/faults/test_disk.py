@@ -97,10 +97,10 @@ def test_a_full_disk_under_a_checkpoint_leaves_the_one_before_it(tmp_path: Path,
         if step == 2:
             fill(small, 0)
             with pytest.raises(OSError, match="No space left on device"):
-                checkpoints.keep(made, small, step)
+                checkpoints.store(made, small, step)
         else:
-            checkpoints.keep(made, small, step)
-    assert checkpoints.last(small).name == "step-00000001"
+            checkpoints.store(made, small, step)
+    assert checkpoints.latest(small).name == "step-00000001"
 
 
 def test_a_lock_on_a_full_disk_holds(small: Path) -> None:
@@ -134,15 +134,16 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(
     synced, rename, fsync = set(), os.rename, os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: (synced.add(os.fstat(handle).st_ino), fsync(handle))[1])
 
-    def moved(made: Path, to: Path) -> None:
-        for path in [made, *made.rglob("*")]:
-            assert path.stat().st_ino in synced, f"{path} is not on the disk"
-        rename(made, to)
+    def synced_rename(source: Path, target: Path) -> None:
+        if target.name.startswith("step-"):
+            for path in [source, *source.rglob("*")]:
+                assert path.stat().st_ino in synced, f"{path} is not on the disk"
+        rename(source, target)
 
-    monkeypatch.setattr(os, "rename", moved)
+    monkeypatch.setattr(os, "rename", synced_rename)
     made = tmp_path / "work" / "checkpoint"
     (made / "ref").mkdir(parents=True)
     (made / "ref" / "weights").write_bytes(bytes(1000))
     (tmp_path / "kept").mkdir()
-    checkpoints.keep(made, tmp_path / "kept", 1)
-    assert checkpoints.last(tmp_path / "kept") and (tmp_path / "kept").stat().st_ino in synced
+    checkpoints.store(made, tmp_path / "kept", 1)
+    assert checkpoints.latest(tmp_path / "kept") and (tmp_path / "kept").stat().st_ino in synced

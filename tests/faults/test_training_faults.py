@@ -1,6 +1,4 @@
-"""Numbers that break while training: the stage ends within the step, with what was good; left alone, TRL goes
-on.
-"""
+"""Losses and gradients that break in training: the stage ends within the step; plain TRL goes on."""
 
 import signal
 import subprocess
@@ -14,27 +12,12 @@ import pytest
 import torch
 from fault_place import Place
 from safetensors.torch import load_file
+from training_jobs import EXAMPLES, LORA, sft_job
 
-from medqa import jsonl, model, prompts, records, sft
-from medqa.runtime import sections
+from medqa import jsonl, model, prompts, sft
 from medqa.runtime.errors import UserError
 from medqa.training import checkpoints, fine_tuning
 
-EXAMPLES = [
-    records.Example(f"e{n}", "open", f"What causes disease {n}?", f"Its causes include {n} bacteria.")
-    for n in range(12)
-]
-PARAMS = sections.SftParams(
-    epochs=2,
-    learning_rate=0.01,
-    batch_size=4,
-    micro_batch_size=2,
-    max_length=64,
-    warmup_share=0,
-    activation_checkpointing=False,
-    dequantised=True,
-    lora=sections.Lora(r=4, alpha=8, dropout=0),
-)
 BROKEN = {
     "a NaN in a batch": (
         lambda loss, weight: loss * float("nan"),
@@ -55,19 +38,21 @@ BROKEN = {
 }
 
 
-def breaks(monkeypatch: pytest.MonkeyPatch, how: Callable[[Any, Any], Any]) -> list[int]:
-    """Break the loss of the fourth step; the list takes the steps that were worked on."""
+def break_fourth_step(
+    monkeypatch: pytest.MonkeyPatch, fault: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> list[int]:
+    """Change the loss of the fourth step; the list takes the step of each micro-batch."""
     from trl import SFTTrainer
 
-    original, steps = SFTTrainer.compute_loss, []
+    compute_loss, steps = SFTTrainer.compute_loss, []
 
-    def compute_loss(self: Any, net: Any, *given: Any, **named: Any) -> Any:
+    def broken_loss(self: Any, net: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         steps.append(self.state.global_step + 1)
-        loss = original(self, net, *given, **named)
+        loss = compute_loss(self, net, *args, **kwargs)
         weight = next(weight for weight in net.parameters() if weight.requires_grad)
-        return how(loss, weight) if steps[-1] == 4 else loss
+        return fault(loss, weight) if steps[-1] == 4 else loss
 
-    monkeypatch.setattr(SFTTrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(SFTTrainer, "compute_loss", broken_loss)
     return steps
 
 
@@ -76,39 +61,40 @@ def test_a_broken_step_is_the_last_and_the_checkpoint_before_it_stays(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "cache"))
-    how, told = BROKEN[fault]
-    steps = breaks(monkeypatch, how)
-    with pytest.raises(UserError, match=told):
-        sft.train(tiny_base, EXAMPLES, PARAMS, "float32", 0, tmp_path / "sft", tmp_path / "sft.tsv", 0)
-    assert steps[-1] == 4 and not (tmp_path / "sft").exists() and not (tmp_path / "sft.tsv").exists()
-    kept = next((tmp_path / "cache" / "checkpoints").glob("*/step-*"))
-    assert kept.name == "step-00000003" and checkpoints.last(kept.parent) == kept
-    for file in kept.rglob("*.safetensors"):
+    change, message = BROKEN[fault]
+    steps = break_fourth_step(monkeypatch, change)
+    job = sft_job(tiny_base, tmp_path, minutes=0, epochs=2)
+    with pytest.raises(UserError, match=message):
+        sft.train(job, EXAMPLES)
+    assert steps[-1] == 4 and not job.out.exists() and not job.curve.exists()
+    checkpoint = next((tmp_path / "cache" / "checkpoints").glob("*/step-*"))
+    assert checkpoint.name == "step-00000003" and checkpoints.latest(checkpoint.parent) == checkpoint
+    for file in checkpoint.rglob("*.safetensors"):
         assert all(weight.isfinite().all() for weight in load_file(file).values())
-    for saved in torch.load(kept / "optimizer.pt", weights_only=True)["state"].values():
+    for saved in torch.load(checkpoint / "optimizer.pt", weights_only=True)["state"].values():
         assert all(tensor.isfinite().all() for tensor in saved.values())
 
 
-def test_trl_left_alone_hides_it(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the guards are for: with its defaults the same NaN ends well, logged as a loss of 0, all weights
-    NaN.
-    """
+def test_plain_trl_hides_it(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why we check: with TRL's defaults the same NaN is logged as a loss of 0, and all weights become NaN."""
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    breaks(monkeypatch, BROKEN["a NaN in a batch"][0])
+    break_fourth_step(monkeypatch, BROKEN["a NaN in a batch"][0])
     rows = [
         {"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in EXAMPLES
     ]
-    ours = fine_tuning.arguments(PARAMS, len(rows), "float32", 0, tmp_path)
-    ours = {name: value for name, value in ours.items() if name != "logging_nan_inf_filter"}
+    arguments = fine_tuning.arguments(sft_job(tiny_base, tmp_path, epochs=2), len(rows), tmp_path)
+    del arguments["logging_nan_inf_filter"]
     trainer = SFTTrainer(
         model=model.load(tiny_base, "float32"),
-        args=SFTConfig(**ours),
+        args=SFTConfig(**arguments),
         train_dataset=Dataset.from_list(rows),
         processing_class=model.tokenizer(tiny_base),
-        peft_config=LoraConfig(r=4, lora_alpha=8, target_modules=fine_tuning.TARGETS, task_type="CAUSAL_LM"),
+        peft_config=LoraConfig(
+            r=LORA["r"], lora_alpha=LORA["alpha"], target_modules=fine_tuning.TARGETS, task_type="CAUSAL_LM"
+        ),
     )
     trainer.train()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
@@ -118,7 +104,7 @@ def test_trl_left_alone_hides_it(tiny_base: Path, tmp_path: Path, monkeypatch: p
     assert all(weight.isnan().all() for weight in saved.values())
 
 
-def test_ctrl_c_ends_training_soon_and_says_what_is_kept(place: Place) -> None:
+def test_ctrl_c_ends_training_soon_and_names_the_checkpoint(place: Place) -> None:
     import yaml
 
     raw = yaml.safe_load((place.folder / "params.yaml").read_text())
@@ -136,13 +122,10 @@ def test_ctrl_c_ends_training_soon_and_says_what_is_kept(place: Place) -> None:
     )
     while process.poll() is None and not list(place.cache.glob("checkpoints/*/step-*")):
         time.sleep(0.05)
-    asked = time.monotonic()
+    interrupted = time.monotonic()
     process.send_signal(signal.SIGINT)
-    told = process.communicate()[1]
-    assert process.returncode == 130 and time.monotonic() - asked < 5
-    kept = next(place.cache.glob("checkpoints/*/step-*"))
-    assert (
-        f"interrupted; the checkpoint of step {int(kept.name[5:])} is kept" in told
-        and "Traceback" not in told
-    )
+    output = process.communicate()[1]
+    assert process.returncode == 130 and time.monotonic() - interrupted < 5
+    step = checkpoints.step_of(next(place.cache.glob("checkpoints/*/step-*")))
+    assert f"interrupted; the checkpoint of step {step} is kept" in output and "Traceback" not in output
     assert not (place.folder / "trained").exists()

@@ -1,4 +1,4 @@
-"""Training in two processes (gloo): the losses of one, checkpoints that go on, and one line where it fails."""
+"""medqa.runtime.distributed: two processes (gloo) train as one, resume as one, and fail with one message."""
 
 import os
 import signal
@@ -12,8 +12,7 @@ import pytest
 import yaml
 from fault_place import ROOT
 
-from medqa import jsonl, records
-from medqa.training import fine_tuning
+from medqa import curves, jsonl, records
 
 EXAMPLES = [
     records.Example(f"e{n:02}", "open", f"What causes gout {n}?", "It is age. " * (1 + n % 3))
@@ -27,7 +26,7 @@ INPUTS = {
 
 
 def start(models: Path, folder: Path, stage: str, processes: int, **changes: int) -> psutil.Popen:
-    """A training stage in a folder of its own, in so many processes, eight rows a step."""
+    """A training stage in a folder of its own, in several processes, with eight rows per step."""
     folder.mkdir(exist_ok=True)
     for name in ("base", "sft"):
         if not (folder / name).exists():
@@ -49,13 +48,13 @@ def start(models: Path, folder: Path, stage: str, processes: int, **changes: int
 
 def run(models: Path, folder: Path, stage: str, processes: int) -> tuple[list[float], bytes]:
     process = start(models, folder, stage, processes)
-    told, _ = process.communicate()
-    assert process.returncode == 0, told
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
     weights = (folder / f"{stage}2" / "adapter_model.safetensors").read_bytes()
-    return fine_tuning.read_curve(folder / f"{stage}.tsv")["loss"], weights
+    return curves.read_curve(folder / f"{stage}.tsv")["loss"], weights
 
 
-def started_to_keep(models: Path, folder: Path, stage: str) -> psutil.Popen:
+def started(models: Path, folder: Path, stage: str) -> psutil.Popen:
     """A run in two processes that has just written a checkpoint."""
     process = start(models, folder, stage, 2)
     while process.poll() is None and not list((folder / "cache" / "checkpoints").glob("*/step-*")):
@@ -64,45 +63,45 @@ def started_to_keep(models: Path, folder: Path, stage: str) -> psutil.Popen:
 
 
 @pytest.mark.parametrize("stage", INPUTS)
-def test_two_processes_end_with_the_losses_of_one_and_go_on_where_they_were(models, tmp_path, stage) -> None:
+def test_two_processes_have_the_losses_of_one_and_resume(models, tmp_path, stage) -> None:
     alone, _ = run(models, tmp_path / "one", stage, 1)
-    shared, weights = run(models, tmp_path / "two", stage, 2)
-    assert shared == pytest.approx(alone, abs=1e-3) and len(shared) == 8
+    together, weights = run(models, tmp_path / "two", stage, 2)
+    assert together == pytest.approx(alone, abs=1e-3) and len(together) == 8
 
-    killed = started_to_keep(models, tmp_path / "killed", stage)
+    killed = started(models, tmp_path / "killed", stage)
     for process in [killed, *killed.children(recursive=True)]:
         process.kill()
     killed.communicate()
     assert not (tmp_path / "killed" / f"{stage}2").exists()
-    assert run(models, tmp_path / "killed", stage, 2) == (shared, weights)
+    assert run(models, tmp_path / "killed", stage, 2) == (together, weights)
 
 
-def test_a_process_that_the_system_ends_is_told_of_in_one_line(models, tmp_path) -> None:
-    process = started_to_keep(models, tmp_path / "starved", "sft")
-    process.suspend()  # the launcher looks up only after the other process has lost its peer
+def test_a_process_that_the_system_kills_is_reported_in_one_line(models, tmp_path) -> None:
+    process = started(models, tmp_path / "starved", "sft")
+    process.suspend()  # so that the launcher notices only after the other process has lost its peer
     next(child for child in process.children() if child.environ().get("RANK") == "1").kill()
     time.sleep(0.5)
     process.resume()
-    told, _ = process.communicate()
-    assert process.returncode == 1 and "Traceback" not in told
-    assert told.strip().splitlines()[-1].startswith("sft: signal 9 ended one of the 2 processes")
+    output, _ = process.communicate()
+    assert process.returncode == 1 and "Traceback" not in output
+    assert output.strip().splitlines()[-1].startswith("sft: signal 9 ended one of the 2 processes")
     assert not (tmp_path / "starved" / "sft2").exists()
 
 
-def test_ctrl_c_says_what_is_kept(models, tmp_path) -> None:
-    process = started_to_keep(models, tmp_path / "stopped", "sft")
+def test_ctrl_c_names_the_checkpoint(models, tmp_path) -> None:
+    process = started(models, tmp_path / "stopped", "sft")
     process.send_signal(signal.SIGINT)
-    asked = time.monotonic()
-    told, _ = process.communicate()
-    assert process.returncode == 130 and time.monotonic() - asked < 5, told
-    assert "is kept; dvc repro goes on from there" in told and "Traceback" not in told
+    interrupted = time.monotonic()
+    output, _ = process.communicate()
+    assert process.returncode == 130 and time.monotonic() - interrupted < 5, output
+    assert "is kept; dvc repro goes on from there" in output and "Traceback" not in output
 
 
-def test_a_mistake_is_one_line(models, tmp_path) -> None:
+def test_a_wrong_parameter_is_one_line(models, tmp_path) -> None:
     process = start(models, tmp_path / "wrong", "sft", 2, micro_batch_size=8)
-    told, _ = process.communicate()
+    output, _ = process.communicate()
     assert process.returncode == 1
-    assert told.strip().splitlines() == [
+    assert output.strip().splitlines() == [
         "sft: batch_size = 8 must be a multiple of micro_batch_size = 8 times compute.processes = 2; "
         "lower micro_batch_size"
     ]
