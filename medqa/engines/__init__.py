@@ -13,5 +13,15 @@ from medqa.engines.base import (
 )
 from medqa.engines.loading import load
 
-__all__ = ["Completion", "Engine", "Failure", "Labels", "Likelihood", "Request", "Sampling", "collect", "load"]
+__all__ = [
+    "Completion",
+    "Engine",
+    "Failure",
+    "Labels",
+    "Likelihood",
+    "Request",
+    "Sampling",
+    "collect",
+    "load",
+]
 __all__ += ["sample_seed"]

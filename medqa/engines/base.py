@@ -87,7 +87,9 @@ class Engine(Protocol):
 
 def sample_seed(seed: int, question_id: str, sample: int) -> int:
     """The 62-bit seed of one sample: the same wherever, whenever and beside whatever it is drawn."""
-    return int.from_bytes(hashlib.sha256(f"{seed}\n{question_id}\n{sample}".encode()).digest()[:8], "big") >> 2
+    return (
+        int.from_bytes(hashlib.sha256(f"{seed}\n{question_id}\n{sample}".encode()).digest()[:8], "big") >> 2
+    )
 
 
 def collect(

@@ -19,11 +19,11 @@ class Decoding:
     row: int
     prompt: list[int]
     seed: int
-    told: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
 
     @property
     def length(self) -> int:
-        return len(self.prompt) + len(self.told)
+        return len(self.prompt) + len(self.tokens)
 
 
 class ContinuousBatch:
@@ -54,7 +54,7 @@ class ContinuousBatch:
         prompts = sorted({tuple(row.prompt) for row in new})
         common = [0, *(chat.common_prefix(*pair) for pair in zip(prompts, prompts[1:], strict=False))]
         grown = prefix_tree.build(
-            [list(prompt) for prompt in prompts], common, self.model.device, steady=False
+            [list(prompt) for prompt in prompts], common, self.model.device, batch_invariant=False
         )
         read = _Prefill(grown)
         logits = prefix_tree.last_logits(
@@ -68,7 +68,7 @@ class ContinuousBatch:
         ended = self._tell(list(new), drawn)
         kept = [(row, place) for row, place in zip(new, places, strict=True) if row not in ended]
         if kept:
-            paths = grown.paths.tolist()
+            paths = grown.token_index.tolist()
             self._arrange([row for row, _ in kept], [paths[place] for _, place in kept], read.tables)
         return ended
 
@@ -81,7 +81,7 @@ class ContinuousBatch:
         device = self.model.device
         self.mask[:, :, :, self.at] = 0
         # A row that has ended stays in its place until the table is arranged anew; what it says is not heard.
-        last = [[row.told[-1] if row else 0] for row in self.rows]
+        last = [[row.tokens[-1] if row else 0] for row in self.rows]
         positions = [[row.length - 1 if row else 0] for row in self.rows]
         states = prefix_tree.hidden_states(
             self.model, torch.tensor(last, device=device), torch.tensor(positions, device=device), self
@@ -113,15 +113,15 @@ class ContinuousBatch:
         import torch
 
         seeds = torch.tensor([row.seed if row else 0 for row in rows], device=logits.device)
-        steps = torch.tensor([len(row.told) if row else 0 for row in rows], device=logits.device)
+        steps = torch.tensor([len(row.tokens) if row else 0 for row in rows], device=logits.device)
         return sample_token(logits, self.sampling, seeds, steps).tolist()
 
     def _tell(self, rows: Sequence[Decoding | None], drawn: list[int]) -> list[Decoding]:
         ended = []
         for row, token in zip(rows, drawn, strict=True):
             if row is not None:
-                row.told.append(token)
-                if token in self.stops or len(row.told) == self.sampling.max_new_tokens:
+                row.tokens.append(token)
+                if token in self.stops or len(row.tokens) == self.sampling.max_new_tokens:
                     ended.append(row)
         return ended
 
@@ -133,7 +133,7 @@ class ContinuousBatch:
         rows = [*self.alive, *new]
         # A row's last token is drawn, but not yet read.
         at = max(row.length for row in rows) - 1
-        wide = at + self.sampling.max_new_tokens - min(len(row.told) for row in rows) + 1
+        wide = at + self.sampling.max_new_tokens - min(len(row.tokens) for row in rows) + 1
         # Columns before a row's first token get any token: they are masked.
         sources = torch.tensor(
             [

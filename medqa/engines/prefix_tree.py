@@ -24,7 +24,7 @@ class PrefixTree:
 
     ids: Any  # (tokens,)
     positions: Any  # (tokens,), of each token in its rows
-    paths: Any  # (rows, width): place in `ids`; 0 past a row's end
+    token_index: Any  # (rows, width): place in `ids`; 0 past a row's end
     lengths: Any  # (rows,)
     blocks: list[
         tuple[int, Any]
@@ -68,7 +68,7 @@ def _along(part: Any, paths: Any) -> Any:
     return rows.unflatten(0, paths.shape).transpose(1, 2)
 
 
-def build(rows: Sequence[Sequence[int]], common: Sequence[int], device: Any, steady: bool) -> PrefixTree:
+def build(rows: Sequence[Sequence[int]], common: Sequence[int], device: Any, batch_invariant: bool) -> PrefixTree:
     """The tree of sorted rows, each of at least one token, of which a row has `common` tokens with the one
     before it.
 
@@ -92,7 +92,7 @@ def build(rows: Sequence[Sequence[int]], common: Sequence[int], device: Any, ste
     own = [range(same, len(row)) for row, same in zip(rows, common, strict=True)]
     blocks, owners = _blocks(own, width, size)
     least = STEADY_TOKENS * -(-torch.get_num_threads() // 2)
-    fill = max(least, -(-len(ids) // 64) * 64) - len(ids) if steady else 0
+    fill = max(least, -(-len(ids) // 64) * 64) - len(ids) if batch_invariant else 0
     lengths = [len(row) for row in rows]
     told = (ids + [ids[0]] * fill, positions + [0] * fill, paths, lengths, owners + [0] * fill)
     ids, positions, paths, lengths, owners = (torch.tensor(part, device=device) for part in told)
@@ -152,7 +152,7 @@ def hidden_states(model: Any, ids: Any, positions: Any, plan: Any) -> Any:
 def last_logits(model: Any, tree: PrefixTree, states: Any) -> Any:
     """The logits after each row's last token (rows × vocabulary)."""
     rows = len(tree.lengths)
-    last = tree.paths.gather(1, tree.lengths[:, None] - 1)[:, 0]
+    last = tree.token_index.gather(1, tree.lengths[:, None] - 1)[:, 0]
     last = last.repeat(-(-max(rows, STEADY_ROWS) // rows))[: -(-rows // STEADY_ROWS) * STEADY_ROWS]
     return logits(model, states[0].index_select(0, last))[:rows]
 
