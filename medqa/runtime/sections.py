@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field, model_validator
 from medqa.runtime.fields import Corpus, Dtype, Float, Int, JudgeTemplate, Section, Seed
 from medqa.runtime.model_sections import ModelsParams
 
-KEY = "MEDQA_API_KEY"  # the environment variable that holds the servers' key, if they want one
-# What the engine http sets in a request, or relies on.
+KEY = "MEDQA_API_KEY"  # the environment variable of the servers' key, if they need one
+# Fields of a request that the engine http sets, or relies on being absent.
 REQUEST_FIELDS = ("model", "messages", "prompt", "max_tokens", "temperature", "top_p", "seed", "logprobs")
 REQUEST_FIELDS += ("top_logprobs", "echo", "n", "stream")
 
@@ -236,16 +236,14 @@ def _extra(value: dict[str, Any]) -> dict[str, Any]:
 
 
 class Server(Section):
-    """Section `compute.servers.NAME`: who serves the model NAME of `models`, under which name, and how it is
-    asked.
-    """
+    """Section `compute.servers.NAME`: the server of the model NAME of `models`, and how to ask it."""
 
-    addresses: list[Annotated[str, AfterValidator(_address)]] = Field(min_length=1)
-    model: str = Field(min_length=1)
-    requests: Int = Field(ge=1, le=1024)  # at once, to each address
-    timeout: Float = Field(gt=0)  # seconds for one answer
-    patience: Float = Field(ge=0)  # seconds without any server before the stage ends
-    extra: Annotated[dict[str, Any], AfterValidator(_extra)]  # sent with every request
+    address: Annotated[str, AfterValidator(_address)]  # a base URL; several servers need a router before them
+    model: str = Field(min_length=1)  # the name that it is served under
+    requests: Int = Field(ge=1, le=1024)  # in flight at once
+    timeout: Float = Field(gt=0)  # seconds per answer; a row that takes longer has failed
+    patience: Float = Field(ge=0)  # seconds of tries while the server is away, busy or broken
+    extra: Annotated[dict[str, Any], AfterValidator(_extra)]  # fields of every request
 
 
 class ComputeParams(Section):
