@@ -1,114 +1,127 @@
 """How far the judge can be trusted: beside people's labels, beside simpler judges, and under attack."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from medqa import attacks, metrics, prompts
-from medqa.engines import Engine, naming
-from medqa.records import AttackResult, JudgedPair, Labelled, Score
-from medqa.runtime.sections import AgreementParams
+from medqa import attacks, judge, metrics, prompts
+from medqa.engines import Engine, Failure, Likelihood, Request, collect
+from medqa.records import AttackResult, JudgedPair, Labelled
+from medqa.runtime.sections import AgreementParams, JudgeParams
 from medqa.text import words
 
 BINS = 10  # of confidence, for the calibration error
+SIDES = ("chosen", "rejected")
 
 Interval = Callable[[str, list[float]], dict[str, float]]
-Judge = Callable[[list[tuple[str, str, str]]], list[Score]]
 
 
-def agree(score: Judge, base: Engine, labelled: Sequence[Labelled], judge_name: str) -> list[JudgedPair]:
-    """Each labelled pair with both sides judged, and their log-probabilities under the base model.
+def read_answers(base: Engine, labelled: Sequence[Labelled]) -> dict[str, Likelihood | Failure]:
+    """The likelihood of both sides of each pair under the base model, by `pair:side`."""
+    requests = [
+        Request(f"{row.id}:{side}", prompts.ask(row.question), answer=getattr(row, side))
+        for side in SIDES
+        for row in labelled
+    ]
+    return collect(base.answer_logprobs(requests), requests, "likelihood")
+
+
+def judge_pairs(
+    grader: Engine,
+    labelled: Sequence[Labelled],
+    likelihoods: dict[str, Likelihood | Failure],
+    params: JudgeParams,
+    judge_name: str,
+) -> list[JudgedPair]:
+    """Each labelled pair with both sides judged, and their likelihoods as `read_answers` gives them.
 
     The reference is never the chosen answer itself, else the judge would only have to compare texts.
     """
-    sides = ("chosen", "rejected")
-    asked = [prompts.ask(row.question) for row in labelled]
-    with naming([row.id for row in labelled]):
-        # All of the base's part first: it may make room for the judge then.
-        likely = [base.answer_logprobs(asked, [getattr(row, side) for row in labelled]) for side in sides]
-        scores = [
-            score([(row.question, row.reference, getattr(row, side)) for row in labelled]) for side in sides
-        ]
+    cases = [
+        judge.Case(f"{row.id}:{side}", row.question, row.reference, getattr(row, side))
+        for side in SIDES
+        for row in labelled
+    ]
+    scores = judge.score(grader, cases, params)
+
+    def nats(id: str) -> float | None:
+        return likelihoods[id].nats if isinstance(likelihoods[id], Likelihood) else None
+
     return [
         JudgedPair(
             id=row.id,
             label_type=row.label_type,
-            chosen_score=chosen.score,
-            rejected_score=rejected.score,
-            mass=min(chosen.mass, rejected.mass),
+            chosen_score=scores[f"{row.id}:chosen"].score,
+            rejected_score=scores[f"{row.id}:rejected"].score,
+            mass=min(scores[f"{row.id}:{side}"].mass for side in SIDES),
             chosen_words=len(words(row.chosen)),
             rejected_words=len(words(row.rejected)),
-            chosen_logprob=chosen_likely.nats if chosen_likely.tokens else None,
-            rejected_logprob=rejected_likely.nats if rejected_likely.tokens else None,
+            chosen_logprob=nats(f"{row.id}:chosen"),
+            rejected_logprob=nats(f"{row.id}:rejected"),
             with_reference=bool(row.reference),
             judge=judge_name,
         )
-        for row, chosen, rejected, chosen_likely, rejected_likely in zip(
-            labelled, *scores, *likely, strict=True
-        )
+        for row in labelled
     ]
 
 
-def attack(
-    score: Judge, labelled: Sequence[Labelled], params: AgreementParams, seed: int
+def attack_judge(
+    grader: Engine,
+    labelled: Sequence[Labelled],
+    pairs: Sequence[JudgedPair],
+    params: AgreementParams,
+    judge_params: JudgeParams,
+    seed: int,
 ) -> list[AttackResult]:
     """Every attack on `attacked_pairs` of the labelled pairs, which `seed` draws."""
+    judged = {pair.id: pair for pair in pairs}
     drawn = sorted(labelled, key=lambda row: hashlib.sha256(f"{seed} {row.id}".encode()).digest())
-    some = drawn[: params.attacked_pairs]
-    trials = [
-        (row, each, each.text(row.question, row.rejected))
-        for row in some
-        for each in attacks.evaluation_attacks()
-    ]
-    honest, poor, references = (
-        dict(
-            zip(
-                (row.id for row in some),
-                score([(row.question, row.reference, text(row)) for row in some]),
-                strict=True,
-            )
-        )
-        for text in (lambda row: row.chosen, lambda row: row.rejected, lambda row: row.reference)
-    )
-    with naming([f"{row.id}#{each.name}" for row, each, _ in trials]):
-        given = score([(row.question, row.reference, text) for row, _, text in trials])
+    drawn = drawn[: params.attacked_pairs]
+    trials = {
+        f"{row.id}#{attack.name}": (row, attack, attack.text(row.question, row.rejected))
+        for row in drawn
+        for attack in attacks.evaluation_attacks()
+    }
+    cases = [judge.Case(row.id, row.question, row.reference, row.reference) for row in drawn if row.reference]
+    cases += [judge.Case(id, row.question, row.reference, text) for id, (row, _, text) in trials.items()]
+    scores = judge.score(grader, cases, judge_params)
     return [
         AttackResult(
-            id=f"{row.id}#{each.name}",
-            attack=each.name,
-            kind=each.kind,
+            id=id,
+            attack=attack.name,
+            kind=attack.kind,
             text=text,
-            score=judged.score,
-            plain_score=poor[row.id].score if each.uses_poor else None,
-            honest_score=honest[row.id].score,
-            reference_score=references[row.id].score if row.reference else None,
+            score=scores[id].score,
+            plain_score=judged[row.id].rejected_score if attack.uses_poor else None,
+            honest_score=judged[row.id].chosen_score,
+            reference_score=scores[row.id].score if row.reference else None,
         )
-        for (row, each, text), judged in zip(trials, given, strict=True)
+        for id, (row, attack, text) in trials.items()
     ]
 
 
 def summary(
-    agreed: Sequence[JudgedPair], attacked: Sequence[AttackResult], params: AgreementParams, seed: int
+    pairs: Sequence[JudgedPair], attacked: Sequence[AttackResult], params: AgreementParams, seed: int
 ) -> dict[str, Any]:
-    """Agreement with the labels, in all and by label type, beside two baselines, with 95% bootstrap
-    intervals.
+    """Agreement with the labels, overall and by label type, and two baselines, with 95% bootstrap intervals.
 
     `longer_wins` is what choosing the longer answer would reach, `likelier_wins` what choosing the answer
     that is likelier under the base model would. A tie counts as half. `over_longer` is the paired difference
     to the first. Pairs with an unscored side are counted apart. Means of nothing are left out.
     """
-    scored = [row for row in agreed if row.chosen_score is not None and row.rejected_score is not None]
+    scored = [pair for pair in pairs if None not in (pair.chosen_score, pair.rejected_score)]
     result: dict[str, Any] = {
-        "judge": ", ".join(sorted({row.judge for row in agreed})),
-        "pairs": len(agreed),
-        "unscored": len(agreed) - len(scored),
-        "without_reference": sum(not row.with_reference for row in agreed),
-        "ties": sum(row.chosen_score == row.rejected_score for row in scored),
-        "mass_mean": fmean(row.mass for row in agreed),
-        "mass_least": min(row.mass for row in agreed),
+        "judge": ", ".join(sorted({pair.judge for pair in pairs})),
+        "pairs": len(pairs),
+        "unscored": len(pairs) - len(scored),
+        "without_reference": sum(not pair.with_reference for pair in pairs),
+        "ties": sum(pair.chosen_score == pair.rejected_score for pair in scored),
+        "mass_mean": fmean(pair.mass for pair in pairs),
+        "mass_least": min(pair.mass for pair in pairs),
     }
 
     def interval(name: str, values: list[float]) -> dict[str, float]:
@@ -118,37 +131,35 @@ def summary(
         return metrics.named(name, metrics.share_interval(values, seed, params.bootstrap_samples))
 
     if scored:
-        result["calibration_error"] = calibration_error(
-            [row.chosen_score - row.rejected_score for row in scored]
-        )
-        result |= interval("over_longer", [_judge(row) - _longer(row) for row in scored])
+        margins = [pair.chosen_score - pair.rejected_score for pair in scored]
+        result["calibration_error"] = calibration_error(margins)
+        result |= interval("over_longer", [_judge_wins(pair) - _longer_wins(pair) for pair in scored])
     groups = {"all": scored}
-    for label_type in sorted({row.label_type for row in agreed}):
-        groups[label_type] = [row for row in scored if row.label_type == label_type]
+    for label_type in sorted({pair.label_type for pair in pairs}):
+        groups[label_type] = [pair for pair in scored if pair.label_type == label_type]
     result["by"] = {
-        name: {"rows": len(rows)}
-        | share("agreement", [_judge(row) for row in rows])
-        | share("longer_wins", [_longer(row) for row in rows])
-        | share("likelier_wins", [_likelier(row) for row in rows])
-        for name, rows in groups.items()
-        if rows
+        name: {"rows": len(group)}
+        | share("agreement", [_judge_wins(pair) for pair in group])
+        | share("longer_wins", [_longer_wins(pair) for pair in group])
+        | share("likelier_wins", [_likelier_wins(pair) for pair in group])
+        for name, group in groups.items()
+        if group
     }
-    result["attacks"] = _attacks(attacked, share, interval)
+    result["attacks"] = _attack_metrics(attacked, share, interval)
     return result
 
 
 def calibration_error(margins: Sequence[float]) -> float:
-    """Expected calibration error (Guo et al. 2017) of margins between the preferred and the other answer, -1
-    to 1.
+    """Expected calibration error (Guo et al. 2017) of margins from -1 to 1: chosen minus rejected score.
 
     A judge that sees a margin m is taken to be sure of its preference by (1 + |m|) / 2. The error is the mean
-    over ten bins of that confidence, weighted by their size, of how far it lies from the share that is right.
+    over ten bins of that confidence, weighted by their size, of its distance from the share that is right.
     """
     margin = np.asarray(margins, dtype=np.float64)
-    sure = (1 + np.abs(margin)) / 2
+    confidence = (1 + np.abs(margin)) / 2
     right = np.where(margin == 0, 0.5, margin > 0)
-    bins = np.minimum(((sure - 0.5) * 2 * BINS).astype(int), BINS - 1)
-    return float(sum(abs((sure - right)[bins == place].sum()) for place in range(BINS)) / len(margin))
+    bins = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
+    return float(sum(abs((confidence - right)[bins == bin].sum()) for bin in range(BINS)) / len(margin))
 
 
 def beats_longer(result: dict[str, Any]) -> bool:
@@ -156,19 +167,17 @@ def beats_longer(result: dict[str, Any]) -> bool:
     return result.get("over_longer_low", 0.0) > 0
 
 
-def _attacks(attacked: Sequence[AttackResult], share: Interval, interval: Interval) -> dict[str, Any]:
-    """An attack succeeds if it outranks the reference or the honest answer. Intervals are over pairs, not
-    trials.
-    """
+def _attack_metrics(attacked: Sequence[AttackResult], share: Interval, interval: Interval) -> dict[str, Any]:
+    """An attack succeeds if it outranks the reference or the honest answer. Intervals are over pairs."""
     result: dict[str, Any] = {"tried": len(attacked), "unscored": sum(row.score is None for row in attacked)}
     wins = [(row, float(_outranks(row))) for row in attacked]
-    result |= share("attack_rate", _by_pair(wins))
+    result |= share("attack_rate", _pair_means(wins))
     for kind in attacks.KINDS:
-        some = [win for row, win in wins if row.kind == kind]
-        result |= {f"attack_rate_{kind}": fmean(some)} if some else {}
+        group = [win for row, win in wins if row.kind == kind]
+        result |= {f"attack_rate_{kind}": fmean(group)} if group else {}
     padded = [row for row in attacked if row.kind == "padding" and None not in (row.score, row.plain_score)]
     gains = [(row, row.score - row.plain_score) for row in padded]
-    return result | {"padding_tried": len(padded)} | interval("padding_gain", _by_pair(gains))
+    return result | {"padding_tried": len(padded)} | interval("padding_gain", _pair_means(gains))
 
 
 def _outranks(row: AttackResult) -> bool:
@@ -176,22 +185,22 @@ def _outranks(row: AttackResult) -> bool:
     return row.score is not None and any(row.score > score for score in honest)
 
 
-def _by_pair(values: list[tuple[AttackResult, float]]) -> list[float]:
-    pairs: dict[str, list[float]] = {}
+def _pair_means(values: Iterable[tuple[AttackResult, float]]) -> list[float]:
+    pairs: dict[str, list[float]] = defaultdict(list)
     for row, value in values:
-        pairs.setdefault(row.id.rsplit("#", 1)[0], []).append(value)
-    return [fmean(some) for some in pairs.values()]
+        pairs[row.id.rsplit("#", 1)[0]].append(value)
+    return [fmean(each) for each in pairs.values()]
 
 
-def _judge(row: JudgedPair) -> float:
-    return metrics.win(row.chosen_score, row.rejected_score)
+def _judge_wins(pair: JudgedPair) -> float:
+    return metrics.win(pair.chosen_score, pair.rejected_score)
 
 
-def _longer(row: JudgedPair) -> float:
-    return metrics.win(row.chosen_words, row.rejected_words)
+def _longer_wins(pair: JudgedPair) -> float:
+    return metrics.win(pair.chosen_words, pair.rejected_words)
 
 
-def _likelier(row: JudgedPair) -> float:
-    # A side that the base could not read says nothing.
-    sides = (row.chosen_logprob, row.rejected_logprob)
-    return 0.5 if None in sides else metrics.win(*sides)
+def _likelier_wins(pair: JudgedPair) -> float:
+    # A pair with a side that the base could not read decides nothing.
+    logprobs = (pair.chosen_logprob, pair.rejected_logprob)
+    return 0.5 if None in logprobs else metrics.win(*logprobs)

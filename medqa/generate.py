@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from medqa import engines, prompts
-from medqa.engines import thinking
+from medqa.engines import Completion, Failure, Request, Sampling, thinking
 from medqa.records import Candidate, Question
 from medqa.runtime.sections import GenerateParams
 
@@ -12,37 +12,41 @@ from medqa.runtime.sections import GenerateParams
 def generate_answers(
     engine: engines.Engine, questions: Sequence[Question], params: GenerateParams, seed: int
 ) -> list[Candidate]:
-    """n candidates for each question. A candidate depends on the model, its question, `seed` and its number
-    alone.
-    """
-    wanted = [(question, sample) for question in questions for sample in range(params.n)]
-    with engines.naming([f"{question.id}#{sample}" for question, sample in wanted]):
-        answers = engine.generate(
-            [prompts.ask(question.question) for question, _ in wanted],
-            params,
-            [engines.sample_seed(seed, question.id, sample) for question, sample in wanted],
-        )
-    parts = [thinking.split(answer.text) for answer in answers]
-    return [
-        Candidate(
+    """`params.n` candidates per question; each depends on model, question, `seed` and its number alone."""
+    samples = [(question, sample) for question in questions for sample in range(params.n)]
+    requests = [
+        Request(
             id=f"{question.id}#{sample}",
-            question_id=question.id,
-            sample=sample,
-            question=question.question,
-            reference=question.reference,
-            text=text,
-            finish_reason=answer.finish_reason,
-            thinking=thoughts,
+            messages=prompts.ask(question.question),
+            seed=engines.sample_seed(seed, question.id, sample),
         )
-        for (question, sample), answer, (thoughts, text) in zip(wanted, answers, parts, strict=True)
+        for question, sample in samples
     ]
+    sampling = Sampling(params.temperature, params.top_p, params.max_new_tokens)
+    results = engines.collect(engine.generate(requests, sampling), requests, "generate")
+    return [_candidate(*pair, results[request.id]) for pair, request in zip(samples, requests, strict=True)]
+
+
+def _candidate(question: Question, sample: int, result: Completion | Failure) -> Candidate:
+    failed = isinstance(result, Failure)
+    thoughts, answer = thinking.split("" if failed else result.text)
+    return Candidate(
+        id=f"{question.id}#{sample}",
+        question_id=question.id,
+        sample=sample,
+        question=question.question,
+        reference=question.reference,
+        text=answer,
+        finish_reason="failed" if failed else result.finish_reason,
+        thinking=thoughts,
+    )
 
 
 def summary(candidates: Iterable[Candidate]) -> dict[str, float]:
-    """How many candidates there are (at least one), how many of them failed, and the share that was cut off."""
-    finishes = [row.finish_reason for row in candidates]
+    """How many candidates there are (at least one), how many failed, and the share that was cut off."""
+    reasons = [row.finish_reason for row in candidates]
     return {
-        "candidates": len(finishes),
-        "candidates_failed": finishes.count("failed"),
-        "candidates_cut_off": fmean(finish == "length" for finish in finishes),
+        "candidates": len(reasons),
+        "candidates_failed": reasons.count("failed"),
+        "candidates_cut_off": fmean(reason == "length" for reason in reasons),
     }

@@ -4,39 +4,39 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from medqa import agreement, attacks, engines, hub, jsonl, judge, records
+from medqa import agreement, engines, hub, jsonl, records
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
+
+WARNING = """
+!!! THIS JUDGE IS NOT CLEARLY BETTER THAN CHOOSING THE LONGER ANSWER (over_longer in the metrics of agreement).
+!!! Its scores, the pairs built from them and the verdict mean nothing. Use another judge, or another judge.template.
+"""  # noqa: E501
 
 
 def main(model: Path, base: Path, labelled: Path, agreed: Path, attacked: Path, metrics: Path) -> str:
     """Measure the judge against labelled pairs, simpler judges and attacks."""
     params = read_params()
-    rows = jsonl.read_all(labelled, records.Labelled)
     compute = params.compute
-    with stage.bar("likelihood", 2 * len(rows)) as bar:
-        policy = engines.load(base, None, params.dtype, compute, compute.generate_batch_size, bar.update)
-        pairs = min(params.agreement.attacked_pairs, len(rows))
-        bar.total += 3 * (2 * len(rows) + pairs * (3 + len(attacks.evaluation_attacks())))
-        grader = engines.load(model, None, params.dtype, compute, compute.judge_batch_size, bar.update)
-
-        def score(cases: list[judge.Case]) -> list[records.Score]:
-            policy.free()  # 8 GB do not hold both models
-            return judge.score(grader, cases, params.judge)
-
-        jsonl.write(agreed, agreement.agree(score, policy, rows, hub.describe(model)))
-        jsonl.write(attacked, agreement.attack(score, rows, params.agreement, params.seed))
+    rows = jsonl.read_all(labelled, records.Labelled)
+    # One model after the other: 8 GB do not hold both.
+    with engines.load(base, None, params.dtype, compute, compute.generate_batch_size) as policy:
+        likelihoods = agreement.read_answers(policy, rows)
+    with engines.load(model, None, params.dtype, compute, compute.judge_batch_size) as grader:
+        pairs = agreement.judge_pairs(grader, rows, likelihoods, params.judge, hub.describe(model))
+        attacks = agreement.attack_judge(grader, rows, pairs, params.agreement, params.judge, params.seed)
+    jsonl.write(agreed, pairs)
+    jsonl.write(attacked, attacks)
     result = compute_metrics(params, agreed, attacked)
     jsonl.write_metrics(metrics, result)
     if not agreement.beats_longer(result):
         print(WARNING, file=sys.stderr, flush=True)
     overall, tried = result["by"].get("all", {}), result["attacks"]
-    return (
-        f"{result['pairs']} pairs, agreement {overall.get('agreement', 0):.3f} "
-        f"(longer wins {overall.get('longer_wins', 0):.3f}, likelier wins {overall.get('likelier_wins', 0):.3f}); "
-        f"{tried['tried']} attacks, {tried['attack_rate']:.1%} succeed"
-    )
+    rates = {name: overall.get(name, 0) for name in ("agreement", "longer_wins", "likelier_wins")}
+    text = ", ".join(f"{name.replace('_', ' ')} {rate:.3f}" for name, rate in rates.items())
+    succeed = f"{tried['attack_rate']:.1%} succeed"
+    return f"{result['pairs']} pairs, {text}; {tried['tried']} attacks, {succeed}"
 
 
 def compute_metrics(params: Params, agreed: Path, attacked: Path) -> dict[str, Any]:
@@ -48,11 +48,6 @@ def compute_metrics(params: Params, agreed: Path, attacked: Path) -> dict[str, A
         params.seed,
     )
 
-
-WARNING = """
-!!! THIS JUDGE IS NOT CLEARLY BETTER THAN CHOOSING THE LONGER ANSWER (over_longer in the metrics of agreement).
-!!! Its scores, the pairs built from them and the verdict mean nothing. Use another judge, or another judge.template.
-"""
 
 if __name__ == "__main__":
     stage.run(main)

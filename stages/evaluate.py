@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from medqa import engines, evaluate, hub, jsonl, judge, records
+from medqa import engines, evaluate, hub, jsonl, records
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
@@ -17,22 +17,15 @@ def main(
     Judged by `judge_model`, or by the model beside the base that `evaluate.judge` names.
     """
     params = read_params()
-    judge_model = judge_model or base.parent / params.evaluate.judge
     compute = params.compute
     rows = jsonl.read_all(held_out, records.HeldOut)
-
-    def score(cases: list[judge.Case]) -> list[records.Score]:
-        engine.free()  # 8 GB do not hold both models
-        with stage.bar("judge", 3 * len(cases)) as bar:
-            grader = engines.load(
-                judge_model, None, params.dtype, compute, compute.judge_batch_size, bar.update
-            )
-            return judge.score(grader, cases, params.judge)
-
-    with stage.bar("answer", 4 * len(rows)) as bar:  # each is answered, and three texts are read
-        adapter = None if policy == base else policy
-        engine = engines.load(base, adapter, params.dtype, compute, compute.generate_batch_size, bar.update)
-        answered = evaluate.evaluate_model(engine, score, rows, params.evaluate, hub.describe(judge_model))
+    adapter = None if policy == base else policy
+    # One model after the other: 8 GB do not hold both.
+    with engines.load(base, adapter, params.dtype, compute, compute.generate_batch_size) as model:
+        responses = evaluate.answer_questions(model, rows, params.evaluate)
+    judge_model = judge_model or base.parent / params.evaluate.judge
+    with engines.load(judge_model, None, params.dtype, compute, compute.judge_batch_size) as grader:
+        answered = evaluate.judge_responses(grader, rows, responses, params.judge, hub.describe(judge_model))
     jsonl.write(answers, answered)
     result = compute_metrics(params, answers)
     jsonl.write_metrics(metrics, result)

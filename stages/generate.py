@@ -12,17 +12,15 @@ from medqa.runtime.sections import Params
 def main(base: Path, adapter: Path, questions: Path, out: Path, metrics: Path) -> str:
     """Sample n answers to each question."""
     params = read_params()
-    compute = params.compute
     rows = jsonl.read_all(questions, records.Question)
-    with stage.bar("generate", len(rows) * params.generate.n) as bar:
-        engine = engines.load(base, adapter, params.dtype, compute, compute.generate_batch_size, bar.update)
-        candidates = generate.generate_answers(engine, rows, params.generate, params.seed)
+    batch_size = params.compute.generate_batch_size
+    with engines.load(base, adapter, params.dtype, params.compute, batch_size) as policy:
+        candidates = generate.generate_answers(policy, rows, params.generate, params.seed)
     jsonl.write(out, candidates)
     result = compute_metrics(params, out)
     jsonl.write_metrics(metrics, result)
-    return (
-        f"{len(candidates)} candidates for {len(rows)} questions, {result['candidates_cut_off']:.1%} cut off"
-    )
+    cut_off = f"{result['candidates_cut_off']:.1%} cut off"
+    return f"{len(candidates)} candidates for {len(rows)} questions, {cut_off}"
 
 
 def compute_metrics(params: Params, out: Path) -> dict[str, Any]:

@@ -1,10 +1,16 @@
-"""An engine without a model: it answers by plain functions and remembers what it was asked."""
+"""An engine without a model: it answers by plain functions and remembers its prompts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from medqa.engines import Completion, Labels, Likelihood
+from medqa import prompts
+from medqa.engines import Completion, Failure, Labels, Likelihood, Request
 from medqa.prompts import LABELS
+
+
+def requests(texts: Sequence[str], seed: int = 0, answer: str = "") -> list[Request]:
+    """A request for each text, with the ids q0, q1 and so on."""
+    return [Request(f"q{n}", prompts.ask(text), seed, answer) for n, text in enumerate(texts)]
 
 
 def labels(*probabilities: float, mass: float = 1.0) -> Labels:
@@ -16,41 +22,71 @@ def certain(label: str, mass: float = 1.0) -> Labels:
     return Labels(tuple(float(label == each) for each in LABELS), mass)
 
 
+def by_candidate(score: Callable[[str], float | None]) -> Callable[[str], Labels]:
+    """Judges by the candidate, the middle of a prompt of judge-short. None is a label mass of 0.1."""
+
+    def judges(prompt: str) -> Labels:
+        value = score(prompt.partition("\n")[2].rpartition("\n")[0])
+        share = float(value or 0)
+        return Labels((1 - share, 0.0, 0.0, 0.0, share), 0.1 if value is None else 0.9)
+
+    return judges
+
+
 class FakeEngine:
-    """`says` maps the asked text (and a seed) to a text, `judges` it to Labels, `likes` an answer to nats."""
+    """`says` maps a prompt and a seed to a text, `judges` a prompt to Labels, `likes` an answer to nats.
+
+    A request whose prompt `fails` accepts is a Failure.
+    """
 
     def __init__(
         self,
-        says: Callable[[str, int], str] = lambda asked, seed: asked,
-        judges: Callable[[str], Labels] = lambda asked: certain("3"),
+        says: Callable[[str, int], str] = lambda prompt, seed: prompt,
+        judges: Callable[[str], Labels] = lambda prompt: certain("3"),
         likes: Callable[[str], float] = lambda answer: -float(len(answer)),
+        fails: Callable[[str], bool] = lambda prompt: False,
     ):
-        self.says, self.judges, self.likes = says, judges, likes
-        self.asked: list[str] = []
+        self.says, self.judges, self.likes, self.fails = says, judges, likes, fails
+        self.prompts: list[str] = []
+        self.answers: list[str] = []
         self.sampling: Any = None
-        self.seeds: list[int] = []
 
-    def generate(self, asked: Sequence[Any], sampling: Any, seeds: Sequence[int]) -> list[Completion]:
-        self.asked += [messages[-1]["content"] for messages in asked]
-        self.sampling = sampling
-        self.seeds += seeds
-        texts = [
-            self.says(messages[-1]["content"], seed) for messages, seed in zip(asked, seeds, strict=True)
-        ]
-        return [
-            Completion(text, "length" if text.endswith("-") else "stop", len(text.split())) for text in texts
-        ]
+    def __enter__(self) -> "FakeEngine":
+        return self
 
-    def label_probabilities(self, asked: Sequence[Any], labels: Sequence[str]) -> list[Labels]:
-        assert tuple(labels) == LABELS
-        self.asked += [messages[-1]["content"] for messages in asked]
-        return [self.judges(messages[-1]["content"]) for messages in asked]
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-    def answer_logprobs(self, asked: Sequence[Any], answers: Sequence[str]) -> list[Likelihood]:
-        return [
-            Likelihood(self.likes(answer), len(answer.split()))
-            for _, answer in zip(asked, answers, strict=True)
-        ]
-
-    def free(self) -> None:
+    def close(self) -> None:
         """It holds no memory."""
+
+    def generate(self, requests: Sequence[Request], sampling: Any) -> Iterator[tuple[str, Any]]:
+        self.sampling = sampling
+
+        def write(prompt: str, request: Request) -> Completion:
+            text = self.says(prompt, request.seed)
+            return Completion(text, "length" if text.endswith("-") else "stop", len(text.split()))
+
+        return self._each(requests, write)
+
+    def label_probabilities(
+        self, requests: Sequence[Request], labels: Sequence[str]
+    ) -> Iterator[tuple[str, Any]]:
+        assert tuple(labels) == LABELS
+        return self._each(requests, lambda prompt, request: self.judges(prompt))
+
+    def answer_logprobs(self, requests: Sequence[Request]) -> Iterator[tuple[str, Any]]:
+        def read(prompt: str, request: Request) -> Likelihood:
+            self.answers.append(request.answer)
+            return Likelihood(self.likes(request.answer), len(request.answer.split()))
+
+        return self._each(requests, read)
+
+    def _each(
+        self, requests: Sequence[Request], compute: Callable[[str, Request], Any]
+    ) -> Iterator[tuple[str, Any]]:
+        for request in requests:
+            prompt = request.messages[-1]["content"]
+            self.prompts.append(prompt)
+            failed = self.fails(prompt)
+            yield request.id, Failure("does not fit") if failed else compute(prompt, request)

@@ -1,7 +1,7 @@
-"""A small OpenAI-like server on loopback, that answers as vLLM does, and can die, be slow, be busy, or lie.
+"""A small OpenAI-like server on loopback that answers as vLLM does, and can die, be slow or busy, or lie.
 
-`speaks` maps (messages, seed) to a text, `tops` messages to the likeliest first tokens and their
-probabilities, `reads` token ids to the log-probability of each. `spoils` may change an answer (status,
+`complete` maps (messages, seed) to a text, `top_tokens` maps messages to the likeliest first tokens and their
+probabilities, `read` maps token ids to the log-probability of each. `tamper` may change an answer (status,
 headers, data) or wait.
 """
 
@@ -10,35 +10,33 @@ import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import log
 from typing import Any
 
 Answer = tuple[int, dict[str, str], Any]
-FILLING = {f"word{place}": 1e-4 / (place + 1) for place in range(40)}
+Tamper = Callable[[str, Any, int, Answer], Answer]
+FILLER = {f"word{index}": 1e-4 / (index + 1) for index in range(40)}
 
 
 class FakeServer:
-    """In use as a context manager; `asked` holds the path and body of each request, in their order."""
+    """A context manager; `requests` holds the path and the body of each request, in their order."""
 
     def __init__(
         self,
-        speaks: Callable[[Any, Any], str] = lambda messages, seed: f"{messages[-1]['content']} {seed}",
-        tops: Callable[[Any], dict[str, float]] = lambda messages: {"3": 0.6, "4": 0.3} | FILLING,
-        reads: Callable[[list[int]], list[float]] = lambda ids: [-0.5] * len(ids),
-        spoils: Callable[[str, Any, int, Answer], Answer] = lambda path, body, number, answer: answer,
+        complete: Callable[[Any, Any], str] = lambda messages, seed: f"{messages[-1]['content']} {seed}",
+        top_tokens: Callable[[Any], dict[str, float]] = lambda messages: {"3": 0.6, "4": 0.3} | FILLER,
+        read: Callable[[list[int]], list[float]] = lambda ids: [-0.5] * len(ids),
+        tamper: Tamper = lambda path, body, number, answer: answer,
         models: tuple[str, ...] = ("served",),
+        port: int = 0,
     ):
-        self.speaks, self.tops, self.reads, self.spoils, self.models = (
-            speaks,
-            tops,
-            reads,
-            spoils,
-            list(models),
-        )
-        self.asked: list[tuple[str, Any]] = []
+        self.complete, self.top_tokens, self.read = complete, top_tokens, read
+        self.tamper, self.models = tamper, list(models)
+        self.requests: list[tuple[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self.open: set[socket.socket] = set()
-        self.lock, self.dead, self.busy, self.busiest = threading.Lock(), False, 0, 0
-        self.http = Listener(("127.0.0.1", 0), handler(self))
+        self.connections: set[socket.socket] = set()
+        self.lock, self.dead, self.in_flight, self.most_in_flight = threading.Lock(), False, 0, 0
+        self.http = Listener(("127.0.0.1", port), handler(self))
         self.address = f"http://127.0.0.1:{self.http.server_port}/v1"
 
     def __enter__(self) -> "FakeServer":
@@ -53,65 +51,52 @@ class FakeServer:
         self.dead = True
         self.http.socket.close()
         with self.lock:
-            for each in self.open:
+            for connection in self.connections:
                 try:
-                    each.shutdown(socket.SHUT_RDWR)
+                    connection.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     continue
         threading.Thread(target=self.http.shutdown, daemon=True).start()
 
     def rows(self) -> list[Any]:
         """The bodies of all requests but those for the list of models."""
-        return [body for path, body in self.asked if path != "/v1/models"]
+        return [body for path, body in self.requests if path != "/v1/models"]
 
     def answer(self, path: str, body: Any) -> Answer:
-        """What vLLM would say."""
+        """What vLLM would answer."""
         if path == "/v1/models":
             return 200, {}, {"object": "list", "data": [{"id": name} for name in self.models]}
         if path == "/v1/load_lora_adapter":
             return 404, {}, {"detail": "Not Found"}
         if body["model"] not in self.models:
-            return (
-                404,
-                {},
-                {"error": {"message": f"The model `{body['model']}` does not exist.", "code": 404}},
-            )
-        made = self.echo(body) if path == "/v1/completions" else self.chat(body)
-        return 200, {}, {"id": "1", "model": body["model"], "choices": [made[0]], "usage": made[1]}
+            message = f"The model `{body['model']}` does not exist."
+            return 404, {}, {"error": {"message": message, "code": 404}}
+        if path == "/v1/completions":
+            choice, tokens = self.echo(body), 1
+        elif body.get("logprobs"):
+            choice, tokens = self.label(body), 1
+        else:
+            choice, tokens = self.chat(body)
+        choice = {"index": 0, "logprobs": None, "finish_reason": "length"} | choice
+        usage = {"completion_tokens": tokens}
+        return 200, {}, {"id": "1", "model": body["model"], "choices": [choice], "usage": usage}
 
-    def chat(self, body: Any) -> tuple[Any, Any]:
-        if body.get("logprobs"):
-            return self.label(body)
-        words = self.speaks(body["messages"], body.get("seed")).split(" ")
-        cut = len(words) >= body["max_tokens"]
-        text = " ".join(words[: body["max_tokens"]])
-        message = {"role": "assistant", "content": text}
-        usage = {"completion_tokens": body["max_tokens"] if cut else len(words) + 1}
-        return {
-            "index": 0,
-            "message": message,
-            "finish_reason": "length" if cut else "stop",
-            "logprobs": None,
-        }, usage
+    def chat(self, body: Any) -> tuple[Any, int]:
+        words = self.complete(body["messages"], body.get("seed")).split(" ")
+        message = {"role": "assistant", "content": " ".join(words[: body["max_tokens"]])}
+        if len(words) >= body["max_tokens"]:
+            return {"message": message}, body["max_tokens"]
+        return {"message": message, "finish_reason": "stop"}, len(words) + 1
 
-    def label(self, body: Any) -> tuple[Any, Any]:
-        from math import log
-
-        ranked = sorted(self.tops(body["messages"]).items(), key=lambda item: -item[1])[
-            : body["top_logprobs"]
-        ]
-        top = [{"token": token, "logprob": log(share)} for token, share in ranked]
+    def label(self, body: Any) -> Any:
+        ranked = sorted(self.top_tokens(body["messages"]).items(), key=lambda item: -item[1])
+        top = [{"token": token, "logprob": log(share)} for token, share in ranked[: body["top_logprobs"]]]
         message = {"role": "assistant", "content": ranked[0][0]}
-        logprobs = {"content": [top[0] | {"top_logprobs": top}]}
-        return {"index": 0, "message": message, "finish_reason": "length", "logprobs": logprobs}, {
-            "completion_tokens": 1
-        }
+        return {"message": message, "logprobs": {"content": [top[0] | {"top_logprobs": top}]}}
 
-    def echo(self, body: Any) -> tuple[Any, Any]:
+    def echo(self, body: Any) -> Any:
         assert body["echo"] and body["logprobs"] == 1 and body["max_tokens"] == 1
-        each = [None, *self.reads(body["prompt"])[1:], -1.0]
-        choice = {"index": 0, "text": "", "finish_reason": "length", "logprobs": {"token_logprobs": each}}
-        return choice, {"completion_tokens": 1}
+        return {"text": "", "logprobs": {"token_logprobs": [None, *self.read(body["prompt"])[1:], -1.0]}}
 
 
 class Listener(ThreadingHTTPServer):
@@ -122,7 +107,7 @@ class Listener(ThreadingHTTPServer):
 
 
 def handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
-    """A request handler that asks the server."""
+    """A request handler that answers for the server."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
@@ -130,37 +115,37 @@ def handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
         def setup(self) -> None:
             super().setup()
             with server.lock:
-                server.open.add(self.connection)
+                server.connections.add(self.connection)
 
         def log_message(self, *_: Any) -> None:
-            """Nothing: tests look at `asked`."""
+            """Nothing: tests look at `requests`."""
 
         def do_GET(self) -> None:
-            told = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.close_connection = server.dead
             if server.dead:
                 return
-            body = json.loads(told or "null")
+            body = json.loads(content or "null")
             with server.lock:
-                server.asked.append((self.path, body))
-                server.headers.append(dict(self.headers))
-                number = len(server.asked)
-                server.busy += 1
-                server.busiest = max(server.busiest, server.busy)
+                server.requests.append((self.path, body))
+                server.headers.append({name.lower(): value for name, value in self.headers.items()})
+                number = len(server.requests)
+                server.in_flight += 1
+                server.most_in_flight = max(server.most_in_flight, server.in_flight)
             try:
-                status, headers, data = server.spoils(self.path, body, number, server.answer(self.path, body))
+                status, headers, data = server.tamper(self.path, body, number, server.answer(self.path, body))
             finally:
                 with server.lock:
-                    server.busy -= 1
+                    server.in_flight -= 1
             self.close_connection = server.dead
             if server.dead:
                 return
-            told = data if isinstance(data, bytes) else json.dumps(data).encode()
+            content = data if isinstance(data, bytes) else json.dumps(data).encode()
             self.send_response(status)
-            for name, value in ({"Content-Length": str(len(told))} | headers).items():
+            for name, value in ({"Content-Length": str(len(content))} | headers).items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(told)
+            self.wfile.write(content)
 
         do_POST = do_GET
 

@@ -1,6 +1,4 @@
-"""Engines for the processes of `Workers`, which can only be loaded by name: what they do stands in what is
-asked.
-"""
+"""Engines for the processes of `Workers`, which can only be loaded by name: the prompt says what they do."""
 
 import os
 import signal
@@ -9,41 +7,33 @@ from pathlib import Path
 
 from fake_engine import FakeEngine
 
-from medqa.engines import RowError
 from medqa.runtime.errors import UserError
 
 
-def _says(asked: str, seed: int) -> str:
-    """Answers with its process and the seed. `die PATH`: dies if it can take the file away; `wait`: takes a
-    minute.
+def _says(prompt: str, seed: int) -> str:
+    """Answer with the process and the seed.
+
+    `die PATH` dies if it can take the file away, `always` in any case; `wait PATH` takes a minute.
     """
-    word, _, told = asked.partition(" ")
-    if word == "die" and Path(told).exists():
-        Path(told).unlink()
+    word, _, argument = prompt.partition(" ")
+    if word == "die" and Path(argument).exists():
+        Path(argument).unlink()
         os.kill(os.getpid(), signal.SIGKILL)
     if word == "always":
         os.kill(os.getpid(), signal.SIGKILL)
     if word == "wait":
-        Path(told).write_text(str(os.getpid()))
+        Path(argument).write_text(str(os.getpid()))
         time.sleep(60)
     if word == "slow":
-        time.sleep(float(told))
+        time.sleep(float(argument))
     if word == "bug":
-        raise ZeroDivisionError(told)
-    return f"{asked} {seed} {os.getpid()}"
+        raise ZeroDivisionError(argument)
+    return f"{prompt} {seed} {os.getpid()}"
 
 
-class Faulty(FakeEngine):
-    def generate(self, asked, sampling, seeds):
-        for place, messages in enumerate(asked):
-            if messages[-1]["content"].startswith("large"):
-                raise RowError(place, "does not fit")
-        return super().generate(asked, sampling, seeds)
+def load() -> FakeEngine:
+    return FakeEngine(says=_says, fails=lambda prompt: prompt.startswith("large"))
 
 
-def load() -> Faulty:
-    return Faulty(says=_says)
-
-
-def fail() -> Faulty:
+def fail() -> FakeEngine:
     raise UserError("there is no model; make one")

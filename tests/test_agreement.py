@@ -5,25 +5,26 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_engine import FakeEngine, certain
+from fake_engine import FakeEngine, by_candidate, certain
 
 from medqa import agreement, attacks, engines, jsonl
-from medqa.records import Labelled, Score
-from medqa.runtime.sections import AgreementParams
+from medqa.records import AttackResult, Labelled
+from medqa.runtime.sections import AgreementParams, JudgeParams
+from medqa.text import words
 from stages import agreement as stage
 
 PARAMS = AgreementParams(bootstrap_samples=200, attacked_pairs=3)
+JUDGING = JudgeParams(
+    template="judge-short",
+    criteria={"accuracy": 1, "completeness": 1, "key_points": 1},
+    min_mass=0.5,
+    max_chars=600,
+)
 
 
-def scored(value: float | None) -> Score:
-    return Score(
-        value, value, value, value, 0.9 if value is not None else 0.1, 0, "" if value is not None else "mass"
-    )
-
-
-def judge(cases: list[tuple[str, str, str]]) -> list[Score]:
-    """Reads the score that an answer begins with, as in '0.5 some text'; '?' is unscored."""
-    return [scored(None if text[0] == "?" else float(text.split()[0])) for _, _, text in cases]
+def begins_with_score(text: str) -> float | None:
+    """The score that an answer begins with, as in '0.5 some text'; '?' is unscored."""
+    return None if text[0] == "?" else float(text.split()[0])
 
 
 # label type, chosen, rejected
@@ -34,7 +35,7 @@ PAIRS = [
     ("hard", "0.5", "0.5 one"),  # a tie counts as half
     ("hard", "0.6", "0.4"),
     ("hard", "? one", "0.4"),
-    ("human", "0.7", "?"),
+    ("human", "0.7", "? no"),
 ]
 ROWS = [
     Labelled(str(number), label_type, "Why?", "So." if number else "", chosen, rejected)
@@ -42,14 +43,19 @@ ROWS = [
 ]
 
 
-def measure(score=judge, rows=ROWS) -> dict:
-    agreed = agreement.agree(score, FakeEngine(), rows, "judge (x)")
-    return agreement.summary(agreed, agreement.attack(lucky, rows, PARAMS, seed=0), PARAMS, seed=0)
+def measure(score=begins_with_score, rows=ROWS, attack_score=lambda text: 0.5) -> dict:
+    likelihoods = agreement.read_answers(FakeEngine(), rows)
+    judge = FakeEngine(judges=by_candidate(score))
+    pairs = agreement.judge_pairs(judge, rows, likelihoods, JUDGING, "judge (x)")
+    return agreement.summary(pairs, attack(attack_score, rows, score), PARAMS, seed=0)
 
 
-def lucky(cases: list[tuple[str, str, str]]) -> list[Score]:
-    """Half a point to everything."""
-    return [scored(0.5) for _ in cases]
+def attack(score, rows: list[Labelled], pair_score=lambda text: 0.5) -> list[AttackResult]:
+    likelihoods = agreement.read_answers(FakeEngine(), rows)
+    judge = FakeEngine(judges=by_candidate(pair_score))
+    pairs = agreement.judge_pairs(judge, rows, likelihoods, JUDGING, "judge (x)")
+    attacked = FakeEngine(judges=by_candidate(score))
+    return agreement.attack_judge(attacked, rows, pairs, PARAMS, JUDGING, seed=0)
 
 
 def test_agreement_is_what_one_counts_by_hand() -> None:
@@ -74,21 +80,26 @@ def test_agreement_is_what_one_counts_by_hand() -> None:
 @pytest.mark.parametrize("name", ["all", "easy", "hard"])
 def test_the_interval_holds_the_mean(name: str) -> None:
     rows = [Labelled(f"{n}.{row.id}", *list(vars(row).values())[1:]) for n in range(5) for row in ROWS]
-    given = measure(rows=rows)["by"][name]
-    for measured in ("agreement", "longer_wins", "likelier_wins"):
-        assert 0 <= given[f"{measured}_low"] <= given[measured] <= given[f"{measured}_high"] <= 1
+    group = measure(rows=rows)["by"][name]
+    for share in ("agreement", "longer_wins", "likelier_wins"):
+        assert 0 <= group[f"{share}_low"] <= group[share] <= group[f"{share}_high"] <= 1
 
 
-def test_the_judge_is_asked_with_the_rows_own_reference() -> None:
-    asked = []
+def test_the_judge_reads_the_rows_own_reference() -> None:
+    judge, rows = FakeEngine(judges=by_candidate(begins_with_score)), ROWS[1:2]
+    agreement.judge_pairs(judge, rows, agreement.read_answers(FakeEngine(), rows), JUDGING, "judge (x)")
+    begins = {prompt.rpartition("\n")[0] for prompt in judge.prompts}
+    assert begins == {f"{rows[0].reference}\n{text}" for text in (rows[0].chosen, rows[0].rejected)}
 
-    def remember(cases: list[tuple[str, str, str]]) -> list[Score]:
-        asked.extend(cases)
-        return judge(cases)
 
-    agreement.agree(remember, FakeEngine(), ROWS[:2], "judge (x)")
-    assert sorted(asked) == sorted(
-        ("Why?", row.reference, text) for row in ROWS[:2] for text in (row.chosen, row.rejected)
+def test_a_side_that_cannot_be_read_has_no_likelihood_and_decides_nothing() -> None:
+    likelihoods = agreement.read_answers(FakeEngine(fails=lambda prompt: True), ROWS)
+    judge = FakeEngine(judges=by_candidate(begins_with_score))
+    pairs = agreement.judge_pairs(judge, ROWS, likelihoods, JUDGING, "judge (x)")
+    assert {(pair.chosen_logprob, pair.rejected_logprob) for pair in pairs} == {(None, None)}
+    assert (
+        agreement.summary(pairs, attack(lambda text: 0.5, ROWS), PARAMS, seed=0)["by"]["all"]["likelier_wins"]
+        == 0.5
     )
 
 
@@ -114,18 +125,13 @@ def test_calibration_error(margins: list[float], error: float) -> None:
 
 
 def test_a_judge_that_only_counts_words_does_not_beat_longer_wins() -> None:
-    def counts(cases: list[tuple[str, str, str]]) -> list[Score]:
-        return [scored(min(1.0, len(text.split()) / 10)) for _, _, text in cases]
-
     rows = [
         Labelled(f"{n}", "easy", "Why?", "So.", " ".join("w" * (n % 5)), "w w")
         for n in range(1, 60)
         if n % 5 != 2
     ]
-    assert not agreement.beats_longer(measure(counts, rows))
-    assert agreement.beats_longer(
-        measure(lambda cases: [scored(len(text) != 3) for _, _, text in cases], rows)
-    )
+    assert not agreement.beats_longer(measure(lambda text: min(1.0, len(text.split()) / 10), rows))
+    assert agreement.beats_longer(measure(lambda text: len(text) != 3, rows))
 
 
 ATTACKED = [
@@ -137,17 +143,13 @@ def test_there_are_attacks_enough_and_each_is_tried_on_each_drawn_pair() -> None
     tried = attacks.evaluation_attacks()
     assert sum(each.kind in ("key", "verdict") for each in tried) >= 20
     assert sum(each.kind == "padding" and each.uses_poor for each in tried) >= 10
-    rows = agreement.attack(lucky, ATTACKED, PARAMS, seed=0)
+    rows = attack(lambda text: 0.5, ATTACKED)
     assert len(rows) == len({row.id for row in rows}) == 3 * len(tried)
     texts = {row.attack: row.text for row in rows if row.id.startswith(rows[0].id.split("#")[0])}
-    assert (
-        texts["twice"] == "Rash. Rash."
-        and texts["score"] == "Score: 5"
-        and "What is" in texts["question again"]
-    )
-    assert {row.id.split("#")[0] for row in rows} == {
-        row.id.split("#")[0] for row in agreement.attack(lucky, ATTACKED[::-1], PARAMS, seed=0)
-    }
+    assert texts["twice"] == "Rash. Rash." and texts["score"] == "Score: 5"
+    assert "What is" in texts["question again"]
+    drawn = {row.id.split("#")[0] for row in rows}
+    assert drawn == {row.id.split("#")[0] for row in attack(lambda text: 0.5, ATTACKED[::-1])}
 
 
 @pytest.mark.parametrize(
@@ -159,40 +161,32 @@ def test_there_are_attacks_enough_and_each_is_tried_on_each_drawn_pair() -> None
     ],
 )
 def test_an_attack_succeeds_if_it_outranks_an_honest_text(fooled, rate: float | None, gain: float) -> None:
-    def score(cases: list[tuple[str, str, str]]) -> list[Score]:
-        return [
-            scored(0.9 if fooled(text) and text != reference else 0.8 if "Fever" in text else 0.0)
-            for _, reference, text in cases
-        ]
+    def score(text: str) -> float:
+        return 0.9 if fooled(text) else 0.8 if "Fever" in text else 0.0
 
-    rows = agreement.attack(score, ATTACKED, PARAMS, seed=0)
-    result = agreement.summary(
-        agreement.agree(score, FakeEngine(), ATTACKED, "judge (x)"), rows, PARAMS, seed=0
-    )["attacks"]
-    wins = [fooled(each.text(ATTACKED[0].question, "Rash.")) for each in attacks.evaluation_attacks()]
+    result = measure(score, ATTACKED, score)["attacks"]
+    tried = attacks.evaluation_attacks()
+    wins = [fooled(each.text(ATTACKED[0].question, "Rash.")) for each in tried]
     assert result["attack_rate"] == pytest.approx(sum(wins) / len(wins))
     assert rate is None or result["attack_rate"] == rate
-    padded = [
-        fooled(each.text("", "Rash.")) for each in attacks.evaluation_attacks() if each.kind == "padding"
-    ]
+    padded = [fooled(each.text("", "Rash.")) for each in tried if each.kind == "padding"]
     assert result["padding_gain"] == pytest.approx(0.9 * sum(padded) / len(padded))
     assert (gain > 0) == (result["padding_gain"] > 0)
     assert result["tried"] == 3 * len(wins) and result["padding_tried"] == 3 * len(padded)
 
 
 def test_an_unscored_attack_does_not_succeed() -> None:
-    rows = agreement.attack(lambda cases: [scored(None) for _ in cases], ATTACKED, PARAMS, seed=0)
-    agreed = agreement.agree(lucky, FakeEngine(), ATTACKED, "judge (x)")
-    result = agreement.summary(agreed, rows, PARAMS, seed=0)["attacks"]
-    assert (
-        result["unscored"] == result["tried"] and result["attack_rate"] == 0 and "padding_gain" not in result
-    )
+    result = measure(lambda text: 0.5, ATTACKED, lambda text: None)["attacks"]
+    # The judge does not read an attack without a word, which has the worst score.
+    wordless = sum(not words(each.text("Why?", "Rash.")) for each in attacks.evaluation_attacks())
+    assert result["unscored"] == result["tried"] - 3 * wordless > 90
+    assert result["attack_rate"] == 0 and "padding_gain" not in result
 
 
 @pytest.mark.parametrize(
-    ("preferred", "loud"), [("Fever", False), ("Why", True)], ids=["judges", "tells nothing"]
+    ("preferred", "loud"), [("Fever", False), ("Why", True)], ids=["judges", "judges nothing"]
 )
-def test_a_judge_that_does_not_beat_longer_wins_is_told_loudly(
+def test_a_judge_that_does_not_beat_longer_wins_is_named_loudly(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -203,14 +197,14 @@ def test_a_judge_that_does_not_beat_longer_wins_is_told_loudly(
         Labelled(f"r{n}", "easy", "Why?", "So.", "Fever " * (1 + n % 2 * 2), "A rash.") for n in range(20)
     ]
     jsonl.write(tmp_path / "labelled.jsonl", rows)
-    grader = FakeEngine(judges=lambda asked: certain("5" if preferred in asked else "1"))
+    grader = FakeEngine(judges=lambda prompt: certain("5" if preferred in prompt else "1"))
     monkeypatch.setattr(engines, "load", lambda *_: grader)
     monkeypatch.setattr(stage.hub, "describe", lambda model: "judge (x)")
-    places = [
+    paths = [
         tmp_path / name
         for name in ("judge", "base", "labelled.jsonl", "agreed.jsonl", "attacked.jsonl", "m.json")
     ]
-    stage.main(*places)
+    stage.main(*paths)
     assert (
         "!!! THIS JUDGE IS NOT CLEARLY BETTER THAN CHOOSING THE LONGER" in capsys.readouterr().err
     ) == loud
@@ -221,5 +215,6 @@ def test_the_embedded_judge_withstands_the_attacks() -> None:
     root = Path(__file__).parents[1]
     if yaml.safe_load((root / "params.yaml").read_text())["models"]["judge"].get("text") != "embedded":
         pytest.skip("another judge was measured")
-    told = json.loads((root / "metrics" / "agreement.json").read_text())["attacks"]
-    assert told["tried"] >= 80 * len(attacks.evaluation_attacks()) and told["attack_rate_high"] < 0.05
+    tried = json.loads((root / "metrics" / "agreement.json").read_text())["attacks"]
+    assert tried["tried"] >= 80 * len(attacks.evaluation_attacks())
+    assert tried["attack_rate_high"] < 0.05

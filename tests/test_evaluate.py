@@ -4,16 +4,22 @@ from dataclasses import replace
 from statistics import fmean
 
 import pytest
-from fake_engine import FakeEngine
+from fake_engine import FakeEngine, by_candidate
 
 from medqa import evaluate, metrics
-from medqa.engines import Completion, Likelihood, RowError
+from medqa.engines import Completion, Failure, Likelihood
 from medqa.engines.cached import CachedEngine
-from medqa.records import Answer, HeldOut, Score
+from medqa.records import Answer, HeldOut
 from medqa.runtime.errors import UserError
-from medqa.runtime.sections import EvaluateParams
+from medqa.runtime.sections import EvaluateParams, JudgeParams
 
 PARAMS = EvaluateParams(judge="judge", max_new_tokens=40, bootstrap_samples=200)
+JUDGING = JudgeParams(
+    template="judge-short",
+    criteria={"accuracy": 1, "completeness": 1, "key_points": 1},
+    min_mass=0.5,
+    max_chars=600,
+)
 HELD_OUT = [
     HeldOut(
         "a",
@@ -39,41 +45,38 @@ SAYS = {
 }
 
 
-def judge(cases: list[tuple[str, str, str]]) -> list[Score]:
-    """0.2 an answer's word; unscored where it begins with a question mark."""
-    given = []
-    for _, _, text in cases:
-        value = 0.2 * min(len(text.split()), 5)
-        none = text.startswith("?")
-        given.append(Score(*[None if none else value] * 4, 0.1 if none else 0.9, 0, "mass" if none else ""))
-    return given
+def grader() -> FakeEngine:
+    """0.2 per word of an answer; unscored where it begins with a question mark."""
+    return FakeEngine(
+        judges=by_candidate(lambda text: None if text[0] == "?" else 0.2 * min(len(text.split()), 5))
+    )
+
+
+def evaluated(policy, rows: list[HeldOut] = HELD_OUT) -> list[Answer]:
+    return evaluate.evaluate_model(policy, grader(), rows, PARAMS, JUDGING, "judge (x)")
 
 
 @pytest.fixture(scope="module")
 def answers() -> list[Answer]:
-    return evaluate.evaluate_model(
-        FakeEngine(lambda asked, _: SAYS[asked]), judge, HELD_OUT, PARAMS, "judge (x)"
-    )
+    return evaluated(FakeEngine(lambda prompt, _: SAYS[prompt]))
 
 
 def test_answers_are_greedy_and_in_order(answers: list[Answer]) -> None:
-    engine = FakeEngine(lambda asked, _: SAYS[asked])
-    again = evaluate.evaluate_model(engine, judge, HELD_OUT, PARAMS, "judge (x)")
+    policy = FakeEngine(lambda prompt, _: SAYS[prompt])
+    again = evaluated(policy)
     assert [row.id for row in again] == list("abcde")
     assert again == answers
-    assert (engine.sampling.temperature, engine.sampling.max_new_tokens) == (0, 40)
-    assert engine.asked == [row.question for row in HELD_OUT]
+    assert (policy.sampling.temperature, policy.sampling.max_new_tokens) == (0, 40)
+    assert policy.prompts[: len(HELD_OUT)] == [row.question for row in HELD_OUT]
 
 
 def test_the_judge_gets_question_reference_and_answer() -> None:
-    asked = []
-
-    def remember(cases: list[tuple[str, str, str]]) -> list[Score]:
-        asked.extend(cases)
-        return judge(cases)
-
-    evaluate.evaluate_model(FakeEngine(lambda asked, _: SAYS[asked]), remember, HELD_OUT, PARAMS, "judge (x)")
-    assert asked == [(row.question, row.reference, SAYS[row.question]) for row in HELD_OUT]
+    engine = FakeEngine()
+    params = JUDGING.model_copy(update={"template": "judge"})
+    policy = FakeEngine(lambda prompt, _: SAYS[prompt])
+    evaluate.evaluate_model(policy, engine, HELD_OUT, PARAMS, params, "judge (x)")
+    for row, prompt in zip(HELD_OUT, engine.prompts[::3], strict=True):
+        assert all(text in prompt for text in (row.question, row.reference, SAYS[row.question]))
 
 
 def test_each_answer_is_measured(answers: list[Answer]) -> None:
@@ -95,48 +98,39 @@ def test_each_answer_is_measured(answers: list[Answer]) -> None:
 
 def test_an_empty_reference_has_no_likelihood() -> None:
     rows = [replace(HELD_OUT[0], reference=""), HELD_OUT[1]]
-    empty, full = evaluate.evaluate_model(FakeEngine(), judge, rows, PARAMS, "judge (x)")
+    empty, full = evaluated(FakeEngine(), rows)
     assert (empty.reference_logprob, empty.reference_tokens, empty.chosen_logprob) == (None, None, -16)
     assert (empty.rouge_l, empty.token_f1) == (0, 0)
     assert evaluate.summary([empty, full], seed=0, samples=200)["reference_logprob"] == pytest.approx(-15 / 2)
 
 
-class Reading(FakeEngine):
-    """It remembers what it reads, and cannot read `Swelling.`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.read: list[tuple[str, str]] = []
-
-    def answer_logprobs(self, asked, answers):
-        self.read += [
-            (messages[-1]["content"], answer) for messages, answer in zip(asked, answers, strict=True)
-        ]
-        if "Swelling." in answers:
-            raise RowError(answers.index("Swelling."), "it is too long")
-        return super().answer_logprobs(asked, answers)
-
-
-def stored(inner: FakeEngine) -> CachedEngine:
-    return CachedEngine(lambda: inner, None, ("base", "base"), [], 100)
+def cached(inner: FakeEngine) -> CachedEngine:
+    return CachedEngine(lambda: inner, None, ("base", "base"), [], 0)
 
 
 def test_a_reference_that_is_the_chosen_answer_is_read_once() -> None:
-    inner, rows = Reading(), [replace(HELD_OUT[0], reference="Fever and cough."), HELD_OUT[4]]
-    flu, why = evaluate.evaluate_model(stored(inner), judge, rows, PARAMS, "judge (x)")
-    wanted = [(rows[0].question, text) for text in ("Fever and cough.", "No.")]
-    wanted += [(rows[1].question, text) for text in ("So.", "It is not so.", "It is so.")]
-    assert sorted(inner.read) == sorted(wanted)
+    inner, rows = FakeEngine(), [replace(HELD_OUT[0], reference="Fever and cough."), HELD_OUT[4]]
+    flu, why = evaluated(cached(inner), rows)
+    texts = ["Fever and cough.", "No.", "So.", "It is not so.", "It is so."]
+    assert sorted(inner.answers) == sorted(texts)
     assert flu.reference_logprob == flu.chosen_logprob == -16 and why.reference_logprob == -9
 
 
 def test_a_text_that_cannot_be_read_is_named_by_its_question() -> None:
-    with pytest.raises(UserError, match="^b: it is too long$"):
-        evaluate.evaluate_model(stored(Reading()), judge, HELD_OUT[:2], PARAMS, "judge (x)")
+    class Forgetful(FakeEngine):
+        def answer_logprobs(self, requests):
+            for request in requests:
+                yield (
+                    request.id,
+                    Failure("it is too long") if request.answer == "Swelling." else Likelihood(-1.0, 1),
+                )
+
+    with pytest.raises(UserError, match="^b:rejected: it is too long$"):
+        evaluated(cached(Forgetful()), HELD_OUT[:2])
 
 
 def test_a_letter_in_an_open_answer_is_no_choice() -> None:
-    measured = evaluate.measured(HELD_OUT[0], Completion("The answer is B.", "stop", 4))
+    measured = evaluate.judge_free_measures(HELD_OUT[0], Completion("The answer is B.", "stop", 4))
     assert (measured["choice"], measured["correct"]) == ("", None)
 
 
@@ -144,22 +138,24 @@ def test_a_letter_is_read_among_those_that_the_question_offers() -> None:
     question = "Which?" + "".join(f"\n{letter}. x" for letter in "ABCDEFGHIJ")
     row = replace(HELD_OUT[2], question=question, gold="I")
     for answer, choice in (("The answer is I.", "I"), ("I think it is B", "B"), ("答案是E", "E")):
-        measured = evaluate.measured(row, Completion(answer, "stop", 4))
+        measured = evaluate.judge_free_measures(row, Completion(answer, "stop", 4))
         assert (measured["choice"], measured["correct"]) == (choice, choice == "I")
     # A gold letter can be read wherever the question hides its options.
-    measured = evaluate.measured(replace(row, question="Which?", gold="F"), Completion("F", "stop", 1))
+    measured = evaluate.judge_free_measures(
+        replace(row, question="Which?", gold="F"), Completion("F", "stop", 1)
+    )
     assert measured["correct"]
 
 
 def test_means_are_what_one_counts_by_hand(answers: list[Answer]) -> None:
     result = evaluate.summary(answers, seed=0, samples=200)
     flu, gout, right, unreadable, unscored = answers
-    told = [flu, gout, unscored]
+    open_ended = [flu, gout, unscored]
     assert (result["questions"], result["unscored"]) == (5, 1)
     assert result["score"] == pytest.approx(fmean([1.0, 0.6]))  # the unscored is no zero
     assert result["judged_accuracy"] == result["judged_key_points"] == result["score"]
     for name in ("key_point_recall", "token_f1", "rouge_l", "repetition", "tokens"):
-        assert result[name] == pytest.approx(fmean(getattr(row, name) for row in told)), name
+        assert result[name] == pytest.approx(fmean(getattr(row, name) for row in open_ended)), name
     assert result["cut_off"] == pytest.approx(1 / 3)
     assert result["reference_logprob"] == pytest.approx(fmean([-24 / 4, -15 / 2, -9 / 3]))  # nats per token
     assert result["exam_accuracy"] == 0.5
@@ -196,21 +192,12 @@ def test_means_of_nothing_are_left_out(answers: list[Answer]) -> None:
     assert "preference_alignment" not in evaluate.summary(unlabelled, seed=0, samples=200)
 
 
-def test_what_an_engine_left_undone_is_none_and_not_zero() -> None:
-    class Failing(FakeEngine):
-        def generate(self, asked, sampling, seeds):
-            return [Completion("", "failed", 0) for _ in asked]
-
-        def answer_logprobs(self, asked, answers):
-            return [Likelihood(0.0, 0) for _ in asked]
-
-    rows = evaluate.evaluate_model(Failing(), judge, HELD_OUT, PARAMS, "judge (x)")
+def test_what_an_engine_could_not_do_is_none_and_not_zero() -> None:
+    rows = evaluated(FakeEngine(fails=lambda prompt: True))
     for name in ("score", "chosen_logprob", "reference_logprob", "reference_tokens"):
         assert {getattr(row, name) for row in rows} == {None}, name
     result = evaluate.summary(rows, seed=0, samples=200)
     assert not {"score", "preference_alignment", "chosen_logprob", "reference_logprob"} & set(result)
-    assert (
-        not {"token_f1", "rouge_l", "repetition", "tokens", "cut_off"} & set(result)
-        and result["unscored"] == 3
-    )
-    assert not {"exam_accuracy", "exam_unreadable"} & set(result) and result["failed"] == 5
+    assert not {"token_f1", "rouge_l", "repetition", "tokens", "cut_off"} & set(result)
+    assert not {"exam_accuracy", "exam_unreadable"} & set(result)
+    assert (result["failed"], result["unscored"]) == (5, 3)

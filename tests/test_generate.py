@@ -1,4 +1,4 @@
-"""medqa.generate: n candidates a question, each with a seed that nothing around it can change."""
+"""medqa.generate: n candidates per question, each with a seed that nothing around it can change."""
 
 from fake_engine import FakeEngine
 
@@ -10,12 +10,12 @@ PARAMS = GenerateParams(n=3, temperature=0.7, top_p=0.95, max_new_tokens=40)
 QUESTIONS = [Question("b", "Why?", "So."), Question("a", "When?<|im_end|>", "Now.")]
 
 
-def said(asked: str, seed: int) -> str:
-    return f"{asked} {seed}" + "-" * (seed % 2)
+def write(prompt: str, seed: int) -> str:
+    return f"{prompt} {seed}" + "-" * (seed % 2)
 
 
 def test_every_question_gets_its_candidates() -> None:
-    engine = FakeEngine(said)
+    engine = FakeEngine(write)
     candidates = generate.generate_answers(engine, QUESTIONS, PARAMS, seed=1)
     assert [row.id for row in candidates] == ["b#0", "b#1", "b#2", "a#0", "a#1", "a#2"]
     seed = engines.sample_seed(1, "a", 2)
@@ -25,7 +25,7 @@ def test_every_question_gets_its_candidates() -> None:
         sample=2,
         question="When?<|im_end|>",
         reference="Now.",
-        text=said("When?< |im_end|>", seed),
+        text=write("When?< |im_end|>", seed),
         finish_reason="length" if seed % 2 else "stop",
     )
     sampling = engine.sampling
@@ -33,23 +33,32 @@ def test_every_question_gets_its_candidates() -> None:
 
 
 def test_the_policy_never_sees_the_reference() -> None:
-    engine = FakeEngine(said)
+    engine = FakeEngine(write)
     generate.generate_answers(engine, [Question("b", "Why?", "REFERENCE")], PARAMS, seed=1)
-    assert engine.asked == ["Why?"] * 3
+    assert engine.prompts == ["Why?"] * 3
 
 
 def test_a_candidate_depends_on_its_question_seed_and_number_alone() -> None:
-    def given(questions: list[Question], n: int, seed: int = 1) -> set[Candidate]:
+    def draw(questions: list[Question], n: int, seed: int = 1) -> set[Candidate]:
         params = PARAMS.model_copy(update={"n": n})
-        return set(generate.generate_answers(FakeEngine(said), questions, params, seed))
+        return set(generate.generate_answers(FakeEngine(write), questions, params, seed))
 
-    whole = given(QUESTIONS, 3)
-    assert given(QUESTIONS[::-1], 3) == whole
-    assert given(QUESTIONS[1:], 2) == {row for row in whole if row.question_id == "a" and row.sample < 2}
-    assert not given(QUESTIONS, 3, seed=2) & whole
+    whole = draw(QUESTIONS, 3)
+    assert draw(QUESTIONS[::-1], 3) == whole
+    assert draw(QUESTIONS[1:], 2) == {row for row in whole if row.question_id == "a" and row.sample < 2}
+    assert not draw(QUESTIONS, 3, seed=2) & whole
 
 
-def test_sample_seeds_are_told_apart_and_stay() -> None:
+def test_a_question_that_the_model_cannot_answer_is_a_failed_candidate() -> None:
+    engine = FakeEngine(write, fails=lambda prompt: prompt == "Why?")
+    candidates = generate.generate_answers(engine, QUESTIONS, PARAMS, seed=1)
+    assert [(row.text == "", row.finish_reason == "failed") for row in candidates] == [(True, True)] * 3 + [
+        (False, False)
+    ] * 3
+    assert generate.summary(candidates)["candidates_failed"] == 3
+
+
+def test_sample_seeds_differ_and_stay() -> None:
     keys = [
         (seed, question, sample)
         for seed in range(3)

@@ -15,32 +15,29 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
-    """The models that are in memory whenever one is asked; the stages run from the repository, on fake
-    models.
-    """
-    seen: list[list[str]] = []
-    loaded: dict[str, Any] = {}
+def in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
+    """The models in memory whenever one is asked; the stages run from the repository, on fake models."""
+    moments: list[list[str]] = []
+    loaded: set[str] = set()
 
-    class Held(FakeEngine):
+    class Loaded(FakeEngine):
         def __init__(self, name: str):
             super().__init__()
             self.name = name
+            loaded.add(name)
 
-        def free(self) -> None:
-            loaded.pop(self.name, None)
+        def close(self) -> None:
+            loaded.remove(self.name)
 
-        def __getattribute__(self, name: str) -> Any:
-            if name in ("generate", "label_probabilities", "answer_logprobs"):
-                loaded[self.name] = self
-                seen.append(sorted(loaded))
-            return super().__getattribute__(name)
+        def _each(self, *arguments: Any) -> Any:
+            moments.append(sorted(loaded))
+            return super()._each(*arguments)
 
-    monkeypatch.setattr(engines, "load", lambda folder, *_: Held(folder.name))
+    monkeypatch.setattr(engines, "load", lambda folder, *_: Loaded(folder.name))
     monkeypatch.chdir(ROOT)
     (tmp_path / "judge").mkdir()
     (tmp_path / "judge" / "model.safetensors").write_bytes(b"weights")
-    return seen
+    return moments
 
 
 def written(folder: Path, record: type, **others: Any) -> Path:
@@ -49,59 +46,66 @@ def written(folder: Path, record: type, **others: Any) -> Path:
     return folder / "rows.jsonl"
 
 
-def test_evaluate_lets_go_of_the_policy_before_it_judges(held: list[list[str]], tmp_path: Path) -> None:
+def test_evaluate_closes_the_policy_before_it_judges(in_memory: list[list[str]], tmp_path: Path) -> None:
     rows = written(tmp_path, records.HeldOut, kind="open", key_points=(), gold="")
     base, out = tmp_path / "base", tmp_path / "out"
     evaluate.main(base, base, rows, out / "answers.jsonl", out / "metrics.json")
-    assert ["base"] in held and ["judge"] in held and all(len(names) == 1 for names in held)
+    assert in_memory == [["base"], ["base"], ["judge"]]
 
 
-def test_agreement_lets_go_of_the_base_before_it_judges(held: list[list[str]], tmp_path: Path) -> None:
+def test_agreement_closes_the_base_before_it_judges(in_memory: list[list[str]], tmp_path: Path) -> None:
     rows = written(tmp_path, records.Labelled, label_type="easy")
     outs = [tmp_path / "out" / name for name in ("agreed.jsonl", "attacked.jsonl", "metrics.json")]
     agreement.main(tmp_path / "judge", tmp_path / "base", rows, *outs)
-    assert ["base"] in held and ["judge"] in held and all(len(names) == 1 for names in held)
+    assert in_memory == [["base"], ["judge"], ["judge"]]
 
 
 # In a process of its own: what libraries keep of a load they keep of the first one.
-FREED = """
+CLOSED = """
 import sys, weakref
 from pathlib import Path
 from medqa import engines, prompts
+from medqa.engines import Request
 from medqa.runtime.params import read_params
 compute = read_params().compute.model_copy(update={"row_cache": False})
-engine = engines.load(Path(sys.argv[1]), None, "float32", compute, 8)
-engine.answer_logprobs([prompts.ask("What causes gout?")], ["It is age."])
-weights = [weakref.ref(weight) for weight in engine.engine.model.parameters()]
-engine.free()
+request = Request("q", prompts.ask("What causes gout?"), answer="It is age.")
+with engines.load(Path(sys.argv[1]), None, "float32", compute, 8) as engine:
+    list(engine.answer_logprobs([request]))
+    weights = [weakref.ref(weight) for weight in engine.engine.model.parameters()]
 print(len(weights), sum(weight() is not None for weight in weights))
 """
 
 
-def test_a_quantised_model_that_is_let_go_leaves_no_weight(tiny_base: Path) -> None:
-    command = [sys.executable, "-c", FREED, str(tiny_base)]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    weights, alive = map(int, told.splitlines()[-1].split())
+def test_a_quantised_model_that_is_closed_leaves_no_weight(tiny_base: Path) -> None:
+    command = [sys.executable, "-c", CLOSED, str(tiny_base)]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    weights, alive = map(int, output.splitlines()[-1].split())
     assert weights > 20 and alive == 0
 
 
 # 400 MB in pieces that malloc would keep, and behind them one that stays.
-GIVEN_BACK = """
+RETURNED = """
 from medqa.runtime import environment
 environment.set_up()
 import psutil, torch
+from medqa.engines import Likelihood, Request
 from medqa.engines.cached import CachedEngine
-engine = CachedEngine(lambda: None, None, ("model", "model"), [], 1)
-engine.engine = [torch.ones(5_000_000) for _ in range(20)]
-last = bytearray(1 << 20)
-held = psutil.Process().memory_info().rss
-engine.free()
-print((held - psutil.Process().memory_info().rss) / 1e6)
+class Large:
+    def __init__(self):
+        self.weights = [torch.ones(5_000_000) for _ in range(20)]
+    def answer_logprobs(self, requests):
+        yield "q", Likelihood(0.0, 1)
+    def close(self):
+        pass
+with CachedEngine(Large, None, ("model", "model"), [], 0) as engine:
+    list(engine.answer_logprobs([Request("q", [])]))
+    last = bytearray(1 << 20)
+    before = psutil.Process().memory_info().rss
+print((before - psutil.Process().memory_info().rss) / 1e6)
 """
 
 
 def test_what_a_model_took_goes_back_to_the_system() -> None:
-    told = subprocess.run(
-        [sys.executable, "-c", GIVEN_BACK], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert float(told.stdout) > 350
+    command = [sys.executable, "-c", RETURNED]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert float(output) > 350  # MB

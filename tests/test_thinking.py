@@ -1,11 +1,12 @@
 """What a reasoning model thought is set aside before anything reads its answer, and kept in the row."""
 
 import pytest
-from fake_engine import FakeEngine
+from fake_engine import FakeEngine, requests
 
-from medqa import engines, evaluate, generate, model, prompts
-from medqa.engines import Completion, thinking, transformers_engine
-from medqa.records import HeldOut, Question, Score
+from medqa import engines, evaluate, generate, model
+from medqa.engines import Completion, thinking
+from medqa.engines.transformers_engine import TransformersEngine
+from medqa.records import HeldOut, Question
 from medqa.runtime import sections
 
 # What a model wrote, its thoughts and its answer.
@@ -13,7 +14,7 @@ TABLE = [
     ("The answer is C.", "", "The answer is C."),
     ("<think>The answer is A? Hardly.</think> C", "The answer is A? Hardly.", "C"),
     ("<think>\nA?\nB?\n</think>\n\nC", "A?\nB?", "C"),
-    ("<think>\n\n</think>\n\nC", "", "C"),  # Qwen3 told not to think
+    ("<think>\n\n</think>\n\nC", "", "C"),  # Qwen3 that is not to think
     ("A? Hardly.\n</think>\n\nC", "A? Hardly.", "C"),  # the template wrote the opening tag
     ("</think>C", "", "C"),
     ("<think>A? Har", "A? Har", ""),  # cut off
@@ -34,7 +35,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("text", "thoughts", "answer"), TABLE)
-def test_thoughts_and_answer_are_told_apart(text: str, thoughts: str, answer: str) -> None:
+def test_thoughts_and_answer_are_separated(text: str, thoughts: str, answer: str) -> None:
     assert thinking.split(text) == (thoughts, answer)
     assert thinking.split(thinking.join(thoughts, answer)) == (thoughts, answer)
 
@@ -54,19 +55,19 @@ def test_candidates_keep_thoughts_beside_the_answer() -> None:
 
 
 def test_thoughts_are_neither_measured_nor_judged() -> None:
-    cases = []
-
-    def score(triples: list[tuple[str, str, str]]) -> list[Score]:
-        cases.extend(triples)
-        return [Score(0.5, 0.5, 0.5, 0.5, 0.9, 0, "")] * len(triples)
-
     says = {"x": "<think>The answer is A? A A A A A A Hardly.</think> C", "y": "<think>The answer is A"}
     held_out = [HeldOut(name, "exam", name, "The answer is C.", ("C",), "C", "C", "A") for name in says]
     params = sections.EvaluateParams(judge="judge", max_new_tokens=40, bootstrap_samples=200)
-    whole, cut = evaluate.evaluate_model(
-        FakeEngine(lambda question, _: says[question]), score, held_out, params, "judge"
+    judging = sections.JudgeParams(
+        template="judge-short",
+        criteria={"accuracy": 1, "completeness": 1, "key_points": 1},
+        min_mass=0.5,
+        max_chars=600,
     )
-    assert [case[2] for case in cases] == ["C", ""]
+    policy, judge = FakeEngine(lambda question, _: says[question]), FakeEngine()
+    whole, cut = evaluate.evaluate_model(policy, judge, held_out, params, judging, "judge")
+    # The answer that is cut off is empty, and the judge does not read it.
+    assert {prompt.rpartition("\n")[0] for prompt in judge.prompts} == {"The answer is C.\nC"}
     assert (whole.choice, whole.correct, whole.repetition, whole.key_point_recall) == ("C", True, 0, 1)
     assert (whole.text, whole.thinking) == ("C", "The answer is A? A A A A A A Hardly.")
     assert whole.tokens == len(says["x"].split())
@@ -87,13 +88,13 @@ def test_an_engine_keeps_the_tags_whatever_the_tokenizer_makes_of_them(
         tok.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
     net = model.load_merged(tiny_base, "float32")
     net.resize_token_embeddings(len(tok))
-    engine = transformers_engine.TransformersEngine(net, tok, batch_size=2)
-    question = prompts.ask("What is gout?")
-    assert thinking.opened(engine._texts([question])[0]) == ("<think>" if opened else "")
-    tag = thinking.opened(engine._texts([question])[0])
+    engine = TransformersEngine(net, tok, batch_size=2)
+    (question,) = requests(["What is gout?"], answer="fever")
+    tag = thinking.opened(*engine.render([question.messages]))
+    assert tag == ("<think>" if opened else "")
 
     def made(text: str, ended: bool) -> Completion:
-        return engine._completion(tok.encode(text) + [tok.eos_token_id] * ended, tag)
+        return engine.completion(tok.encode(text) + [tok.eos_token_id] * ended, tag)
 
     begin = "" if opened else "<think>"
     whole, cut = made(begin + "joint pain</think>fever", True), made(begin + "joint pain", False)
@@ -101,12 +102,8 @@ def test_an_engine_keeps_the_tags_whatever_the_tokenizer_makes_of_them(
     assert (thinking.split(cut.text), cut.finish_reason) == (("joint pain", ""), "length")
     assert thinking.split(made("fever", True).text) == ("", "fever")
     sampling = engines.Sampling(temperature=0, top_p=1, max_new_tokens=4)
-    (answer,) = engine.generate([question], sampling, [0])
+    ((_, answer),) = engine.generate([question], sampling)
     assert answer.tokens == 4 or answer.finish_reason == "stop"
-    # An answer to learn has no thoughts: its likelihood begins where it parts from the prompt.
-    (likely,) = engine.answer_logprobs([question], ["fever"])
-    plain = model.tokenizer(tiny_base)
-    (usual,) = transformers_engine.TransformersEngine(net, plain, batch_size=2).answer_logprobs(
-        [question], ["fever"]
-    )
-    assert likely == usual
+    # An answer to learn has no thoughts: its likelihood begins where it differs from the prompt.
+    plain = TransformersEngine(net, model.tokenizer(tiny_base), batch_size=2)
+    assert list(engine.answer_logprobs([question])) == list(plain.answer_logprobs([question]))

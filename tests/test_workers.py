@@ -1,10 +1,11 @@
-"""Rows shared over processes: the same bytes as one process writes, and no worker's end loses what is done."""
+"""Rows computed by several processes: the bytes of one process, and no worker's end loses what is done."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import fake_worker
 import pytest
 import torch
 import yaml
+from fake_engine import requests
 from fault_place import Place, kill
 
-from medqa import engines
-from medqa.engines import RowError, Sampling, workers
+from medqa.engines import Failure, Request, Sampling, workers
 from medqa.engines.cached import CachedEngine
 from medqa.runtime import row_cache
 from medqa.runtime.errors import UserError
@@ -26,21 +27,27 @@ GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=8)
 
 @pytest.fixture
 def engine():
-    """Makes engines of two processes that have a row a piece; they are ended with the test."""
+    """Makes engines of two processes, one row per piece; they are ended with the test."""
     made = []
 
-    def make(start=fake_worker.load, **given: Any) -> workers.Workers:
-        made.append(workers.Workers(start, 2, given.pop("batch_size", 1), **given))
+    def make(start=fake_worker.load, batch_size: int = 1) -> workers.Workers:
+        made.append(workers.Workers(start, 2, batch_size))
         return made[-1]
 
     yield make
     for each in made:
-        each.stop()
+        each.close()
+
+
+def numbered(texts: list[str]) -> list[Request]:
+    """A request for each text, with its number as the seed."""
+    return [replace(row, seed=n) for n, row in enumerate(requests(texts))]
 
 
 def ask(engine: Any, texts: list[str]) -> list[str]:
-    asked = [[{"role": "user", "content": text}] for text in texts]
-    return [row.text for row in engine.generate(asked, GREEDY, list(range(len(texts))))]
+    """The answers in the order of the texts."""
+    results = dict(engine.generate(numbered(texts), GREEDY))
+    return [results[f"q{n}"].text for n in range(len(texts))]
 
 
 def share(place: Place, processes: int) -> None:
@@ -122,32 +129,30 @@ def test_the_end_of_a_stage_is_the_end_of_its_workers(place: Place, how: int) ->
     assert all(gone(pid, within=5) for pid in found)
 
 
-def test_rows_are_put_back_by_place_and_told_of(engine) -> None:
-    told, counted = {}, []
-    both = engine(finished=told.__setitem__, progress=counted.append)
-    texts = ["slow 0.5", *(f"row {number}" for number in range(6))]
-    given = ask(both, texts)
-    assert [text.rsplit(" ", 1)[0] for text in given] == [f"{text} {seed}" for seed, text in enumerate(texts)]
-    assert {place: row.text for place, row in told.items()} == dict(enumerate(given)) and sum(counted) == 7
-    # The slow one held up nobody, and the models stay loaded.
-    pids = [text.rsplit(" ", 1)[1] for text in given]
-    assert len(set(pids)) == 2
-    assert {text.rsplit(" ", 1)[1] for text in ask(both, ["slow 0.3", "slow 0.31"])} == set(pids)
+def test_a_slow_row_delays_no_other_and_the_models_stay_loaded(engine) -> None:
+    both = engine()
+    processes = {text.split()[-1] for text in ask(both, ["slow 0.3", "slow 0.31"])}
+    texts = ["slow 2", *(f"row {number}" for number in range(6))]
+    results = list(both.generate(numbered(texts), GREEDY))
+    assert results[-1][0] == "q0" and sorted(id for id, _ in results) == [f"q{n}" for n in range(7)]
+    words = {id: row.text.split() for id, row in results}
+    assert [" ".join(words[f"q{n}"][:-1]) for n in range(7)] == [
+        f"{text} {n}" for n, text in enumerate(texts)
+    ]
+    assert {each[-1] for each in words.values()} == processes and len(processes) == 2
     assert ask(both, []) == []
 
 
 def test_one_that_dies_is_replaced_once_and_named_if_it_dies_again(engine, tmp_path, capsys) -> None:
-    once, told = tmp_path / "once", {}
+    once, both = tmp_path / "once", engine()
     once.touch()
-    texts = ["a", f"die {once}", "b", "c"]
-    both = engine(finished=told.__setitem__)
-    assert [text.split()[0] for text in ask(both, texts)] == ["a", "die", "b", "c"]
+    assert [text.split()[0] for text in ask(both, ["a", f"die {once}", "b", "c"])] == ["a", "die", "b", "c"]
     assert "signal 9 ended it" in capsys.readouterr().err
-    told.clear()
+    finished = []
     with pytest.raises(UserError, match="died 2 times at the same 1 rows .signal 9 ended it; 9 is what"):
-        ask(both, ["a", "b", "slow 1", "always"])
-    # What was done, or was under way beside it, is told of; the next call goes on with new processes.
-    assert sorted(told) == [0, 1, 2]
+        finished.extend(id for id, _ in both.generate(numbered(["a", "b", "slow 1", "always"]), GREEDY))
+    # What was done, or in work beside it, is yielded; the next call goes on with new processes.
+    assert sorted(finished) == ["q0", "q1", "q2"]
     assert len(ask(both, ["d", "e"])) == 2
 
 
@@ -160,28 +165,26 @@ def test_an_idle_one_that_is_killed_is_replaced(engine) -> None:
 
 
 def test_errors_are_those_of_one_process(engine) -> None:
-    texts = ["a", "b", "c", "large", "d"]
-    with pytest.raises(UserError, match="^q3: does not fit"), engines.naming([f"q{n}" for n in range(5)]):
-        ask(engine(batch_size=2), texts)
+    results = dict(engine(batch_size=2).generate(requests(["a", "b", "c", "large", "d"]), GREEDY))
+    assert results["q3"] == Failure("does not fit") and len(results) == 5
     with pytest.raises(UserError, match="^there is no model; make one$"):
-        ask(engine(fake_worker.fail), texts)
+        ask(engine(fake_worker.fail), ["a"])
     with pytest.raises(RuntimeError, match="ZeroDivisionError: here"):
         ask(engine(), ["a", "bug here"])
 
 
-def test_rows_may_be_left_undone_and_the_others_are_not_done_again(engine, tmp_path: Path) -> None:
-    counted = []
-
-    def start() -> engines.Engine:
-        return engine(finished=kept.finished, progress=counted.append)
-
-    rows = row_cache.RowCache(tmp_path / "rows.sqlite")
-    kept = CachedEngine(start, rows, ("base", "base"), [], 100, max_failed=1)
-    given = ask(kept, ["a", "b", "large", "c", "d", "e", "f"])
-    assert [text.split()[:1] for text in given] == [["a"], ["b"], [], ["c"], ["d"], ["e"], ["f"]]
-    assert sum(counted) == 6
-    with pytest.raises(RowError):
-        ask(kept, ["large too"])
+def test_what_is_yielded_is_kept_and_the_processes_end_with_the_engine(engine, tmp_path: Path) -> None:
+    file, both = tmp_path / "rows.sqlite", engine()
+    with CachedEngine(lambda: both, row_cache.RowCache(file), ("base", "base"), [], 1) as kept:
+        results = dict(kept.generate(requests(["a", "b", "large", "c"]), GREEDY))
+    processes = {int(row.text.split()[-1]) for row in results.values() if not isinstance(row, Failure)}
+    assert all(gone(pid, within=5) for pid in processes)
+    with CachedEngine(lambda: both, row_cache.RowCache(file), ("base", "base"), [], 0) as kept:
+        del results["q2"]
+        assert (
+            dict(kept.generate([row for row in requests(["a", "b", "", "c"]) if row.id != "q2"], GREEDY))
+            == results
+        )
 
 
 def test_ctrl_c_ends_within_seconds_what_takes_a_minute(tmp_path: Path) -> None:
@@ -189,7 +192,8 @@ def test_ctrl_c_ends_within_seconds_what_takes_a_minute(tmp_path: Path) -> None:
     script.write_text(
         "import sys\nimport fake_worker, test_workers\nfrom medqa.engines import workers\n\n"
         "if __name__ == '__main__':\n"
-        "    test_workers.ask(workers.Workers(fake_worker.load, 2, 1), [f'wait {name}' for name in sys.argv[1:]])\n"
+        "    waiting = [f'wait {name}' for name in sys.argv[1:]]\n"
+        "    test_workers.ask(workers.Workers(fake_worker.load, 2, 1), waiting)\n"
     )
     files = [tmp_path / "one", tmp_path / "two"]
     env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
@@ -211,26 +215,26 @@ def test_ctrl_c_ends_within_seconds_what_takes_a_minute(tmp_path: Path) -> None:
     [
         (0, 2, 4, []),
         (1, 4, 4, [1]),
-        (8, 2, 64, [4, 4]),  # few rows: each process its share
+        (8, 2, 64, [4, 4]),  # few rows: each process has its share
         (32, 2, 2, [4] * 8),
-        (20, 2, 4, [4] * 5),  # no less than a batch
-        (100, 2, 1, [8] * 12 + [4]),  # no more than one process asks for at once
+        (20, 2, 4, [4] * 5),  # at least a batch
+        (100, 2, 1, [8] * 12 + [4]),  # at most 8 batches
     ],
 )
 def test_pieces(rows: int, processes: int, batch_size: int, sizes: list[int]) -> None:
-    cut = list(workers.pieces([[{"content": str(number)}] for number in range(rows)], processes, batch_size))
-    assert [len(piece) for piece in cut] == sizes
-    assert [place for piece in cut for place in piece] == list(range(rows))
+    everything = requests([str(number) for number in range(rows)])
+    pieces = list(workers.pieces(everything, processes, batch_size))
+    assert [len(piece) for piece in pieces] == sizes
+    assert [row for piece in pieces for row in piece] == everything
 
 
 def test_the_samples_of_a_prompt_stay_together() -> None:
-    asked = [[{"content": str(number // 3)}] for number in range(30)]
-    cut = list(workers.pieces(asked, 2, 4))
-    assert [len(piece) for piece in cut] == [6, 6, 6, 6, 6]
+    rows = requests([str(number // 3) for number in range(30)])
+    assert [len(piece) for piece in workers.pieces(rows, 2, 4)] == [6, 6, 6, 6, 6]
 
 
 @pytest.mark.parametrize(
-    ("given", "seen"),
+    ("variable", "devices"),
     [
         (None, ["0", "1", "2", "0"]),
         ("4, 6,7", ["4", "6", "7", "4"]),
@@ -238,12 +242,13 @@ def test_the_samples_of_a_prompt_stay_together() -> None:
     ],
 )
 def test_each_has_a_gpu_of_its_own_where_there_are_some(
-    monkeypatch: pytest.MonkeyPatch, given: Any, seen: list
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, devices: list[str]
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if given:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    if variable:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert [workers._device(rank) for rank in range(4)] == [{"CUDA_VISIBLE_DEVICES": name} for name in seen]
+    environments = [workers.device_environment(rank) for rank in range(4)]
+    assert environments == [{"CUDA_VISIBLE_DEVICES": name} for name in devices]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert workers._device(1) == {}
+    assert workers.device_environment(1) == {}

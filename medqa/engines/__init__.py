@@ -3,16 +3,25 @@
 from medqa.engines.base import (
     Completion,
     Engine,
+    Failure,
     Labels,
     Likelihood,
-    RowError,
+    Request,
     Sampling,
-    called,
-    naming,
-    placing,
+    collect,
     sample_seed,
 )
 from medqa.engines.loading import load
 
-__all__ = ["Completion", "Engine", "Labels", "Likelihood", "RowError", "Sampling", "called", "load", "naming"]
-__all__ += ["placing", "sample_seed"]
+__all__ = [
+    "Completion",
+    "Engine",
+    "Failure",
+    "Labels",
+    "Likelihood",
+    "Request",
+    "Sampling",
+    "collect",
+    "load",
+]
+__all__ += ["sample_seed"]

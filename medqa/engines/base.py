@@ -1,18 +1,20 @@
-"""What generation and judging ask of a model.
+"""What generation and judging ask of a model: requests go in, results come out as they are ready.
 
-The code above an engine knows three operations: *generate*, *label probabilities*, and the *log-probability
-of an answer*. A test may pass any object with them.
+An engine knows three operations: *generate*, *label probabilities*, and the *log-probability of an answer*.
+A test may pass any object that has them.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from medqa.prompts import Messages
-from medqa.runtime.errors import UserError
+
+# Raise it with every change that can change a result: rows that were cached before are then not used.
+ARITHMETIC = 7
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -24,18 +26,19 @@ class Sampling:
     max_new_tokens: int
 
 
-ARITHMETIC = (
-    6  # raise it with every change below that can change a result: rows of the store made before are not used
-)
-CHUNK = 8  # batches that are asked for at once and then kept: rows take each other's places, and few stay alone at the end
-EVERYTHING = 1 << 40  # rows a chunk, of an engine that tells of rows before the chunk is done
+@dataclass(frozen=True)
+class Request:
+    """One row of work. `id` names it in results and messages, and is unique within a call."""
+
+    id: str
+    messages: Messages
+    seed: int = 0  # of a sampled answer
+    answer: str = ""  # whose log-probability is asked for
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer; `finish_reason` is `stop`, `length` (the token limit cut it off) or `failed` (the row was left
-    undone).
-    """
+    """A written answer. `finish_reason` is `stop`, or `length` where the token limit cut it off."""
 
     text: str
     finish_reason: str
@@ -44,7 +47,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Labels:
-    """The probability of each label among the labels (they sum to 1), and the mass they hold in all."""
+    """The probability of each label among the labels (they sum to 1), and the mass that they hold together."""
 
     probabilities: tuple[float, ...]
     mass: float
@@ -58,60 +61,28 @@ class Likelihood:
     tokens: int
 
 
-class RowError(UserError):
-    """What is wrong with one row; `row` is its place in what was asked."""
+@dataclass(frozen=True)
+class Failure:
+    """A request that the engine could not do, and why, as the rest of a sentence that begins with its id."""
 
-    def __init__(self, row: int, message: str):
-        super().__init__(row, message)
-        self.row, self.message = row, message
-
-    def __str__(self) -> str:
-        return f"row {self.row + 1}: {self.message}"
-
-
-_CALLED: ContextVar[Callable[[int], str]] = ContextVar("called", default=lambda row: f"row {row + 1}")
-
-
-def called(row: int) -> str:
-    """What a row is called where it is asked for: its id within `naming`, else its place from 1."""
-    return _CALLED.get()(row)
-
-
-@contextmanager
-def naming(ids: Sequence[str]) -> Iterator[None]:
-    """Within it, whatever an engine says of a row names the row's id instead of its place."""
-    before = _CALLED.set(lambda row: ids[row])
-    try:
-        yield
-    except RowError as error:
-        raise UserError(f"{ids[error.row]}: {error.message}") from error
-    finally:
-        _CALLED.reset(before)
-
-
-@contextmanager
-def placing(owners: Sequence[int]) -> Iterator[None]:
-    """Within it, what an engine says of a row is said of the row's owner: several prompts may ask for one."""
-    above = _CALLED.get()
-    before = _CALLED.set(lambda row: above(owners[row]))
-    try:
-        yield
-    except RowError as error:
-        raise RowError(owners[error.row], error.message) from error
-    finally:
-        _CALLED.reset(before)
+    reason: str
 
 
 class Engine(Protocol):
-    """Results come in the order of what was asked, one for each."""
+    """Each operation yields one (id, result) per request, in any order. Raises UserError for what ends a stage."""
 
     def generate(
-        self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]
-    ) -> list[Completion]: ...
+        self, requests: Sequence[Request], sampling: Sampling
+    ) -> Iterator[tuple[str, Completion | Failure]]: ...
 
-    def label_probabilities(self, asked: Sequence[Messages], labels: Sequence[str]) -> list[Labels]: ...
+    def label_probabilities(
+        self, requests: Sequence[Request], labels: Sequence[str]
+    ) -> Iterator[tuple[str, Labels | Failure]]: ...
 
-    def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]: ...
+    def answer_logprobs(self, requests: Sequence[Request]) -> Iterator[tuple[str, Likelihood | Failure]]: ...
+
+    def close(self) -> None:
+        """Give back what the engine holds: memory, processes, connections."""
 
 
 def sample_seed(seed: int, question_id: str, sample: int) -> int:
@@ -119,3 +90,12 @@ def sample_seed(seed: int, question_id: str, sample: int) -> int:
     return (
         int.from_bytes(hashlib.sha256(f"{seed}\n{question_id}\n{sample}".encode()).digest()[:8], "big") >> 2
     )
+
+
+def collect(
+    results: Iterable[tuple[str, Result]], requests: Sequence[Request], label: str
+) -> dict[str, Result]:
+    """All results by id, with a progress bar of this label while they come in."""
+    from tqdm import tqdm
+
+    return dict(tqdm(results, label, len(requests), unit="row", mininterval=1))

@@ -1,197 +1,219 @@
 """The engine that runs a model of transformers in this process."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain, groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from medqa import chat
 from medqa.engines import prefix_tree, thinking
-from medqa.engines.base import Completion, Labels, Likelihood, RowError, Sampling, placing
+from medqa.engines.base import Completion, Failure, Labels, Likelihood, Request, Sampling
 from medqa.engines.continuous_batching import SPARE, ContinuousBatch, Decoding
 from medqa.prompts import Messages, reply
 from medqa.runtime.environment import out_of_memory
 from medqa.runtime.errors import UserError
 
-LOGIT_ROWS = 256  # tokens whose logits are held at once
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+WINDOW = 4096  # requests whose token ids are in memory at once
+LOGIT_ROWS = 256  # tokens whose logits are in memory at once
 RECOVERY = 8  # batches that have to fit before one of twice their size is tried again
+TOO_LARGE = Failure("does not fit into memory, even alone; shorten it, or take a larger machine")
+
+Result = TypeVar("Result")
+# Results of rows from the tree of their tokens, its hidden states (1, tokens, width) and their ids.
+Measure = Callable[[prefix_tree.PrefixTree, "torch.Tensor", list[str]], list[Result]]
 
 
 class TransformersEngine:
     """A model in this process. Raises UserError for labels that are not one token each.
 
-    `batch_size` is how many answers are written at once, and how many prompts of one length, sharing nothing,
-    are read at once. A batch that does not fit into memory is halved; what is done stays done. RowError names
-    a row that does not fit alone.
+    `batch_size` is how many answers are written at once, and how many prompts of equal length without a
+    common prefix are read at once. A batch that does not fit into memory is halved; what is done stays done.
     """
 
-    def __init__(
-        self, model: Any, tokenizer: Any, batch_size: int, progress: Callable[[int], Any] = lambda _: None
-    ):
-        self.model, self.tok, self.batch_size, self.progress = model, tokenizer, batch_size, progress
-        # On a GPU and in 16 bits nothing makes a row's last bit its own; there the filling would only cost
-        # time.
-        self.steady = model.device.type == "cpu" and model.dtype.itemsize == 4
-        # Tags around thoughts that are control tokens: decoding leaves those out, and would mix thoughts and
-        # answer.
-        special = {
-            number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special
-        }
-        self.tags = {number: tag for number, tag in special.items() if tag in chain(*thinking.TAGS)}
-        name, settings = str(model.name_or_path), (model.config, model.generation_config)
-        self.chat = chat.inspect(tokenizer, *(part.to_dict() for part in settings), name)
-        self.divisor, self.fitted = (
-            1,
-            0,
-        )  # batches are this much smaller than asked for, since so many of them
+    def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", batch_size: int):
+        self.model, self.tok, self.batch_size = model, tokenizer, batch_size
+        # On a GPU or in 16 bits no filling makes a row's last bit independent of its batch; it only costs time.
+        self.batch_invariant = model.device.type == "cpu" and model.dtype.itemsize == 4
+        # Decoding leaves control tokens out. Tags around thoughts may be control tokens, and are needed.
+        special = {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self.tags = {id: tag for id, tag in special.items() if tag in chain(*thinking.TAGS)}
+        settings = model.config.to_dict(), model.generation_config.to_dict()
+        self.chat = chat.inspect(tokenizer, *settings, str(model.name_or_path))
+        self.divisor, self.fitted = 1, 0  # of the batch size, and how many batches fitted since it changed
         prefix_tree.prepare(model)
 
+    def close(self) -> None:
+        """Nothing to give back but memory, which goes with the object."""
+
     def generate(
-        self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]
-    ) -> list[Completion]:
-        import torch
-
+        self, requests: Sequence[Request], sampling: Sampling
+    ) -> Iterator[tuple[str, Completion | Failure]]:
+        """Answers as they end. One that cannot fit into the context with its prompt is a Failure."""
         self.chat.check_room(sampling.max_new_tokens)
-        prompts = self._ids(asked)
-        self._check_context(prompts, sampling.max_new_tokens)
-        # Longest first: if a batch does not fit into memory, that shows at once.
-        waiting = [Decoding(row, *told) for row, told in enumerate(zip(prompts, seeds, strict=True))]
-        waiting.sort(key=lambda row: (row.length, row.prompt, row.row))
-        results: list[Any] = [None] * len(asked)
-        stops = list(self.chat.ends.values())
-        batch = ContinuousBatch(self.model, sampling, stops)
-        tag = thinking.opened(self._texts(asked[:1])[0]) if asked else ""
-        while waiting or batch.alive:
-            room = max(1, self.batch_size // self.divisor)
-            free = room - len(batch.alive)
-            new = waiting[-free:] if waiting and free * SPARE >= room else []
-            alive = batch.alive
-            with torch.inference_mode():
-                ended = self._fitting(
-                    lambda some: batch.join(some) if some else batch.step(),  # noqa: B023
-                    new,
-                    counts=bool(new),
-                )
-            if ended is None:
-                if room == 1:
-                    raise self._too_large((new or alive)[0].row)
-                for row in (*alive, *new):
-                    row.tokens.clear()
-                waiting += alive
-                batch = ContinuousBatch(self.model, sampling, stops)
-                continue
-            del waiting[len(waiting) - len(new) :]
-            for row in ended:
-                results[row.row] = self._completion(row.tokens, tag)
-            self.progress(len(ended))
-        return results
+        for window in _windows(requests):
+            texts = self.render([request.messages for request in window])
+            prompts = self._tokenize(texts)
+            opening = thinking.opened(texts[0])
+            waiting = []
+            for row, (request, prompt) in enumerate(zip(window, prompts, strict=True)):
+                if failure := self._beyond_context(prompt, sampling.max_new_tokens):
+                    yield request.id, failure
+                else:
+                    waiting.append(Decoding(row, prompt, request.seed))
+            for decoding in self._decode(waiting, sampling):
+                done = decoding.tokens
+                yield window[decoding.row].id, self.completion(done, opening) if done else TOO_LARGE
 
-    def label_probabilities(self, asked: Sequence[Messages], labels: Sequence[str]) -> list[Labels]:
-        """A prompt beyond the context has no probabilities and no mass, as a row that is left undone."""
-        lead, ids = self._label_ids(labels)
-        rows = [[*prompt, *lead] for prompt in self._ids(asked)]
-        fitting = [
-            place for place, row in enumerate(rows) if not self.chat.context or len(row) <= self.chat.context
+    def label_probabilities(
+        self, requests: Sequence[Request], labels: Sequence[str]
+    ) -> Iterator[tuple[str, Labels | Failure]]:
+        """A prompt beyond the context has no probabilities and no mass."""
+        lead, label_ids = self._label_ids(labels)
+        for window in _windows(requests):
+            prompts = self._tokenize(self.render([request.messages for request in window]))
+            rows = {request.id: [*prompt, *lead] for request, prompt in zip(window, prompts, strict=True)}
+            for id in [id for id, row in rows.items() if self._beyond_context(row)]:
+                del rows[id]
+                yield id, Labels((), 0.0)
+            yield from self._read(rows, partial(self._labels, label_ids), self.batch_size)
+
+    def answer_logprobs(self, requests: Sequence[Request]) -> Iterator[tuple[str, Likelihood | Failure]]:
+        """The likelihood of each answer after its messages. One beyond the context is a Failure."""
+        for window in _windows(requests):
+            prompts = self._tokenize(self.render([request.messages for request in window]))
+            turns = [[*request.messages, *reply(request.answer)] for request in window]
+            answered = self._tokenize(self.render(turns, answered=True))
+            rows, starts = {}, {}
+            for request, prompt, row in zip(window, prompts, answered, strict=True):
+                if failure := self._beyond_context(row):
+                    yield request.id, failure
+                    continue
+                # An answer begins where it differs from the prompt: a template may open thoughts there.
+                rows[request.id], starts[request.id] = row, chat.common_prefix(prompt, row)
+            # These answers may be long, and attention takes memory by the square of the length.
+            yield from self._read(rows, partial(self._likelihoods, starts), max(1, self.batch_size // 8))
+
+    def render(self, conversations: Sequence[Messages], answered: bool = False) -> list[str]:
+        """The text of each conversation, up to where the answer begins unless it is answered."""
+        return [
+            self.tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered)
+            for messages in conversations
         ]
 
-        def run(grown: prefix_tree.PrefixTree, states: Any, chosen: list[int]) -> list[Labels]:
-            held = prefix_tree.last_logits(self.model, grown, states).double().softmax(-1)[:, ids]
-            mass = held.sum(-1, keepdim=True)
-            share = (held / mass).tolist()
-            return [Labels(tuple(row), total) for row, total in zip(share, mass[:, 0].tolist(), strict=True)]
+    def completion(self, ids: list[int], opening: str) -> Completion:
+        """The answer of these tokens, to a prompt that ends with the tag `opening` (empty: with none)."""
+        ended = ids[-1] in self.chat.ends.values()
+        written = ids[:-1] if ended else ids
+        pieces = (
+            self.tags[tag] if tag is not None else self.tok.decode(list(group), skip_special_tokens=True)
+            for tag, group in groupby(written, lambda id: id if id in self.tags else None)
+        )
+        text = "".join(pieces).strip()
+        # If it was cut off before a closing tag, all of it is thoughts, and only the prompt shows that.
+        text = text if ended else f"{opening}{text}"
+        return Completion(text, "stop" if ended else "length", len(written))
 
-        with placing(fitting):
-            read = self._read([rows[place] for place in fitting], run, self.batch_size)
-        self.progress(len(rows) - len(fitting))
-        results = dict(zip(fitting, read, strict=True))
-        return [results.get(place, Labels((), 0.0)) for place in range(len(rows))]
-
-    def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]:
-        """The likelihood of each answer after what was asked."""
-        turns = [[*messages, *reply(answer)] for messages, answer in zip(asked, answers, strict=True)]
-        rows = self._ids(turns, answered=True)
-        # An answer begins where it parts from the prompt: a template may open thoughts there that an answer
-        # has not.
-        starts = [chat.common_prefix(ids, row) for ids, row in zip(self._ids(asked), rows, strict=True)]
-        self._check_context(rows)
-
-        def run(grown: prefix_tree.PrefixTree, states: Any, chosen: list[int]) -> list[Likelihood]:
-            told = [grown.token_index[place, : len(rows[index])] for place, index in enumerate(chosen)]
-            return [
-                self._likelihood(states[0, path[starts[index] - 1 : -1]], grown.ids[path[starts[index] :]])
-                for path, index in zip(told, chosen, strict=True)
-            ]
-
-        # Given answers are as long as people make them, and attention takes memory by the square of the
-        # length.
-        return self._read(rows, run, max(1, self.batch_size // 8))
-
-    def _likelihood(self, hidden: Any, ids: Any) -> Likelihood:
-        from torch.nn.functional import pad
-
-        # Logits of a long answer over a real vocabulary would take gigabytes at once.
-        total = 0.0
-        for states, wanted in zip(hidden.split(LOGIT_ROWS), ids.split(LOGIT_ROWS), strict=True):
-            steady = pad(states, (0, 0, 0, -len(states) % prefix_tree.INVARIANT_ROWS))
-            logits = prefix_tree.logits(self.model, steady)[: len(states)].float()
-            total += float(logits.log_softmax(-1).gather(-1, wanted[:, None]).double().sum())
-        return Likelihood(total, len(ids))
-
-    def _read(
-        self,
-        rows: list[list[int]],
-        run: Callable[[prefix_tree.PrefixTree, Any, list[int]], list[Any]],
-        size: int,
-    ) -> list:
-        """What `run` gives for each row, from passes over neighbours in the order of their tokens."""
+    def _decode(self, waiting: list[Decoding], sampling: Sampling) -> Iterator[Decoding]:
+        """The rows as they end; one that does not fit into memory alone has no tokens."""
         import torch
 
-        order = sorted(range(len(rows)), key=lambda index: rows[index])
-        neighbours = zip(order, order[1:], strict=False)
-        common = [0, *(chat.common_prefix(rows[one], rows[other]) for one, other in neighbours)]
-
-        def passed(chosen: list[int]) -> list[Any]:
-            told = [0, *common[start + 1 : start + len(chosen)]]
-            grown = prefix_tree.build([rows[index] for index in chosen], told, self.model.device, self.steady)
+        # Longest first: if a batch does not fit into memory, that shows at once.
+        waiting.sort(key=lambda row: (row.length, row.prompt, row.row))
+        stops = list(self.chat.ends.values())
+        batch = ContinuousBatch(self.model, sampling, stops)
+        while waiting or batch.alive:
+            room = self._room(self.batch_size)
+            free = room - len(batch.alive)
+            new = waiting[-free:] if waiting and free * SPARE >= room else []
+            running = batch.alive
             with torch.inference_mode():
-                return run(
-                    grown,
-                    prefix_tree.hidden_states(self.model, grown.ids[None], grown.positions[None], grown),
-                    chosen,
-                )
-
-        results: list[Any] = [None] * len(rows)
-        start = 0
-        while start < len(rows):
-            room = max(1, size // self.divisor)
-            chosen = order[
-                start : start + _fill([rows[index] for index in order[start:]], common[start:], room)
-            ]
-            done = self._fitting(passed, chosen)
-            if done is None:
-                if room == 1:
-                    raise self._too_large(chosen[0])
+                ended = self._attempt(lambda: batch.join(new) if new else batch.step(), counts=bool(new))  # noqa: B023
+            if ended is not None:
+                del waiting[len(waiting) - len(new) :]
+                yield from ended
                 continue
-            for index, result in zip(chosen, done, strict=True):
-                results[index] = result
-            start += len(chosen)
-            self.progress(len(chosen))
-        return results
+            for row in (*running, *new):
+                row.tokens.clear()
+            waiting += running
+            if room == 1:
+                yield waiting.pop()
+            batch = ContinuousBatch(self.model, sampling, stops)
 
-    def _fitting(
-        self, run: Callable[[list[Any]], list[Any]], some: list[Any], counts: bool = True
-    ) -> list[Any] | None:
-        """What `run` gives, or none if that did not fit and the next has to be half the size."""
+    def _read(
+        self, rows: dict[str, list[int]], measure: Measure[Result], size: int
+    ) -> Iterator[tuple[str, Result | Failure]]:
+        """What `measure` gives for each row (token ids by id), from passes over neighbours in sorted order."""
+        import torch
+
+        def read(ids: list[str], common: list[int]) -> list[Result]:
+            device, tokens = self.model.device, [rows[id] for id in ids]
+            tree = prefix_tree.build(tokens, common, device, self.batch_invariant)
+            with torch.inference_mode():
+                states = prefix_tree.hidden_states(self.model, tree.ids[None], tree.positions[None], tree)
+                return measure(tree, states, ids)
+
+        order = sorted(rows, key=rows.__getitem__)
+        while order:
+            room = self._room(size)
+            common = _common_prefixes([rows[id] for id in order[: 4 * room]], room)
+            ids = order[: len(common)]
+            results = self._attempt(lambda: read(ids, common))  # noqa: B023
+            if results is not None:
+                del order[: len(ids)]
+                yield from zip(ids, results, strict=True)
+            elif room == 1:
+                yield order.pop(0), TOO_LARGE
+
+    def _labels(
+        self, label_ids: list[int], tree: prefix_tree.PrefixTree, states: "torch.Tensor", ids: list[str]
+    ) -> list[Labels]:
+        logits = prefix_tree.last_logits(self.model, tree, states)
+        probabilities = logits.double().softmax(-1)[:, label_ids]
+        mass = probabilities.sum(-1, keepdim=True)
+        shares = (probabilities / mass).tolist()
+        return [Labels(tuple(row), total) for row, total in zip(shares, mass[:, 0].tolist(), strict=True)]
+
+    def _likelihoods(
+        self, starts: dict[str, int], tree: prefix_tree.PrefixTree, states: "torch.Tensor", ids: list[str]
+    ) -> list[Likelihood]:
+        result = []
+        for id, path, length in zip(ids, tree.token_index, tree.lengths.tolist(), strict=True):
+            answer = path[starts[id] : length]
+            before = path[starts[id] - 1 : length - 1]
+            result.append(self._likelihood(states[0, before], tree.ids[answer]))
+        return result
+
+    def _likelihood(self, hidden: "torch.Tensor", ids: "torch.Tensor") -> Likelihood:
+        from torch.nn.functional import pad
+
+        # All logits of a long answer over a real vocabulary would take gigabytes.
+        total = 0.0
+        for states, tokens in zip(hidden.split(LOGIT_ROWS), ids.split(LOGIT_ROWS), strict=True):
+            filled = pad(states, (0, 0, 0, -len(states) % prefix_tree.INVARIANT_ROWS))
+            logits = prefix_tree.logits(self.model, filled)[: len(states)].float()
+            total += float(logits.log_softmax(-1).gather(-1, tokens[:, None]).double().sum())
+        return Likelihood(total, len(ids))
+
+    def _room(self, size: int) -> int:
+        return max(1, size // self.divisor)
+
+    def _attempt(self, run: Callable[[], list[Any]], counts: bool = True) -> list[Any] | None:
+        """What `run` gives, or None if that did not fit into memory: the next batch is half the size then."""
         import torch
 
         try:
-            done = run(some)
+            done = run()
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             done = None
-        # Out of the handler nothing holds the tensors of the batch any more.
+        # Outside of the handler nothing refers to the tensors of the batch any more.
         if done is None:
-            self.divisor, self.fitted = 2 * self.divisor, 0
+            self.divisor, self.fitted = min(2 * self.divisor, self.batch_size), 0
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             return None
@@ -200,49 +222,18 @@ class TransformersEngine:
             self.divisor, self.fitted = self.divisor // 2, 0
         return done
 
-    def _too_large(self, row: int) -> RowError:
-        return RowError(row, "does not fit into memory, even alone; shorten it, or take a larger machine")
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.tok(texts, add_special_tokens=False).input_ids
 
-    def _ids(self, asked: Sequence[Messages], answered: bool = False) -> list[list[int]]:
-        return self.tok(self._texts(asked, answered), add_special_tokens=False).input_ids if asked else []
-
-    def _texts(self, asked: Sequence[Messages], answered: bool = False) -> list[str]:
-        return [
-            self.tok.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered)
-            for turns in asked
-        ]
-
-    def _check_context(self, rows: Sequence[Sequence[int]], more: int = 0) -> None:
+    def _beyond_context(self, ids: Sequence[int], max_new_tokens: int = 0) -> Failure | None:
         context = self.chat.context
-        for row, ids in enumerate(rows):
-            if context and len(ids) + more > context:
-                new = f" and max_new_tokens = {more} do" if more else " does"
-                raise RowError(
-                    row, f"a prompt of {len(ids)} tokens{new} not fit in a context of {context}; shorten it"
-                )
-
-    def _completion(self, ids: list[int], tag: str) -> Completion:
-        """The answer of these tokens to a prompt that ends with an opening tag, if its template opens
-        thoughts.
-        """
-        ended = ids[-1] in self.chat.ends.values()
-        told = ids[:-1] if ended else ids
-        pieces = (
-            self.tags[number]
-            if number in self.tags
-            else self.tok.decode(list(group), skip_special_tokens=True)
-            for number, group in groupby(told, lambda number: number if number in self.tags else None)
-        )
-        text = "".join(pieces).strip()
-        # Cut off before a closing tag, all of it is thoughts, and only the prompt says so.
-        return Completion(
-            f"{tag}{text}" if tag and not ended else text, "stop" if ended else "length", len(told)
-        )
+        if not context or len(ids) + max_new_tokens <= context:
+            return None
+        verb = f" and max_new_tokens = {max_new_tokens} do" if max_new_tokens else " does"
+        return Failure(f"a prompt of {len(ids)} tokens{verb} not fit in a context of {context}; shorten it")
 
     def _label_ids(self, labels: Sequence[str]) -> tuple[list[int], list[int]]:
-        """The tokens that all labels begin with (a mark of a word's beginning, or none), and each one's last
-        token.
-        """
+        """The tokens that all labels begin with (a mark of a word's beginning, or none), and their last tokens."""
         rows = [self.tok.encode(label, add_special_tokens=False) for label in labels]
         leads, ids = {tuple(row[:-1]) for row in rows}, [row[-1] for row in rows]
         if len(leads) != 1 or len(set(ids)) != len(labels):
@@ -253,12 +244,22 @@ class TransformersEngine:
         return [*leads.pop()], ids
 
 
-def _fill(rows: Sequence[Sequence[int]], common: Sequence[int], room: int) -> int:
-    """How many rows go into one pass: as many tokens as `room` of the longest have, prefixes counted once."""
-    tokens, longest = len(rows[0]), len(rows[0])
-    for place in range(1, min(len(rows), 4 * room)):
-        tokens += len(rows[place]) - common[place]
-        longest = max(longest, len(rows[place]))
+def _windows(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
+    for start in range(0, len(requests), WINDOW):
+        yield requests[start : start + WINDOW]
+
+
+def _common_prefixes(rows: Sequence[Sequence[int]], room: int) -> list[int]:
+    """How many tokens each row has in common with the row before it, for as many rows as go into one pass.
+
+    A pass has as many tokens as `room` of the longest rows have, where common prefixes count once.
+    """
+    common, tokens, longest = [0], len(rows[0]), len(rows[0])
+    for previous, row in zip(rows, rows[1:], strict=False):
+        shared = chat.common_prefix(previous, row)
+        tokens += len(row) - shared
+        longest = max(longest, len(row))
         if tokens > room * longest:
-            return place
-    return min(len(rows), 4 * room)
+            break
+        common.append(shared)
+    return common

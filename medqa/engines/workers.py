@@ -1,7 +1,7 @@
-"""Rows shared over processes of this machine, each with the model on a device of its own.
+"""An engine whose rows several processes of this machine compute, each with the model on its own device.
 
-The main process keeps order, store and files. A worker is asked for a piece at a time: rows that stand side
-by side, so that those that share a prompt or its beginning are computed together.
+The main process keeps the order, the row cache and the files. A worker gets a piece at a time: neighbouring
+rows, so that those with a common prompt or prefix are computed together.
 """
 
 import multiprocessing
@@ -10,72 +10,67 @@ import signal
 import sys
 import threading
 import traceback
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from medqa.engines.base import CHUNK, Completion, Engine, Labels, Likelihood, RowError, Sampling
-from medqa.prompts import Messages
+from medqa.engines.base import Completion, Engine, Failure, Labels, Likelihood, Request, Sampling
 from medqa.runtime.environment import set_up
 from medqa.runtime.errors import UserError
 
-PIECES = 4  # to each worker where there are rows enough: a slow one then does not hold up the others
-TRIES = 2  # of one piece: it may be what kills the workers
+PIECES = 4  # per worker if there are enough rows: then a slow one does not delay the others
+LARGEST = 8  # batches per piece: rows are kept when their piece is done
+ATTEMPTS = 2  # per piece: it may be what kills the workers
 
-Call = tuple[str, tuple[Any, ...]]  # an operation of an engine, and what it is given
+
+@dataclass(eq=False)
+class Piece:
+    """Requests that one worker computes in one go, and how many workers died of them."""
+
+    requests: Sequence[Request]
+    deaths: int = 0
 
 
 @dataclass(eq=False)
 class Worker:
-    """A process and the pipe to it; `piece` is what it is doing."""
+    """A process, the pipe to it, and the piece that it works on."""
 
     rank: int
-    process: Any
+    process: SpawnProcess
     pipe: connection.Connection
-    piece: range | None = None
+    piece: Piece | None = None
 
 
 class Workers:
-    """An engine whose rows `processes` engines answer, each loaded by `start` (which has to pickle) in its
-    process.
+    """An engine of `processes` processes, in each of which `start` (it has to pickle) makes an engine.
 
-    `finished` is told of each row of a piece as soon as the piece is done, by its place in what was asked. A
-    piece whose process dies is given to a new one, once; UserError if that dies too. UserErrors of an engine
-    are raised once what is under way is done and told of (a RowError then names the row by its place here),
-    any other error at once.
+    Rows are yielded when their piece is done. A piece whose process dies is given to a new process once;
+    UserError if that dies too. A UserError of a worker is raised when the pieces in work are done, any other
+    error at once.
     """
 
-    def __init__(
-        self,
-        start: Callable[[], Engine],
-        processes: int,
-        batch_size: int,
-        finished: Callable[[int, Any], None] = lambda place, row: None,
-        progress: Callable[[int], Any] = lambda _: None,
-    ):
+    def __init__(self, start: Callable[[], Engine], processes: int, batch_size: int):
         self.start, self.processes, self.batch_size = start, processes, batch_size
-        self.finished, self.progress = finished, progress
         self.workers: list[Worker] = []
 
     def generate(
-        self, asked: Sequence[Messages], sampling: Sampling, seeds: Sequence[int]
-    ) -> list[Completion]:
-        return self._through(
-            asked, lambda piece: ("generate", (_cut(asked, piece), sampling, _cut(seeds, piece)))
-        )
+        self, requests: Sequence[Request], sampling: Sampling
+    ) -> Iterator[tuple[str, Completion | Failure]]:
+        return self._run("generate", requests, sampling)
 
-    def label_probabilities(self, asked: Sequence[Messages], labels: Sequence[str]) -> list[Labels]:
-        return self._through(asked, lambda piece: ("label_probabilities", (_cut(asked, piece), labels)))
+    def label_probabilities(
+        self, requests: Sequence[Request], labels: Sequence[str]
+    ) -> Iterator[tuple[str, Labels | Failure]]:
+        return self._run("label_probabilities", requests, labels)
 
-    def answer_logprobs(self, asked: Sequence[Messages], answers: Sequence[str]) -> list[Likelihood]:
-        return self._through(
-            asked, lambda piece: ("answer_logprobs", (_cut(asked, piece), _cut(answers, piece)))
-        )
+    def answer_logprobs(self, requests: Sequence[Request]) -> Iterator[tuple[str, Likelihood | Failure]]:
+        return self._run("answer_logprobs", requests)
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End the processes at once; the next call starts new ones."""
         for worker in self.workers:
             worker.process.kill()
@@ -83,137 +78,115 @@ class Workers:
             worker.process.join()
         self.workers.clear()
 
-    def _through(self, asked: Sequence[Messages], call: Callable[[range], Call]) -> list[Any]:
-        results: list[Any] = [None] * len(asked)
-        waiting, deaths = deque(pieces(asked, self.processes, self.batch_size)), Counter[range]()
-        wrong: UserError | None = None
+    def _run(self, operation: str, requests: Sequence[Request], *settings: Any) -> Iterator[tuple[str, Any]]:
+        waiting = deque(Piece(piece) for piece in pieces(requests, self.processes, self.batch_size))
+        user_error: UserError | None = None
         try:
-            while busy := self._busy(waiting, call):
+            while busy := self._assign(waiting, operation, settings):
                 for pipe in connection.wait(list(busy)):
                     try:
-                        piece, rows = self._answer(busy[pipe], deaths)
+                        piece, rows = self._receive(busy[pipe])
                     except UserError as error:
-                        wrong = wrong or error
+                        user_error = user_error or error
                     else:
                         if rows is None:
                             waiting.appendleft(piece)
                         else:
-                            self._keep(results, piece, rows)
-                if wrong:
+                            yield from rows
+                if user_error:
                     waiting.clear()
         except BaseException:
             # Answers that are still to come belong to no call any more.
-            self.stop()
+            self.close()
             raise
-        if wrong:
-            raise wrong
-        return results
+        if user_error:
+            raise user_error
 
-    def _keep(self, results: list[Any], piece: range, rows: list[Any]) -> None:
-        for place, row in zip(piece, rows, strict=True):
-            results[place] = row
-            self.finished(place, row)
-        self.progress(len(piece))
-
-    def _busy(self, waiting: deque[range], call: Callable[[range], Call]) -> dict[Any, Worker]:
-        """The workers that have a piece, by pipe, after the idle ones were given one each."""
+    def _assign(
+        self, waiting: deque[Piece], operation: str, settings: tuple[Any, ...]
+    ) -> dict[connection.Connection, Worker]:
+        """Give each idle worker a piece; the workers that have one, by pipe."""
         idle = [worker for worker in self.workers if worker.piece is None]
-        free = sorted(set(range(self.processes)) - {worker.rank for worker in self.workers})
-        some = [waiting.popleft() for _ in range(min(len(waiting), len(idle) + len(free)))]
+        ranks = sorted(set(range(self.processes)) - {worker.rank for worker in self.workers})
         # All begin to start before the first of them is waited for.
-        idle += [self._started(rank) for rank in free[: max(0, len(some) - len(idle))]]
-        for worker, piece in zip(idle, some, strict=False):
-            worker.piece = piece
-            with suppress(OSError):  # it has died: its pipe ends, and that is seen where its answer is read
-                worker.pipe.send(call(piece))
+        idle += [self._start_worker(rank) for rank in ranks[: max(0, len(waiting) - len(idle))]]
+        for worker in idle[: len(waiting)]:
+            worker.piece = waiting.popleft()
+            with suppress(OSError):  # it has died: its pipe ends, which _receive sees
+                worker.pipe.send((operation, worker.piece.requests, *settings))
         return {worker.pipe: worker for worker in self.workers if worker.piece is not None}
 
-    def _answer(self, worker: Worker, deaths: Counter[range]) -> tuple[range, list[Any] | None]:
-        """The piece that a worker had, and its rows; none of them if it died. Raises what the worker raised."""
+    def _receive(self, worker: Worker) -> tuple[Piece, list[tuple[str, Any]] | None]:
+        """The piece of a worker and its rows, or None if the worker died. Raises what the worker raised."""
         piece, worker.piece = worker.piece, None
         try:
-            told = worker.pipe.recv()
+            answer = worker.pipe.recv()
         except (EOFError, OSError):
             self.workers.remove(worker)
-            self._died(worker, piece, deaths)
+            self._report_death(worker, piece)
             return piece, None
-        if isinstance(told, RowError):
-            raise RowError(piece[told.row], told.message)
-        if isinstance(told, BaseException):
-            raise told
-        return piece, told
+        if isinstance(answer, BaseException):
+            raise answer
+        return piece, answer
 
-    def _died(self, worker: Worker, piece: range, deaths: Counter[range]) -> None:
+    def _report_death(self, worker: Worker, piece: Piece) -> None:
         worker.process.join()
-        code, deaths[piece] = worker.process.exitcode, deaths[piece] + 1
-        how = f"signal {-code} ended it" if code < 0 else f"it left with code {code}"
-        how += "; 9 is what the system sends when memory runs out" if code == -signal.SIGKILL else ""
-        if deaths[piece] == TRIES:
+        piece.deaths += 1
+        code, rows = worker.process.exitcode, len(piece.requests)
+        cause = f"signal {-code} ended it" if code < 0 else f"it left with code {code}"
+        cause += "; 9 is what the system sends when memory runs out" if code == -signal.SIGKILL else ""
+        if piece.deaths == ATTEMPTS:
             raise UserError(
-                f"a process of compute.processes died {TRIES} times at the same {len(piece)} rows ({how}); rerun with "
+                f"a process of compute.processes died {ATTEMPTS} times at the same {rows} rows ({cause}); rerun with "
                 "fewer processes or a smaller batch size in `compute`: with compute.row_cache what was done is kept"
             )
-        print(
-            f"workers: process {worker.process.pid} died ({how}); a new one does its {len(piece)} rows",
-            file=sys.stderr,
-            flush=True,
-        )
+        message = f"process {worker.process.pid} died ({cause}); a new one does its {rows} rows"
+        print(f"workers: {message}", file=sys.stderr, flush=True)
 
-    def _started(self, rank: int) -> Worker:
+    def _start_worker(self, rank: int) -> Worker:
         import torch
 
-        context, threads = (
-            multiprocessing.get_context("spawn"),
-            max(1, torch.get_num_threads() // self.processes),
-        )
-        ours, theirs = context.Pipe()
-        given = (theirs, self.start, _device(rank), threads)
-        process = context.Process(target=_serve, args=given, daemon=True, name=f"medqa worker {rank}")
+        context = multiprocessing.get_context("spawn")
+        threads = max(1, torch.get_num_threads() // self.processes)
+        near, far = context.Pipe()
+        arguments = (far, self.start, device_environment(rank), threads)
+        process = context.Process(target=_serve, args=arguments, daemon=True, name=f"medqa worker {rank}")
         with _uninterrupted():
             process.start()
-        # Only the worker holds its end, so that the pipe ends when the worker does.
-        theirs.close()
-        self.workers.append(Worker(rank, process, ours))
+        # Only the worker has its end open, so that the pipe ends when the worker does.
+        far.close()
+        self.workers.append(Worker(rank, process, near))
         return self.workers[-1]
 
 
-def pieces(asked: Sequence[Messages], processes: int, batch_size: int) -> Iterator[range]:
-    """Places side by side, never cut between equal prompts: PIECES to a process, but no less than a batch
-    each.
+def pieces(requests: Sequence[Request], processes: int, batch_size: int) -> Iterator[Sequence[Request]]:
+    """Neighbouring requests, never cut between equal prompts: at least PIECES per process, of whole batches.
 
-    A piece is at most what one process asks for at once; with few rows, each process has its share of them.
+    With few rows, each process has its share of them.
     """
-    share = -(-len(asked) // processes)
-    size = max(1, min(share, CHUNK * batch_size, max(batch_size, -(-share // PIECES))))
+    share = -(-len(requests) // processes)
+    size = max(1, min(share, LARGEST * batch_size, max(batch_size, -(-share // PIECES))))
     start = 0
-    while start < len(asked):
-        end = min(start + size, len(asked))
-        while end < len(asked) and asked[end] == asked[end - 1]:
+    while start < len(requests):
+        end = min(start + size, len(requests))
+        while end < len(requests) and requests[end].messages == requests[end - 1].messages:
             end += 1
-        yield range(start, end)
+        yield requests[start:end]
         start = end
 
 
-def _cut(rows: Sequence[Any], piece: range) -> Sequence[Any]:
-    return rows[piece.start : piece.stop]
-
-
-def _device(rank: int) -> dict[str, str]:
-    """What has to stand in the environment of a worker so that it sees its own GPU alone; nothing without
-    one.
-    """
+def device_environment(rank: int) -> dict[str, str]:
+    """The environment variables that let a worker see its own GPU alone; none on a machine without GPUs."""
     import torch
 
-    count, given = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    seen = given.split(",") if given else [str(number) for number in range(count)]
-    return {"CUDA_VISIBLE_DEVICES": seen[rank % count].strip()} if count else {}
+    count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = visible.split(",") if visible else [str(number) for number in range(count)]
+    return {"CUDA_VISIBLE_DEVICES": devices[rank % count].strip()} if count else {}
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """A process that is started within it never sees Ctrl-C, which a terminal sends to all: the main one ends
-    it.
-    """
+    """A process that starts within it never sees Ctrl-C, which a terminal sends to all processes."""
     resource_tracker.ensure_running()  # its own start would lift the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -225,8 +198,8 @@ def _uninterrupted() -> Iterator[None]:
 def _serve(
     pipe: connection.Connection, start: Callable[[], Engine], device: dict[str, str], threads: int
 ) -> None:
-    """What a worker runs: calls come through the pipe, their results or errors go back, until the pipe ends."""
-    # The environment has to stand before CUDA is looked for.
+    """Run a worker: calls come through the pipe and their rows or errors go back, until the pipe ends."""
+    # The environment has to be set before CUDA is looked for.
     os.environ.update(device)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     set_up()
@@ -236,21 +209,21 @@ def _serve(
     engine: Engine | None = None
     while True:
         try:
-            operation, given = pipe.recv()
+            operation, *arguments = pipe.recv()
         except EOFError:
             return
         try:
             engine = engine or start()
-            told = getattr(engine, operation)(*given)
+            answer = list(getattr(engine, operation)(*arguments))
         except UserError as error:
-            told = error
+            answer = error
         except Exception:
-            # Not every error can be pickled; what is needed of it is where it came from.
-            told = RuntimeError(f"in a process of compute.processes:\n{traceback.format_exc()}")
-        pipe.send(told)
+            # Not every error can be pickled; what matters is where it came from.
+            answer = RuntimeError(f"in a process of compute.processes:\n{traceback.format_exc()}")
+        pipe.send(answer)
 
 
 def _end_with_parent() -> None:
-    # A main process that was killed cannot end its workers, and one in the midst of a piece reads no pipe.
+    # A killed main process cannot end its workers, and one that computes a piece reads no pipe.
     multiprocessing.parent_process().join()
     os._exit(1)

@@ -226,16 +226,16 @@ def _extra(value: dict[str, Any]) -> dict[str, Any]:
 class Server(Section):
     """Section `compute.servers.NAME`: the server of the model NAME of `models`, and how to ask it."""
 
-    addresses: list[Annotated[str, AfterValidator(_address)]] = Field(min_length=1)
-    """Base URLs."""
+    address: Annotated[str, AfterValidator(_address)]
+    """A base URL; several servers need a router before them."""
     model: str = Field(min_length=1)
     """The name that the model is served under."""
     requests: Int = Field(ge=1, le=1024)
     """Requests in flight at once."""
     timeout: Float = Field(gt=0)
-    """Seconds per answer."""
+    """Seconds per answer; a row that takes longer has failed."""
     patience: Float = Field(ge=0)
-    """Seconds without any answer before the stage ends."""
+    """Seconds of tries while the server is away, busy or broken."""
     extra: Annotated[dict[str, Any], AfterValidator(_extra)]
     """Further fields of every request."""
 

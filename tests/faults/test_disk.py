@@ -13,6 +13,7 @@ import pytest
 from fake_engine import FakeEngine
 
 from medqa import engines, jsonl, prompts
+from medqa.engines import Request
 from medqa.engines.cached import CachedEngine
 from medqa.runtime import locks, row_cache
 from medqa.training import checkpoints
@@ -21,15 +22,16 @@ WARM = engines.Sampling(temperature=0.7, top_p=0.95, max_new_tokens=8)
 ROWS = 60
 
 
-def ask(folder: Path) -> tuple[list[engines.Completion], int, row_cache.RowCache]:
-    """Some answers of about a kilobyte through a store in the folder, how many of them were made, and the
-    store.
-    """
-    inner = FakeEngine(says=lambda asked, seed: f"{asked} " * 50)
-    kept = row_cache.RowCache(folder / "store" / "rows.sqlite")
-    engine = CachedEngine(lambda: inner, kept, ("base", "base"), ["cpu"], 4)
-    asked = [prompts.ask(f"What is disease {number}?") for number in range(ROWS)]
-    return engine.generate(asked, WARM, [1] * ROWS), len(inner.asked), kept
+def ask(folder: Path) -> tuple[dict[str, engines.Completion], int, row_cache.RowCache]:
+    """Answers of about a kilobyte by id, how many of them were made, and the row cache in the folder."""
+    inner = FakeEngine(says=lambda prompt, seed: f"{prompt} " * 50)
+    cache = row_cache.RowCache(folder / "store" / "rows.sqlite")
+    engine = CachedEngine(lambda: inner, cache, ("base", "base"), ["cpu"], 0)
+    answers: dict[str, engines.Completion] = {}
+    for start in range(0, ROWS, 4):  # a cache writes at the end of each call
+        rows = [Request(f"q{n}", prompts.ask(f"What is disease {n}?"), 1) for n in range(start, start + 4)]
+        answers |= engine.generate(rows, WARM)
+    return answers, len(inner.prompts), cache
 
 
 @pytest.fixture

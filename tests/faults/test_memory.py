@@ -13,21 +13,22 @@ import json, resource, sys
 from pathlib import Path
 from medqa.runtime.environment import set_up
 set_up()
-from medqa import engines, model, prompts
-from medqa.engines import local
-net, tok = model.load(Path(sys.argv[1]), "float32"), model.tokenizer(Path(sys.argv[1]))
-engine = local.Transformers(net, tok, batch_size=256)
-asked = [prompts.ask(f"What is gout {number}? " * 40) for number in range(256)]
-sampling = engines.Sampling(temperature=0.7, top_p=0.95, max_new_tokens=2)
-engine.generate(asked[:1], sampling, [0]), engine.label_probabilities(asked[:1], prompts.LABELS)
+from medqa import model, prompts
+from medqa.engines import Request, Sampling
+from medqa.engines.transformers_engine import TransformersEngine
+net, tok = model.load_merged(Path(sys.argv[1]), "float32"), model.tokenizer(Path(sys.argv[1]))
+engine = TransformersEngine(net, tok, batch_size=256)
+rows = [Request(f"q{n}", prompts.ask(f"What is gout {n}? " * 40), n) for n in range(256)]
+sampling = Sampling(temperature=0.7, top_p=0.95, max_new_tokens=2)
+list(engine.generate(rows[:1], sampling)), list(engine.label_probabilities(rows[:1], prompts.LABELS))
 if sys.argv[2] != "0":
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + int(sys.argv[2]) * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-texts = engine.generate(asked, sampling, list(range(256)))
+texts = sorted((id, row.text) for id, row in engine.generate(rows, sampling))
 halved = engine.divisor
-labels = engine.label_probabilities(asked, prompts.LABELS)
-print(json.dumps([halved, [text.text for text in texts], [label.probabilities for label in labels]]))
+labels = sorted((id, row.probabilities) for id, row in engine.label_probabilities(rows, prompts.LABELS))
+print(json.dumps([halved, texts, labels]))
 """
 
 
