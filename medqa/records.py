@@ -67,12 +67,12 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class ValidationExample:
-    """A lesson that a judge from scratch never saw, and what it says of it (models/judge/validation.jsonl)."""
+    """An example that a judge was not trained on, with its labels (models/judge/validation.jsonl)."""
 
     id: str
     text: str
-    wanted: tuple[str, ...]  # the label it deserves, a criterion each
-    told: tuple[str, ...]  # the label that the judge finds likeliest
+    expected: tuple[str, ...]  # the right label of each criterion
+    predicted: tuple[str, ...]  # the label of each criterion that the judge finds likeliest
 
 
 @dataclass(frozen=True)

@@ -648,7 +648,7 @@ def test_rows_whose_prompt_says_the_date_are_kept_for_a_day(engine, base: Path, 
         return type("Day", (date,), {"today": classmethod(lambda cls: date(2026, 3, day))})
 
     (base / "pin.json").unlink()
-    chat.write(base, chat.look(write(FORMATS["Llama 3"], base)))
+    chat.write(base, chat.detect(write(FORMATS["Llama 3"], base)))
     rows = []
     for day, extra in (
         (1, {}),

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from medqa.data.decontamination import Decontamination
-from medqa.miniature import embedded
+from medqa.miniature import embedded, embedded_rows
 from medqa.sources import ultramedical
 from medqa.sources.ultramedical import prompt_key
 
 CORPUS = Path(__file__).parents[1] / "medqa" / "miniature" / "corpus"
 THRESHOLD = 0.65
 TOPICS = embedded.topics(CORPUS)
-TEMPLATES = [topic.question(form) for topic in TOPICS for form in range(len(topic.wording.questions))]
+TEMPLATES = [topic.question(form) for topic in TOPICS for form in range(len(topic.templates.questions))]
 LONG = (
     "A 54-year-old teacher comes with crushing chest pain since the morning. He smokes, takes no medicines, and his "
     "father died of a stroke. Which drug should be given first?"
@@ -189,7 +189,7 @@ def prompts(rng: random.Random) -> dict[str, list[str]]:
     """
     told = [topic.textbook(form) for topic in TOPICS for form in range(3)]
     vignettes = [" ".join(rng.sample(told, rng.randint(2, 12))) + " What is it?" for _ in range(2000)]
-    exams = [embedded.exam(topic, TOPICS, rng, 0)[0] for topic in TOPICS]
+    exams = [embedded_rows.exam_question(topic, TOPICS, rng, 0)[0] for topic in TOPICS]
     exams += [f"{vignette} {exam}" for vignette, exam in zip(vignettes[1000:], exams, strict=False)]
     return {
         name: rng.sample(some, len(some))
@@ -229,7 +229,7 @@ def test_the_closest_held_out_prompt_is_named() -> None:
 
 def test_exams_of_one_template_that_share_options_are_others() -> None:
     rng = random.Random(1)
-    exams = [embedded.exam(topic, TOPICS, rng, 0)[0] for topic in TOPICS]
+    exams = [embedded_rows.exam_question(topic, TOPICS, rng, 0)[0] for topic in TOPICS]
     found = leaks(exams[::5], [*TEMPLATES, *exams])
     rest = [exam for n, exam in enumerate(exams) if n % 5]
     assert all(ultramedical.options(exam) for exam in rest)

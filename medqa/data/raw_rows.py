@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from medqa.miniature import embedded
+from medqa.miniature import embedded, embedded_rows
 from medqa.records import Provenance
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import SPLITS, EmbeddedRows, HubRows, PreferenceFiles, SftFile
@@ -49,7 +49,7 @@ def raw_rows(
             sources = {"sft": _files([corpus / path])}
         case _:
             provenance = [Provenance("sft", "embedded", "", "")]
-            sources = {"sft": _made(embedded.sft_rows(topics, seed))}
+            sources = {"sft": _made(embedded_rows.sft_rows(topics, seed))}
     match preference:
         case HubRows(repo=repo, revision=revision):
             commit, splits = _hub(repo, revision, "data.preference.revision")
@@ -60,7 +60,7 @@ def raw_rows(
             provenance.append(Provenance("preference", "files", ", ".join(names.values()), ""))
             sources |= {split: _files([corpus / name]) for split, name in names.items()}
         case _:
-            made = embedded.preference_rows(topics, seed)
+            made = embedded_rows.preference_rows(topics, seed)
             provenance.append(Provenance("preference", "embedded", "", ""))
             sources |= {split: _made(made[split]) for split in SPLITS}
     return sources, provenance

@@ -210,10 +210,10 @@ class HttpEngine:
 
     def _messages(self, messages: Messages) -> Messages:
         # The server tokenises them: what is a control token to its model has to be broken before.
-        return [{**turn, "content": self.chat.plain(turn["content"])} for turn in messages]
+        return [{**turn, "content": self.chat.escape_control_tokens(turn["content"])} for turn in messages]
 
     def _plain(self, client: Client, text: str) -> str:
-        safe = self.chat.plain(escape_control_tokens(text))
+        safe = self.chat.escape_control_tokens(escape_control_tokens(text))
         if safe != text and "control" not in client.prepared:
             client.prepared.add("control")
             _say(

@@ -38,7 +38,7 @@ class TransformersEngine:
         }
         self.tags = {number: tag for number, tag in special.items() if tag in chain(*thinking.TAGS)}
         name, settings = str(model.name_or_path), (model.config, model.generation_config)
-        self.chat = chat.inspect(tokenizer, *(part.to_dict() for part in settings), name)
+        self.chat = chat.from_tokenizer(tokenizer, *(part.to_dict() for part in settings), name)
         self.divisor, self.fitted = (
             1,
             0,

@@ -1,4 +1,4 @@
-"""The hash of a file or a folder, as DVC writes it into dvc.lock."""
+"""The sha256 of a file, and the hash of a file or a folder as DVC writes it into dvc.lock."""
 
 import hashlib
 import json
@@ -8,6 +8,12 @@ from pathlib import Path
 
 IGNORE = ".dvcignore"
 DEFAULT = (".hg/", ".git/", ".git", ".dvc/")  # what DVC ignores in every project
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def dvc_hash(path: Path) -> str:

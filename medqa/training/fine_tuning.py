@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medqa import chat, hub, jsonl, model
+from medqa import chat, hub, jsonl, model, quantised
 from medqa.runtime import distributed
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import TrainingParams
@@ -76,7 +76,7 @@ def load(label: str, base: Path, dtype: str, params: TrainingParams, adapter: Pa
     """
     check_format(label, base, params.max_length)
     loaded = model.load(base, dtype, adapter, trainable=adapter is not None, dequantised=params.dequantised)
-    if distributed.rank() == 0 and (layers := model.quantisation(loaded)):
+    if distributed.rank() == 0 and (layers := quantised.describe(loaded)):
         print(f"{label}: base: {layers}", file=sys.stderr, flush=True)
     return loaded
 

@@ -40,7 +40,7 @@ def fit(tok: Any, rows: Sequence[Any], sides: Sequence[str], max_length: int) ->
     As in TRL, an answer begins where the tokens of the prompt alone and of prompt and answer part, and a row
     without a token of an answer before `max_length` is of no use.
     """
-    result, end = Fit([], [], []), tok.convert_tokens_to_ids(chat.end(tok, tok.name_or_path))
+    result, end = Fit([], [], []), tok.convert_tokens_to_ids(chat.end_of_turn(tok, tok.name_or_path))
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
         turns = [prompts.ask(row.question) for row in chunk]
