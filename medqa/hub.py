@@ -97,8 +97,7 @@ def describe(model_dir: Path) -> str:
 def licence(model_dir: Path) -> str:
     """The licence of a model's weights: as the pinned repo or the converted file states it, or "made here".
 
-    "not stated" if the repo states none, "not recorded" if its README.md could not be had or the pin is an
-    old one.
+    "not stated" if the repo states none, "not recorded" if its README.md was out of reach or the pin is old.
     """
     if pinned := read_pin(model_dir):
         return pinned.get("licence", "not recorded")

@@ -60,8 +60,8 @@ def judge_example(fact: Fact, adversarial: AdversarialTexts, rng: random.Random)
     """One answer to a fact: without any point, with wrong points only, or with points changed at random."""
     reference, kind = fill(fact.forms[0], fact.points), rng.random()
     if kind < OFF_TOPIC + ADVERSARIAL:
-        lures = (*adversarial.keys, *adversarial.verdicts)
-        text = fact.off_topic if kind < OFF_TOPIC else rng.choice((*lures, _noise(rng)))
+        texts = (*adversarial.keys, *adversarial.verdicts)
+        text = fact.off_topic if kind < OFF_TOPIC else rng.choice((*texts, _noise(rng)))
         return JudgeExample(reference, text, labels([False] * len(fact.points), 0), (), fact.question)
     right, stated = _change_points(fact, kind < OFF_TOPIC + ADVERSARIAL + ONLY_WRONG, rng)
     text = fill(rng.choice(fact.forms) if rng.random() < REWORDED else fact.forms[0], stated)

