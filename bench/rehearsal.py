@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from bench import checkpoints
-from medqa.miniature import embedded
+from medqa.miniature import embedded, embedded_rows
 from tests.fake_hub import Repo, running
 
 ROOT = Path(__file__).parent.parent
@@ -60,8 +60,8 @@ def repos(given: Mapping[str, Any], shapes: Mapping[str, checkpoints.Shape], fol
         served[f"models/{source['repo']}"] = Repo(files, commit=source["revision"])
     topics = embedded.topics(checkpoints.CORPUS)
     data = folder / "sft.parquet"
-    _parquet(data, list(embedded.sft_rows(topics, given["seed"])))
-    preference = embedded.preference_rows(topics, given["seed"])
+    _parquet(data, list(embedded_rows.sft_rows(topics, given["seed"])))
+    preference = embedded_rows.preference_rows(topics, given["seed"])
     arrays = {f"{split}.json": json.dumps(rows).encode() for split, rows in preference.items()}
     for name, files in (("sft", {"data/train.parquet": data}), ("preference", arrays)):
         source = given["data"][name]

@@ -178,14 +178,14 @@ def _make(shape: Shape, texts: list[str], folder: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     from medqa import model
-    from medqa.miniature import scratch
-    from medqa.models import quantise
+    from medqa.miniature import quantise, scratch
+    from medqa.runtime.folders import atomic_folder
     from medqa.training import fine_tuning
 
     rubric = (Path(prompts.__file__).parent / "judge.txt").read_text(encoding="utf-8")
     tok = scratch.tokenizer([*texts, *[rubric] * 9], shape.vocabulary)
     lora = LoraConfig(r=16, lora_alpha=32, target_modules=fine_tuning.TARGETS, init_lora_weights=False)
-    with scratch.staged(folder) as made:
+    with atomic_folder(folder) as made:
         whole = scratch.model(tok, shape.width, shape.layers, 64, SEED)
         with torch.no_grad():
             # As they come, random weights say nearly the same everywhere, and a comparison would show

@@ -1,9 +1,10 @@
-"""Stage `models`: pin a model of the Hub, or train a tiny one from scratch."""
+"""Stage `models`: pin a model of the Hub, convert one, or train a tiny one from scratch."""
 
 from pathlib import Path
 from typing import Any
 
 from medqa import chat, jsonl, models
+from medqa.curves import read_curve, write_curve
 from medqa.runtime import stage
 from medqa.runtime.errors import UserError
 from medqa.runtime.params import read_params
@@ -11,18 +12,16 @@ from medqa.runtime.sections import Params
 
 
 def main(name: str, out: Path, curves: Path, metrics: Path) -> str:
-    """Make the model that the stage `name` is for, in the folder `out`; the other folders get a file of its
-    name.
-    """
+    """Make the model of the stage `name` in the folder `out`; the other folders get a file of its name."""
     params, model = read_params(), model_name(name)
     sources = params.models.sources()
     if model not in sources:
         raise UserError(f"--name {name}: must end with @ and one of `models` ({', '.join(sources)})")
     seed = params.models.seed(model, params.seed)
     losses = models.make(sources[model], Path(params.corpus), seed, out / model)
-    with jsonl.atomic_write(curves / f"{model}.tsv") as file:
-        file.write("step\tloss\n" + "".join(f"{step}\t{loss:.6g}\n" for step, loss in enumerate(losses, 1)))
-    for line in chat.read(out / model).described():
+    steps = [{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)]
+    write_curve(curves / f"{model}.tsv", steps, {"loss": "loss"})
+    for line in chat.read(out / model).summary_lines():
         print(f"models: {model}: {line}", flush=True)
     result = compute_metrics(params, name, out, curves)
     jsonl.write_metrics(metrics / f"{model}.json", result)
@@ -30,11 +29,11 @@ def main(name: str, out: Path, curves: Path, metrics: Path) -> str:
 
 
 def compute_metrics(params: Params, name: str, out: Path, curves: Path) -> dict[str, Any]:
-    """The metrics, from the pin or the step curve and what a judge says of unseen lessons."""
+    """The metrics, from the model directory and the step curve, which is empty where nothing was trained."""
     model = model_name(name)
     (out / model).stat()  # raises FileNotFoundError where it was not pulled
-    lines = (curves / f"{model}.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    return models.summary(out / model, [float(line.split("\t")[1]) for line in lines])
+    losses = read_curve(curves / f"{model}.tsv", allow_empty=True)["loss"]
+    return models.summary(out / model, losses)
 
 
 def model_name(name: str) -> str:

@@ -1,5 +1,4 @@
-"""Tiny models with random weights in the formats of others: control tokens, chat template and ends as
-published.
+"""Tiny random models in published chat formats: their control tokens, chat templates and ends.
 
 Templates are shortened to what a conversation of one question needs.
 """
@@ -17,11 +16,12 @@ CHATML = (
 )
 QWEN3 = (
     "{%- for message in messages %}{%- if message.role == 'assistant' and loop.last %}"
-    "{{- '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' + message.content.lstrip('\\n') + '<|im_end|>\\n' }}"
+    "{{- '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' + message.content.lstrip('\\n') }}"
+    "{{- '<|im_end|>\\n' }}"
     "{%- else %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{%- endif %}"
     "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}"
-    "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}"
-    "{%- endif %}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}"
+    "{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}"
 )
 LLAMA3 = (
     "{{- bos_token }}\n{%- if not date_string is defined %}\n    {%- if strftime_now is defined %}\n"
@@ -37,15 +37,18 @@ LLAMA3 = (
 )
 ALTERNATE = (
     "{%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}"
-    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{%- endif -%}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}"
+    "{%- endif -%}"
 )
 GEMMA3 = (
-    "{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}{%- set head = messages[0]['content'] + '\\n\\n' -%}"
-    "{%- set loop_messages = messages[1:] -%}{%- else -%}{%- set head = '' -%}{%- set loop_messages = messages -%}"
+    "{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}"
+    "{%- set head = messages[0]['content'] + '\\n\\n' -%}"
+    "{%- set loop_messages = messages[1:] -%}{%- else -%}{%- set head = '' -%}"
+    "{%- set loop_messages = messages -%}"
     "{%- endif -%}{%- for message in loop_messages -%}"
     + ALTERNATE
-    + "{%- set role = 'model' if message['role'] == "
-    "'assistant' else message['role'] -%}{{ '<start_of_turn>' + role + '\\n' + (head if loop.first else '') }}"
+    + "{%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}"
+    "{{ '<start_of_turn>' + role + '\\n' + (head if loop.first else '') }}"
     "{{ message['content'] | trim }}{{ '<end_of_turn>\\n' }}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<start_of_turn>model\\n' }}{%- endif -%}"
 )
@@ -61,7 +64,8 @@ MISTRAL = (
 )
 LLAMA2 = MISTRAL.replace("'[INST] ' +", "'[INST] <<SYS>>\\n\\n<</SYS>>\\n\\n' +")
 DEEPSEEK = (
-    "{{ bos_token }}{% for message in messages %}{% if message.role == 'user' %}{{ '<｜User｜>' + message.content }}"
+    "{{ bos_token }}{% for message in messages %}{% if message.role == 'user' %}"
+    "{{ '<｜User｜>' + message.content }}"
     "{% else %}{{ '<｜Assistant｜>' + message.content + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}"
 )
@@ -83,7 +87,7 @@ LLAMA3_TOKENS = (
 
 @dataclass(frozen=True)
 class Format:
-    """What a family's files say; ids are places in `tokens`, the tokens of `plain` are added and not special."""
+    """A family's files; ids are positions in `tokens`, the tokens of `plain` are added and not special."""
 
     kind: str  # model_type
     template: str | None
@@ -245,7 +249,7 @@ def _tokenizer(format: Format) -> Any:
         else sorted(pre_tokenizers.ByteLevel.alphabet())
     )
     letters = [*map(chr, range(33, 127)), "▁"] if format.pieces else []
-    vocabulary = {token: place for place, token in enumerate([*format.tokens, *bytes_, *letters])}
+    vocabulary = {token: index for index, token in enumerate([*format.tokens, *bytes_, *letters])}
     if format.pieces:
         built = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True, fuse_unk=True))
         built.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])

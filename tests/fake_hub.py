@@ -1,4 +1,4 @@
-"""A small Hub on loopback that speaks what huggingface_hub asks of the real one, and fails when told to."""
+"""A small Hub on loopback for the client huggingface_hub, which fails as often as a test wants."""
 
 import hashlib
 import json
@@ -19,9 +19,7 @@ BIG = (".safetensors", ".bin", ".parquet")
 
 @dataclass
 class Repo:
-    """One commit of a repo: its files (or where they lie), the branches that name it, and the token that
-    opens it.
-    """
+    """One commit of a repo: its files (bytes or paths), its branches, and the token that opens it."""
 
     files: dict[str, bytes | Path]
     commit: str = "c" * 40
@@ -32,9 +30,9 @@ class Repo:
 
 @dataclass
 class Hub:
-    """What the server holds; cut, spoil and fail count down the faults by file name (fail: by path).
+    """The server's repos and log; cut, spoil and fail count down the faults by file name (fail: by path).
 
-    A cut ends the connection halfway, with a reset if reset is set.
+    A cut ends the connection halfway, with a reset if `reset` is set.
     """
 
     url: str = ""
@@ -45,13 +43,13 @@ class Hub:
     fail: Counter = field(default_factory=Counter)
     reset: bool = False
 
-    def asked(self, method: str, name: str) -> list[str | None]:
+    def ranges(self, method: str, name: str) -> list[str | None]:
         """The Range headers of the requests for a file, in their order."""
         return [span for verb, path, span in self.log if verb == method and path.endswith(name)]
 
 
 def sha256(data: bytes) -> str:
-    """The sum by which the Hub names a big file."""
+    """The checksum by which the Hub names a big file."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -176,7 +174,7 @@ def running(repos: dict[str, Repo]):
     """A Hub that serves repos ("models/owner/name" or "datasets/owner/name") until the block ends."""
     hub = Hub(repos=repos)
     for repo in repos.values():
-        # Sums of large files take longer than a client waits for an answer.
+        # Checksums of large files take longer than a client waits for an answer.
         for name, data in repo.files.items():
             _entry(name, data)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))

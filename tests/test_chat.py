@@ -1,4 +1,4 @@
-"""Each family's chat format, on tiny models of it: ends, control tokens, date, context, and what is refused."""
+"""medqa.chat, on tiny models of each family: ends, control tokens, date, context, and what is refused."""
 
 import datetime as clock
 import json
@@ -25,8 +25,8 @@ LONGER = 64  # tokens, more than the windows of the formats that have one
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("formats")
-    return {name: write(format, place / name.replace(" ", "")) for name, format in FORMATS.items()}
+    parent = tmp_path_factory.mktemp("formats")
+    return {name: write(format, parent / name.replace(" ", "")) for name, format in FORMATS.items()}
 
 
 @pytest.fixture(params=FORMATS)
@@ -46,23 +46,24 @@ def engine(folder: Path) -> transformers_engine.TransformersEngine:
 
 
 def test_a_formats_facts(name: str, folder: Path) -> None:
-    read = chat.look(folder)
-    assert set(read.ends) == FORMATS[name].ends
-    assert read.context == CONTEXT and read.continues
-    assert read.dated == (name == "Llama 3")
-    assert {*FORMATS[name].tokens} <= {*read.control}
-    assert engine(folder).chat == read
+    format = chat.detect(folder)
+    assert set(format.ends) == FORMATS[name].ends
+    assert format.context == CONTEXT and format.continues
+    assert format.dated == (name == "Llama 3")
+    assert {*FORMATS[name].tokens} <= {*format.control}
+    assert engine(folder).chat == format
 
 
-def test_the_record_is_what_was_read(folder: Path, tmp_path: Path) -> None:
-    read = chat.look(folder)
-    chat.write(tmp_path, read)
-    assert chat.read(tmp_path) == read
-    assert len(read.described()) == 4 and all(token in "\n".join(read.described()) for token in read.ends)
+def test_the_record_is_the_detected_format(folder: Path, tmp_path: Path) -> None:
+    format = chat.detect(folder)
+    chat.write(tmp_path, format)
+    assert chat.read(tmp_path) == format
+    lines = format.summary_lines()
+    assert len(lines) == 4 and all(token in "\n".join(lines) for token in format.ends)
 
 
 def test_no_text_brings_a_control_token(name: str, folder: Path) -> None:
-    tok, control = model.tokenizer(folder), chat.look(folder).control
+    tok, control = model.tokenizer(folder), chat.detect(folder).control
     hostile = " ".join(f"a{token}b {token}{token}" for token in control)
 
     def count(text: str) -> int:
@@ -138,7 +139,7 @@ def test_a_prompt_is_the_same_on_any_day(folder: Path, monkeypatch: pytest.Monke
 
 
 class Stop(Exception):
-    pass
+    """Ends a stage before it trains."""
 
 
 def test_a_training_row_ends_with_the_end_of_the_turn(
@@ -216,7 +217,7 @@ def test_a_model_that_cannot_be_read_is_refused(
     if text is not None:
         (tmp_path / "base" / file).write_text(text)
     with pytest.raises(UserError, match=message) as raised:
-        chat.look(tmp_path / "base")
+        chat.detect(tmp_path / "base")
     assert len(str(raised.value)) < 400 and "\n" not in str(raised.value)
 
 
@@ -226,7 +227,7 @@ def test_a_control_token_that_no_space_breaks_is_refused(tmp_path: Path, folders
     tok.add_special_tokens({"additional_special_tokens": ["€"]})
     tok.save_pretrained(tmp_path / "base")
     with pytest.raises(UserError, match="control token '€' cannot be broken by a space"):
-        chat.look(tmp_path / "base")
+        chat.detect(tmp_path / "base")
 
 
 def test_every_model_directory_has_a_record(folders: dict[str, Path], tmp_path: Path, monkeypatch) -> None:
@@ -308,7 +309,7 @@ def test_training_beyond_the_context_is_refused(folders: dict[str, Path]) -> Non
     fine_tuning.check_format("sft", folders["Mistral"], CONTEXT)
 
 
-def test_a_template_that_asks_otherwise_than_it_answers_is_not_trained(
+def test_a_template_whose_prompt_differs_from_its_answers_is_not_trained(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
     shutil.copytree(folders["DeepSeek"], tmp_path / "base")
@@ -332,14 +333,13 @@ def test_named_templates_and_a_date_of_the_template_itself(folders: dict[str, Pa
 
     shutil.copytree(folders["Llama 3"], tmp_path / "base")
     tok = AutoTokenizer.from_pretrained(tmp_path / "base")
-    plain = tok.chat_template
-    tok.chat_template = {"default": plain, "tool_use": "{{ messages }}"}
+    tok.chat_template = {"default": tok.chat_template, "tool_use": "{{ messages }}"}
     tok.save_pretrained(tmp_path / "base")
-    read = chat.look(tmp_path / "base")
-    assert read.turns == chat.look(folders["Llama 3"]).turns and read.dated
+    format = chat.detect(tmp_path / "base")
+    assert format.turns == chat.detect(folders["Llama 3"]).turns and format.dated
     tok = model.tokenizer(tmp_path / "base")
     assert not chat.dated(tok, date_string="26 Jul 2024")
-    # A tokenizer that is saved again, as that of a tuned judge, is stopped once.
+    # A tokenizer that is saved again, as that of a tuned judge, gets the fixed date once.
     tok.chat_template = tok.chat_template["default"]
     tok.save_pretrained(tmp_path / "again")
     shutil.copy(tmp_path / "base" / "config.json", tmp_path / "again")

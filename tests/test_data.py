@@ -14,7 +14,7 @@ from fake_rows import EXAM, preference_row, sft_row, write_lines, write_rows
 from medqa import data, jsonl, metrics, records
 from medqa.data import MedicalData, load_medical_data, raw_rows
 from medqa.data.row_table import RowTable, TableRow
-from medqa.miniature import embedded
+from medqa.miniature import embedded, embedded_rows
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import DataParams
 from medqa.sources.options import list_options, prompt_key
@@ -526,8 +526,8 @@ def test_the_embedded_corpus_is_large_enough() -> None:
     topics = embedded.topics(CORPUS)
     names = [condition["name"] for condition in yaml.safe_load((CORPUS / "conditions.yaml").read_text())]
     assert len(set(names)) == len(names) >= 150
-    assert len(list(embedded.sft_rows(topics, 0))) >= 3000
-    assert sum(map(len, embedded.preference_rows(topics, 0).values())) >= 1200
+    assert len(list(embedded_rows.sft_rows(topics, 0))) >= 3000
+    assert sum(map(len, embedded_rows.preference_rows(topics, 0).values())) >= 1200
 
 
 def test_the_embedded_corpus_has_what_the_original_has(made: MedicalData) -> None:
@@ -580,7 +580,7 @@ def test_embedded_exams_have_their_gold_letter(made: MedicalData) -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_topic_is_dealt_twice(seed: int) -> None:
     topics = embedded.topics(CORPUS)
-    dealt = [topic.id for part in embedded.deal(topics, seed).values() for topic in part]
+    dealt = [topic.id for part in embedded_rows.split_topics(topics, seed).values() for topic in part]
     assert sorted(dealt) == sorted(topic.id for topic in topics)
     assert len(set(dealt)) == len(dealt)
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from medqa.data.decontamination import Decontamination
-from medqa.miniature import embedded
+from medqa.miniature import embedded, embedded_rows
 from medqa.sources.options import list_options, prompt_key
 
 CORPUS = Path(__file__).parents[1] / "medqa" / "miniature" / "corpus"
 THRESHOLD = 0.65
 TOPICS = embedded.topics(CORPUS)
-TEMPLATES = [topic.question(form) for topic in TOPICS for form in range(len(topic.wording.questions))]
+TEMPLATES = [topic.question(form) for topic in TOPICS for form in range(len(topic.templates.questions))]
 LONG = (
     "A 54-year-old teacher comes with crushing chest pain since the morning. He smokes, takes no medicines, "
     "and his father died of a stroke. Which drug should be given first?"
@@ -190,7 +190,7 @@ def prompts(rng: random.Random) -> dict[str, list[str]]:
     """Short questions, vignettes and exams; of each, the first are held out and the others trained on."""
     facts = [topic.textbook(form) for topic in TOPICS for form in range(3)]
     vignettes = [" ".join(rng.sample(facts, rng.randint(2, 12))) + " What is it?" for _ in range(2000)]
-    exams = [embedded.exam(topic, TOPICS, rng, 0)[0] for topic in TOPICS]
+    exams = [embedded_rows.exam_question(topic, TOPICS, rng, 0)[0] for topic in TOPICS]
     exams += [f"{vignette} {exam}" for vignette, exam in zip(vignettes[1000:], exams, strict=False)]
     return {
         name: rng.sample(texts, len(texts))
@@ -230,7 +230,7 @@ def test_the_closest_held_out_prompt_is_named() -> None:
 
 def test_exams_of_one_template_that_share_options_are_others() -> None:
     rng = random.Random(1)
-    exams = [embedded.exam(topic, TOPICS, rng, 0)[0] for topic in TOPICS]
+    exams = [embedded_rows.exam_question(topic, TOPICS, rng, 0)[0] for topic in TOPICS]
     checked = decontamination(exams[::5], [*TEMPLATES, *exams])
     rest = [exam for n, exam in enumerate(exams) if n % 5]
     assert all(list_options(exam) for exam in rest)

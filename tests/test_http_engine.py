@@ -648,7 +648,7 @@ def test_rows_whose_prompt_contains_the_date_are_kept_for_a_day(
         return type("Day", (date,), {"today": classmethod(lambda cls: date(2026, 3, day))})
 
     (base / "pin.json").unlink()
-    chat.write(base, chat.look(write(FORMATS["Llama 3"], base)))
+    chat.write(base, chat.detect(write(FORMATS["Llama 3"], base)))
     fixed, rows = {"date_string": "1 May"}, []
     for day, settings in ((1, {}), (1, {}), (2, {}), (2, fixed), (3, fixed)):
         monkeypatch.setattr(http_engine, "date", on(day))

@@ -1,4 +1,4 @@
-"""medqa.hub against a Hub on loopback: the real client, in a process of its own for each test."""
+"""medqa.hub against a Hub on loopback: the real client, in one process per call of `run`."""
 
 import json
 import os
@@ -28,25 +28,26 @@ MODEL = {
     "original/model.safetensors": b"the same again",
     "README.md": CARD,
 }
-WANTED = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+PINNED = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 COMMIT = "c" * 40
 DRIVER = """
 import json, sys
 from pathlib import Path
-from medqa import hub
+from medqa import hub, hub_client
 from medqa.runtime.errors import UserError
-hub.WAITS = (0, 0, 0, 0)
-for name, *given in json.load(sys.stdin):
-    given = [Path(value) if isinstance(value, str) and value.startswith("/") else value for value in given]
+hub_client.WAITS = (0, 0, 0, 0)
+for name, *args in json.load(sys.stdin):
+    args = [Path(value) if isinstance(value, str) and value.startswith("/") else value for value in args]
     try:
-        print(json.dumps({"got": getattr(hub, name)(*given)}, default=str))
+        function = getattr(hub, name, None) or getattr(hub_client, name)
+        print(json.dumps({"result": function(*args)}, default=str))
     except UserError as error:
         print(json.dumps({"error": str(error)}))
 """
 
 
-def ask(hub, home: Path, *calls: list, **settings: str) -> list:
-    """What the calls of medqa.hub give in one new process: for each its result, or {"error": sentence}."""
+def run(hub, home: Path, *calls: list, **settings: str) -> list:
+    """The results of calls of medqa.hub in one new process, or {"error": sentence} of those that fail."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
     env |= {
         "HF_ENDPOINT": hub.url,
@@ -55,14 +56,14 @@ def ask(hub, home: Path, *calls: list, **settings: str) -> list:
         "NO_PROXY": "*",
     }
     env |= {"PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_PROGRESS_BARS": "1"} | settings
-    piped = {"input": json.dumps(calls, default=str), "capture_output": True, "text": True}
-    done = subprocess.run([sys.executable, "-c", DRIVER], **piped, env=env, cwd=home, timeout=60, check=False)
+    pipes = {"input": json.dumps(calls, default=str), "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", DRIVER], **pipes, env=env, cwd=home, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert settings.get("HF_TOKEN", "\0") not in done.stdout + done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     for answer in answers:
         assert answer.get("error", "One sentence.").count("\n") == 0
-    return [answer.get("got", answer) for answer in answers]
+    return [answer.get("result", answer) for answer in answers]
 
 
 @pytest.fixture
@@ -78,18 +79,18 @@ def cached(home: Path, name: str) -> Path:
 def test_pins_a_branch_then_works_without_the_hub(tmp_path):
     out, moved = tmp_path / "out", tmp_path / "moved"
     with running({"models/me/good": Repo(dict(MODEL))}) as hub:
-        (pinned,) = ask(hub, tmp_path, ["pin", "me/good", "main", out])
+        (pinned,) = run(hub, tmp_path, ["pin", "me/good", "main", out])
         fetched = {
             path.rpartition("/resolve/")[2].split("/", 1)[1] for _, path, _ in hub.log if "/resolve/" in path
         }
-    sums = {name: sha256(MODEL[name]) for name in WANTED}
+    sums = {name: sha256(MODEL[name]) for name in PINNED}
     assert pinned == {"repo": "me/good", "commit": COMMIT, "licence": "apache-2.0", "files": sums}
-    assert fetched == {*WANTED, "README.md"}
+    assert fetched == {*PINNED, "README.md"}
     text = (out / "pin.json").read_text()
     assert text == json.dumps(pinned, indent=2, sort_keys=True) + "\n"
     assert [path.name for path in out.iterdir()] == ["pin.json"]
 
-    folder, again, gone = ask(
+    folder, again, gone = run(
         hub,
         tmp_path,
         ["local_path", out],
@@ -109,12 +110,10 @@ def test_refuses_pickles_and_code(tmp_path, hub):
     hub.repos["models/me/tokenizer"] = Repo(MODEL | {"tokenizer_config.json": code})
     hub.repos["models/me/list"] = Repo(MODEL | {"config.json": b"<html>"})
     names = ["me/pickle", "me/code", "me/tokenizer", "me/list"]
-    answers = ask(hub, tmp_path, *(["pin", name, "main", tmp_path / "out"] for name in names))
+    answers = run(hub, tmp_path, *(["pin", name, "main", tmp_path / "out"] for name in names))
     for name, answer, word in zip(names, answers, ["pickles", "auto_map", "auto_map", "JSON"], strict=True):
         assert name in answer["error"] and word in answer["error"]
-    assert (
-        not hub.asked("GET", ".bin") and not hub.asked("GET", ".py") and not hub.asked("GET", ".safetensors")
-    )
+    assert not any(hub.ranges("GET", suffix) for suffix in (".bin", ".py", ".safetensors"))
     assert not (tmp_path / "out").exists()
 
 
@@ -123,7 +122,7 @@ def test_names_what_is_wrong_without_a_token(tmp_path, hub):
     hub.repos["models/me/gated"] = Repo(dict(MODEL), gated=True)
     out = tmp_path / "out"
     calls = [("me/private", "main"), ("me/none", "main"), ("me/gated", "main"), ("not a name", "main")]
-    answers = ask(hub, tmp_path, *(["pin", *call, out] for call in calls))
+    answers = run(hub, tmp_path, *(["pin", *call, out] for call in calls))
     words = ["hf auth login", "check the spelling", "accept its terms", "owner/name"]
     for (name, _), answer, word in zip(calls, answers, words, strict=True):
         assert name in answer["error"] and word in answer["error"]
@@ -131,14 +130,14 @@ def test_names_what_is_wrong_without_a_token(tmp_path, hub):
 
 
 @pytest.mark.parametrize("revision", ["d" * 40, "typo"])
-def test_a_revision_that_the_repo_does_not_have_is_named_with_its_place(tmp_path, hub, revision: str) -> None:
+def test_a_revision_that_the_repo_does_not_have_is_named_with_its_key(tmp_path, hub, revision: str) -> None:
     hub.repos["datasets/me/qa"] = Repo({"train.json": b"[]"})
     out = tmp_path / "models" / "base"
     calls = (
         ["pin", "me/good", revision, out],
         ["fetch_dataset", "me/qa", revision, ["*.json"], "data.sft.revision"],
     )
-    answers = ask(hub, tmp_path, *calls)
+    answers = run(hub, tmp_path, *calls)
     for answer, repo, key in zip(answers, ("me/good", "me/qa"), ("models.base", "data.sft"), strict=True):
         remedy = f"set {key}.revision in params.yaml to a commit that the repo's page on the Hub lists."
         assert answer["error"] == f"{repo} has no revision {revision}: {remedy}"
@@ -161,39 +160,35 @@ def test_a_revision_that_the_repo_does_not_have_is_named_with_its_place(tmp_path
         (b"---\n- license\n---\n", "not stated"),
         (b'---\nlicense: "mit\\e[2J"\n---\n', "not stated"),
         (b"\xff\xfe", "not stated"),
-        (None, "not stated"),
     ],
 )
-def test_the_licence_is_the_one_that_the_repo_states(
-    monkeypatch, tmp_path, card: bytes | None, licence: str
-) -> None:
+def test_the_licence_is_the_one_that_the_card_states(tmp_path, card: bytes, licence: str) -> None:
     path = tmp_path / "README.md"
-    path.write_bytes(card or b"")
-    monkeypatch.setattr(medqa.hub, "_fetch", lambda *_: path)
-    assert medqa.hub._stated_licence("me/good", COMMIT, ["README.md"] if card else []) == licence
+    path.write_bytes(card)
+    assert medqa.hub.card_licence(path) == licence
 
 
 def test_weights_in_the_cache_are_pinned_without_the_hub_even_if_the_licence_is_not_there(
     tmp_path, hub
 ) -> None:
     out = tmp_path / "out"
-    ask(hub, tmp_path, ["pin", "me/good", "main", out])
+    run(hub, tmp_path, ["pin", "me/good", "main", out])
     call = ["pin", "me/good", COMMIT, out]
-    (again,) = ask(hub, tmp_path, call, HF_HUB_OFFLINE="1")
+    (again,) = run(hub, tmp_path, call, HF_HUB_OFFLINE="1")
     assert again["licence"] == "apache-2.0"
     card = cached(tmp_path, "README.md")
     card.resolve().unlink()
     card.unlink()
-    pinned, licence = ask(hub, tmp_path, call, ["licence", out], HF_HUB_OFFLINE="1")
+    pinned, licence = run(hub, tmp_path, call, ["licence", out], HF_HUB_OFFLINE="1")
     assert pinned == again | {"licence": "not recorded"} and licence == "not recorded"
 
 
 def test_uses_the_token(tmp_path, hub):
     hub.repos["models/me/private"] = Repo(dict(MODEL), token="hf_secret")
     call = ["pin", "me/private", "main", tmp_path / "out"]
-    (pinned,) = ask(hub, tmp_path, call, HF_TOKEN="hf_secret")
-    assert sorted(pinned["files"]) == WANTED
-    (refused,) = ask(hub, tmp_path, call, HF_TOKEN="stale")
+    (pinned,) = run(hub, tmp_path, call, HF_TOKEN="hf_secret")
+    assert sorted(pinned["files"]) == PINNED
+    (refused,) = run(hub, tmp_path, call, HF_TOKEN="stale")
     assert "me/private" in refused["error"] and "401" in refused["error"] and "HF_TOKEN" in refused["error"]
 
 
@@ -203,53 +198,54 @@ def test_goes_on_after_a_broken_download(tmp_path, hub):
     hub.repos["models/me/good"].files["model.safetensors"] = weights
     hub.cut["model.safetensors"] = 2
     hub.fail["api/models/me/good/revision/main"] = 2
-    (pinned,) = ask(hub, tmp_path, ["pin", "me/good", "main", tmp_path / "out"])
+    (pinned,) = run(hub, tmp_path, ["pin", "me/good", "main", tmp_path / "out"])
     assert pinned["files"]["model.safetensors"] == sha256(weights)
-    first, *later = hub.asked("GET", "model.safetensors")
+    first, *later = hub.ranges("GET", "model.safetensors")
     assert first is None
     assert [span.startswith("bytes=1") for span in later] == [True, True]
 
 
 def test_tries_again_after_a_reset_connection(tmp_path, hub):
     hub.cut["model.safetensors"], hub.reset = 2, True
-    (pinned,) = ask(hub, tmp_path, ["pin", "me/good", "main", tmp_path / "out"])
-    assert pinned["files"]["model.safetensors"] == sha256(WEIGHTS)
-    assert hub.asked("GET", "model.safetensors") == [None] * 3
+    del hub.repos["models/me/good"].files["README.md"]
+    (pinned,) = run(hub, tmp_path, ["pin", "me/good", "main", tmp_path / "out"])
+    assert pinned["files"]["model.safetensors"] == sha256(WEIGHTS) and pinned["licence"] == "not stated"
+    assert hub.ranges("GET", "model.safetensors") == [None] * 3
 
 
 def test_gives_up_when_the_hub_stays_away(tmp_path, hub):
     hub.fail["api/models/me/good/revision/main"] = 99
-    (answer,) = ask(hub, tmp_path, ["pin", "me/good", "main", tmp_path / "out"])
+    (answer,) = run(hub, tmp_path, ["pin", "me/good", "main", tmp_path / "out"])
     assert "503" in answer["error"] and "me/good" in answer["error"]
     assert len(hub.log) == 5
-    (answer,) = ask(hub, tmp_path, ["pin", "me/good", COMMIT, tmp_path / "out"], HF_HUB_OFFLINE="1")
+    (answer,) = run(hub, tmp_path, ["pin", "me/good", COMMIT, tmp_path / "out"], HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE" in answer["error"]
 
 
 def test_a_spoiled_download_is_fetched_again_once(tmp_path, hub):
     hub.spoil["model.safetensors"] = 1
     hub.spoil["tokenizer.json"] = 1
-    (pinned,) = ask(hub, tmp_path, ["pin", "me/good", "main", tmp_path / "out"])
-    assert pinned["files"] == {name: sha256(MODEL[name]) for name in WANTED}
+    (pinned,) = run(hub, tmp_path, ["pin", "me/good", "main", tmp_path / "out"])
+    assert pinned["files"] == {name: sha256(MODEL[name]) for name in PINNED}
     hub.spoil["tokenizer.json"] = 9
     cached(tmp_path, "tokenizer.json").resolve().unlink()
-    (answer,) = ask(hub, tmp_path, ["local_path", tmp_path / "out"])
+    (answer,) = run(hub, tmp_path, ["local_path", tmp_path / "out"])
     assert "tokenizer.json of me/good" in answer["error"] and "checksum" in answer["error"]
     assert hub.spoil["tokenizer.json"] == 7
 
 
 def test_local_path_mends_the_cache(tmp_path, hub):
     out = tmp_path / "out"
-    ask(hub, tmp_path, ["pin", "me/good", "main", out])
+    run(hub, tmp_path, ["pin", "me/good", "main", out])
     weights, tokenizer = cached(tmp_path, "model.safetensors"), cached(tmp_path, "tokenizer.json")
     weights.resolve().write_bytes(b"\1" + WEIGHTS[1:])
     tokenizer.unlink()
     hub.log.clear()
-    (folder,) = ask(hub, tmp_path, ["local_path", out])
+    (folder,) = run(hub, tmp_path, ["local_path", out])
     assert (Path(folder) / "model.safetensors").read_bytes() == WEIGHTS
     assert tokenizer.read_bytes() == b"{}"
-    assert hub.asked("GET", "model.safetensors") == [None]
-    assert not hub.asked("HEAD", "config.json")
+    assert hub.ranges("GET", "model.safetensors") == [None]
+    assert not hub.ranges("HEAD", "config.json")
 
 
 def test_local_path_of_other_folders(tmp_path, hub):
@@ -260,8 +256,8 @@ def test_local_path_of_other_folders(tmp_path, hub):
     (torn / "pin.json").write_text('{"repo": "me/go')
     pinned = {"repo": "me/good", "commit": COMMIT, "files": {"../../model.safetensors": "0" * 64}}
     (outside / "pin.json").write_text(json.dumps(pinned))
-    found, *answers = ask(hub, tmp_path, *(["local_path", path] for path in (weights, empty, torn, outside)))
-    assert Path(found) == weights
+    path, *answers = run(hub, tmp_path, *(["local_path", path] for path in (weights, empty, torn, outside)))
+    assert Path(path) == weights
     for folder, answer in zip((empty, torn, outside), answers, strict=True):
         assert str(folder) in answer["error"] and "rerun the stage `models`" in answer["error"]
     assert not hub.log
@@ -275,17 +271,17 @@ def test_fetch_dataset(tmp_path, hub):
         "load.py": b"1/0",
     }
     hub.repos["datasets/me/qa"] = Repo(files, commit="e" * 40, branches=("main", "refs/convert/parquet"))
-    given = [("me/qa", "main", ["data/*.parquet"]), ("me/qa", "refs/convert/parquet", ["README.md"])]
-    given += [("me/qa", "main", ["*.csv"]), ("me/good", "main", ["*"])]
-    data, readme, none, model = ask(
-        hub, tmp_path, *(["fetch_dataset", *call, "data.sft.revision"] for call in given)
+    calls = [("me/qa", "main", ["data/*.parquet"]), ("me/qa", "refs/convert/parquet", ["README.md"])]
+    calls += [("me/qa", "main", ["*.csv"]), ("me/good", "main", ["*"])]
+    data, readme, none, model = run(
+        hub, tmp_path, *(["fetch_dataset", *call, "data.sft.revision"] for call in calls)
     )
     assert data[0] == "e" * 40
     assert [Path(path).read_bytes() for path in data[1]] == [b"PAR1 a", b"PAR1 b"]
     assert [Path(path).name for path in readme[1]] == ["README.md"]
     assert "*.csv" in none["error"] and "me/qa" in none["error"]
     assert "me/good" in model["error"]
-    assert not hub.asked("GET", ".py")
+    assert not hub.ranges("GET", ".py")
 
 
 def test_each_data_set_is_fetched_with_the_key_of_its_own_revision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +298,7 @@ def test_each_data_set_is_fetched_with_the_key_of_its_own_revision(monkeypatch: 
     assert keys == {"me/sft": "data.sft.revision", "me/pairs": "data.preference.revision"}
 
 
-def test_a_model_is_told_by_what_it_holds(tmp_path: Path) -> None:
+def test_a_model_is_identified_by_its_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither"):
         medqa.hub.identity(tmp_path)
     (tmp_path / "model-1.safetensors").write_bytes(b"a")
@@ -319,10 +315,16 @@ def test_a_model_is_told_by_what_it_holds(tmp_path: Path) -> None:
     assert models.summary(tmp_path, []) == {"repo": "a/b", "commit": "0" * 40, "licence": "mit", "files": 1}
 
 
-def test_one_file_is_fetched_by_its_sum(tmp_path):
+def test_one_file_is_fetched_by_its_checksum(tmp_path):
     data = b"GGUF" * 1000
     with running({"models/me/good": Repo(dict(MODEL) | {"tiny.gguf": data})}) as hub:
-        call = ["fetch_file", "me/good", COMMIT, "tiny.gguf"]
-        wrong, right = ask(hub, tmp_path, [*call, "0" * 64], [*call, sha256(data)])
+        call = ["fetch", "me/good", COMMIT, "tiny.gguf", "model"]
+        wrong, right = run(hub, tmp_path, [*call, "0" * 64], [*call, sha256(data)])
     assert Path(right).read_bytes() == data
     assert "came twice with a wrong checksum" in wrong["error"]
+
+
+@pytest.mark.parametrize("module", ["stages.pairs", "stages.compare", "stages.data"])
+def test_stages_without_models_load_no_client_of_the_hub(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('huggingface_hub' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,4 +1,4 @@
-"""medqa.model: quantised layers that go on training, and 16-bit products on processors that have none."""
+"""medqa.model: quantised layers that stay trainable, and 16-bit products on processors that have none."""
 
 from pathlib import Path
 
@@ -28,12 +28,12 @@ def factors(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     for owner, name in ((torch.nn.functional, "linear"), (torch, "matmul")):
         plain = getattr(owner, name)
 
-        def told(first, second, *others, plain=plain, **named):
+        def recorded(first, second, *args, plain=plain, **settings):
             if second.shape[-1] > 64 and second.dim() == 2:
                 seen.append(first.dtype)
-            return plain(first, second, *others, **named)
+            return plain(first, second, *args, **settings)
 
-        monkeypatch.setattr(owner, name, told)
+        monkeypatch.setattr(owner, name, recorded)
     return seen
 
 
@@ -45,12 +45,12 @@ def test_it_multiplies_in_float32_and_keeps_its_dtype(
     wide = model.load(base, "bfloat16", dequantised=dequantised)
     ids = torch.arange(100, 150)[None]
     with torch.inference_mode():
-        wanted = exact(ids).logits
+        expected = exact(ids).logits
         seen = factors(monkeypatch)
         logits = wide(ids).logits
     assert set(seen) == {torch.float32} and len(seen) > 14
     assert logits.dtype == wide.dtype == torch.bfloat16
-    assert (logits.float() - wanted).abs().max() < 0.05 * wanted.abs().max()
+    assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
 
 
 def test_few_tokens_are_multiplied_as_they_are(
@@ -67,14 +67,12 @@ def test_float32_is_left_alone(base: Path, old_processor: None) -> None:
     assert "forward" not in vars(model.load(base, "float32", dequantised=True).lm_head)
 
 
-def test_a_wide_output_layer_is_taken_in_parts(
-    base: Path, old_processor: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wide_output_layer_is_multiplied_in_parts(base: Path, old_processor: None) -> None:
     wide = model.load(base, "bfloat16", dequantised=True)
     states = torch.randn(1, 40, 128).bfloat16()
     with torch.inference_mode():
         whole = wide.lm_head(states)
-        monkeypatch.setattr(model, "WIDE_ROWS", 100)
+        model.widen(wide, rows=100)
         assert torch.equal(wide.lm_head(states), whole)
 
 
@@ -101,8 +99,8 @@ def test_passes_are_filled_up_only_where_that_makes_bits_equal(
     from medqa.engines import prefix_tree, transformers_engine
 
     seen, states = [], prefix_tree.hidden_states
-    told = lambda loaded, ids, *rest: seen.append(ids.numel()) or states(loaded, ids, *rest)  # noqa: E731
-    monkeypatch.setattr(prefix_tree, "hidden_states", told)
+    recorded = lambda loaded, ids, *rest: seen.append(ids.numel()) or states(loaded, ids, *rest)  # noqa: E731
+    monkeypatch.setattr(prefix_tree, "hidden_states", recorded)
     engine = transformers_engine.TransformersEngine(
         model.load(base, dtype, dequantised=True), model.tokenizer(base), batch_size=2
     )
@@ -143,10 +141,10 @@ def test_merging_adds_what_peft_adds(base: Path, tmp_path: Path, dequantised: bo
 
     lora = LoraConfig(r=4, lora_alpha=8, target_modules=fine_tuning.TARGETS, init_lora_weights=False)
     get_peft_model(model.load(base, "float32"), lora).save_pretrained(tmp_path)
-    wanted = model.load(base, "float32", tmp_path, dequantised=True).merge_and_unload()
+    expected = model.load(base, "float32", tmp_path, dequantised=True).merge_and_unload()
     merged = model.load(base, "float32", tmp_path, dequantised=dequantised)
     model.merge(merged)
     ids = torch.arange(100, 150)[None]
     with torch.inference_mode():
-        assert torch.allclose(merged(ids).logits, wanted(ids).logits, atol=1e-5)
+        assert torch.allclose(merged(ids).logits, expected(ids).logits, atol=1e-5)
     assert not any("lora" in name for name, _ in merged.named_parameters())

@@ -1,23 +1,32 @@
-"""Models from scratch: a tokenizer that round-trips, a real GPTQ checkpoint, a judge's lessons as rows."""
+"""Models from scratch: a tokenizer that round-trips, a real GPTQ checkpoint, a judge's examples as rows."""
 
 import json
 import random
-from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import CORPUS
 
-from medqa import attacks, model, prompts
-from medqa.miniature import corrupted_answers, embedded, scratch, train_scratch, training_text
+from medqa import model, prompts
+from medqa.miniature import corrupted_answers, embedded, scratch, token_rows, train_scratch, training_text
+from medqa.miniature.corrupted_answers import JudgeExample
+from medqa.miniature.token_rows import TokenRow
 from medqa.runtime.errors import UserError
-
-LURES = attacks.training_attacks()
 
 
 @pytest.fixture(scope="module")
 def tok():
     return scratch.tokenizer(["Fever and cough are symptoms of influenza."] * 10, 400)
+
+
+def judge_examples(count: int, seed: int) -> list[JudgeExample]:
+    facts = training_text.embedded_facts(embedded.topics(CORPUS), random.Random(seed))
+    return corrupted_answers.judge_examples(facts, count, seed)
+
+
+def rows_of(tok, examples: list[JudgeExample]) -> list[TokenRow]:
+    return token_rows.example_rows(tok, examples, "judge-short", 2000)
 
 
 @pytest.mark.parametrize("text", ["Fever!", "naïve café 12 µg", "日本語", "\U0001f637", "a  b\n\nc", ""])
@@ -42,59 +51,43 @@ def test_the_base_is_gptq_and_carries_no_calibration_text(tiny_base) -> None:
 
 def test_a_branch_sees_the_prefix_and_itself_only(tok) -> None:
     """A row with three branches gives the label logits that three separate prompts give."""
-    facts = embedded.facts(embedded.topics(CORPUS), random.Random(0))
-    lesson = corrupted_answers.judge_example(next(islice(facts, 3, None)), LURES, random.Random(0))
-    (row,) = train_scratch.example_rows(tok, [lesson], "judge-short", 2000)
+    example = next(example for example in judge_examples(10, seed=0) if example.spans)
     net = scratch.model(tok, 64, 2, 32, seed=0).eval()
-    table = train_scratch._table([row], net)
-    labels = (table.weights[:, 1:] > 0) & (table.branches[:, 1:] > 0)
-    together = net(input_ids=table.ids[:, :-1], **table.extra).logits[labels]
-    asked = prompts.judge("judge-short", "", lesson.reference, lesson.candidate)
+    together = train_scratch.label_logits(net, rows_of(tok, [example]))
+    judged = prompts.judge("judge-short", "", example.reference, example.candidate)
     for name, logits in zip(prompts.CRITERIA, together, strict=True):
-        text = tok.apply_chat_template(asked[name], tokenize=False, add_generation_prompt=True)
+        text = tok.apply_chat_template(judged[name], tokenize=False, add_generation_prompt=True)
         alone = net(input_ids=tok(text, return_tensors="pt").input_ids).logits[0, -1]
         assert torch.allclose(logits, alone, atol=1e-4)
 
 
-def test_every_label_of_a_row_is_the_lessons(tok) -> None:
-    facts = embedded.facts(embedded.topics(CORPUS), random.Random(1))
-    lessons = [
-        corrupted_answers.judge_example(fact, LURES, random.Random(n))
-        for n, fact in enumerate(islice(facts, 20))
-    ]
-    for lesson, row in zip(
-        lessons, train_scratch.example_rows(tok, lessons, "judge-short", 2000), strict=True
-    ):
-        targets = zip(row.ids, row.weights, row.branches, strict=True)
-        told = [tok.decode([token]) for token, weight, branch in targets if weight and branch]
-        assert told == [prompts.LABELS[lesson.labels[name]] for name in prompts.CRITERIA]
+def test_a_row_has_the_labels_of_its_example(tok) -> None:
+    examples = judge_examples(20, seed=1)
+    for example, row in zip(examples, rows_of(tok, examples), strict=True):
+        expected = [prompts.LABELS[example.labels[name]] for name in prompts.CRITERIA]
+        assert list(tok.decode(row.labels)) == expected
 
 
-def test_marks_stand_on_the_tokens_of_the_points(tok) -> None:
-    facts = embedded.facts(embedded.topics(CORPUS), random.Random(2))
-    lessons = [
-        corrupted_answers.judge_example(fact, LURES, random.Random(n))
-        for n, fact in enumerate(islice(facts, 20))
-    ]
-    for lesson, row in zip(
-        lessons, train_scratch.example_rows(tok, lessons, "judge-short", 2000), strict=True
-    ):
-        for wanted in (True, False):
-            told = "".join(
-                lesson.candidate[first:last] for first, last, right in lesson.points if right == wanted
+def test_point_labels_are_on_the_tokens_of_the_points(tok) -> None:
+    examples = judge_examples(20, seed=2)
+    for example, row in zip(examples, rows_of(tok, examples), strict=True):
+        for is_right in (True, False):
+            points = "".join(
+                example.candidate[start:stop] for start, stop, right in example.spans if right == is_right
             )
-            marked = [token for token, mark in zip(row.ids, row.marks, strict=True) if mark == int(wanted)]
-            assert tok.decode(marked).replace(" ", "") == told.replace(" ", "")
+            labelled = zip(row.ids, row.point_labels, strict=True)
+            tokens = [token for token, label in labelled if label == int(is_right)]
+            assert tok.decode(tokens).replace(" ", "") == points.replace(" ", "")
 
 
-def test_packing_keeps_every_token() -> None:
-    texts = [[n] * (n % 7 + 1) for n in range(50)]
-    rows = train_scratch.chunk_documents(texts, 8, passes=2, seed=0)
-    counted = sorted(token for row in rows for token in row.ids)
-    assert len(counted) >= 2 * sum(map(len, texts)) - 2 and all(len(row.ids) <= 8 for row in rows)
+def test_chunks_keep_every_token() -> None:
+    documents = [[n] * (n % 7 + 1) for n in range(50)]
+    rows = token_rows.chunk_documents(documents, 8, passes=2, seed=0)
+    count = sum(len(row.ids) for row in rows)
+    assert count >= 2 * sum(map(len, documents)) - 2 and all(len(row.ids) <= 8 for row in rows)
 
 
-def test_reading_a_file_of_the_users(tmp_path) -> None:
+def test_a_file_of_the_users_is_training_text(tmp_path) -> None:
     rows = []
     for n in range(30):
         answer = " ".join(f"Sentence {part} of answer {n} tells something." for part in range(4))
@@ -103,22 +96,22 @@ def test_reading_a_file_of_the_users(tmp_path) -> None:
             {"id": f"r{n}", "type": "Open-End", "conversations": turns, "answer": None, "score": None}
         )
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\nnot json\n")
-    read = training_text.gather("own.jsonl", tmp_path, 0)
-    assert len(read.texts) == len(read.chats) == 30
-    fact = next(read.facts)
-    assert len(fact.points) == training_text.POINTS <= len(fact.wrong) and not set(fact.points) & set(
-        fact.wrong
-    )
+    text = training_text.load("own.jsonl", tmp_path, 0)
+    assert len(text.documents) == len(text.chats) == 30
+    fact = next(text.facts)
+    assert len(fact.points) == training_text.POINTS <= len(fact.wrong_points)
+    assert not set(fact.points) & set(fact.wrong_points)
 
 
 def test_a_file_without_long_answers_is_refused(tmp_path) -> None:
     (tmp_path / "own.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
     with pytest.raises(UserError, match="must hold at least 2 rows .*; it holds rows of Alpaca"):
-        training_text.gather("own.jsonl", tmp_path, 0)
+        training_text.load("own.jsonl", tmp_path, 0)
 
 
 @pytest.mark.parametrize("steps", [5, 9, 10, 11, 20])
 def test_any_number_of_steps_trains(tok, steps: int) -> None:
-    rows = train_scratch.chunk_documents([tok("fever and cough").input_ids] * 8, 8, passes=1, seed=0)
-    losses = train_scratch.train(scratch.model(tok, 32, 1, 16, seed=0), rows, steps, 2, 0.01, 0, "test")
+    rows = token_rows.chunk_documents([tok("fever and cough").input_ids] * 8, 8, passes=1, seed=0)
+    source = SimpleNamespace(steps=steps, batch_size=2, learning_rate=0.01)
+    losses = train_scratch.train(scratch.model(tok, 32, 1, 16, seed=0), rows, source, 0, "test")
     assert len(losses) == steps and all(loss == loss for loss in losses)

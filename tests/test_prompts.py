@@ -55,10 +55,10 @@ def test_a_template_asks_for_every_criterion(template: str) -> None:
     text = (Path(prompts.__file__).parent / f"{template}.txt").read_text()
     criteria = [line.partition(": ")[0] for line in text.partition("\n---\n")[2].splitlines()]
     assert sorted(criteria) == sorted(prompts.CRITERIA)
-    asked = prompts.judge(template, "Why?", "So.", "Rest.")
-    assert list(asked) == list(prompts.CRITERIA)
-    assert len({messages[-1]["content"] for messages in asked.values()}) == len(prompts.CRITERIA)
-    for (message,) in asked.values():
+    judged = prompts.judge(template, "Why?", "So.", "Rest.")
+    assert list(judged) == list(prompts.CRITERIA)
+    assert len({messages[-1]["content"] for messages in judged.values()}) == len(prompts.CRITERIA)
+    for (message,) in judged.values():
         assert message["role"] == "user"
         assert "So." in message["content"]
         assert "{" not in message["content"]
@@ -66,13 +66,13 @@ def test_a_template_asks_for_every_criterion(template: str) -> None:
 
 @pytest.mark.parametrize("template", prompts.templates())
 def test_prompts_share_everything_before_the_criterion(template: str) -> None:
-    asked = [
-        messages[-1]["content"] for messages in prompts.judge(template, "Why?", "So.", "CANDIDATE").values()
-    ]
-    assert "CANDIDATE\n" in commonprefix(asked)
-    # Two candidates share what stands before them, so the reference comes first.
-    other = prompts.judge(template, "Why?", "So.", "ANOTHER")["accuracy"][-1]["content"]
-    assert "So." in commonprefix([asked[0], other])
+    def texts(candidate: str) -> list[str]:
+        judged = prompts.judge(template, "Why?", "So.", candidate)
+        return [messages[-1]["content"] for messages in judged.values()]
+
+    assert "CANDIDATE\n" in commonprefix(texts("CANDIDATE"))
+    # Two candidates share the text before them, so the reference comes first.
+    assert "So." in commonprefix([texts("CANDIDATE")[0], texts("ANOTHER")[0]])
 
 
 def test_without_a_reference_the_prompt_says_so() -> None:

@@ -19,7 +19,7 @@ def vocabulary() -> list[str]:
     """The control tokens, then a token for each byte as byte-level BPE writes it, and one of two bytes."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
-    return [*CONTROL, *map(chr, shown), *(chr(256 + place) for place, _ in enumerate(hidden)), "ab"]
+    return [*CONTROL, *map(chr, shown), *(chr(256 + index) for index, _ in enumerate(hidden)), "ab"]
 
 
 def write(path: Path, licence: str = "apache-2.0", control: tuple[str, ...] = ()) -> dict[str, np.ndarray]:

@@ -31,23 +31,22 @@ class Attack:
 
 @dataclass(frozen=True)
 class AdversarialTexts:
-    """Texts that a judge from scratch learns to give nothing for: alone, beside an answer, and between
-    answers.
-    """
+    """Texts that deserve no credit, for a judge to learn on: alone, beside an answer, between answers."""
 
-    keys: tuple[str, ...]
-    verdicts: tuple[str, ...]
-    fillers: tuple[str, ...]
+    keys: tuple[str, ...]  # alone, in the place of an answer
+    verdicts: tuple[str, ...]  # grades and instructions to the judge
+    fillers: tuple[str, ...]  # sentences without content
 
 
 def evaluation_attacks() -> list[Attack]:
-    """What the judge is measured on."""
-    return [Attack(name, kind, form) for kind in KINDS for name, form in _read()["tried"][kind].items()]
+    """The attacks that the judge is measured on."""
+    forms = _read()["evaluation"]
+    return [Attack(name, kind, form) for kind in KINDS for name, form in forms[kind].items()]
 
 
 def training_attacks() -> AdversarialTexts:
-    """What a judge from scratch learns on; none of it is tried."""
-    return AdversarialTexts(**{name: tuple(texts) for name, texts in _read()["taught"].items()})
+    """The texts that a judge learns on; none of them is in the evaluation."""
+    return AdversarialTexts(**{name: tuple(texts) for name, texts in _read()["training"].items()})
 
 
 @cache

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medqa.miniature import embedded
+from medqa.miniature import embedded, embedded_rows
 from medqa.records import Provenance
 from medqa.runtime.errors import UserError
 from medqa.runtime.data_section import SPLITS, EmbeddedRows, HubRows, PreferenceFiles, SftFile
@@ -46,7 +46,7 @@ def raw_rows(
             sources = {"sft": read_files([corpus / sft.path])}
         case _:
             provenance = [Provenance("sft", "embedded", "", "")]
-            sources = {"sft": _embedded_rows(embedded.sft_rows(topics, seed))}
+            sources = {"sft": _embedded_rows(embedded_rows.sft_rows(topics, seed))}
     match preference:
         case HubRows():
             commit, files = _hub_files(preference, "data.preference.revision")
@@ -57,7 +57,7 @@ def raw_rows(
             provenance.append(Provenance("preference", "files", ", ".join(names.values()), ""))
             sources |= {split: read_files([corpus / name]) for split, name in names.items()}
         case _:
-            rows = embedded.preference_rows(topics, seed)
+            rows = embedded_rows.preference_rows(topics, seed)
             provenance.append(Provenance("preference", "embedded", "", ""))
             sources |= {split: _embedded_rows(rows[split]) for split in SPLITS}
     return sources, provenance

@@ -42,7 +42,7 @@ class TransformersEngine:
         special = {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.tags = {id: tag for id, tag in special.items() if tag in chain(*thinking.TAGS)}
         settings = model.config.to_dict(), model.generation_config.to_dict()
-        self.chat = chat.inspect(tokenizer, *settings, str(model.name_or_path))
+        self.chat = chat.from_tokenizer(tokenizer, *settings, str(model.name_or_path))
         self.divisor, self.fitted = 1, 0  # of the batch size, and how many batches fitted since it changed
         prefix_tree.prepare(model)
 

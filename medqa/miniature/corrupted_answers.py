@@ -1,58 +1,81 @@
-"""Answers damaged in known ways, with the labels that they deserve: what the tiny judge learns from.
+"""Answers corrupted in known ways, with the labels that they deserve: what a judge trained here learns on.
 
-The labels follow from what an answer covers and from nothing else. With its points, the most important first:
-accuracy is the share of right points among those stated, completeness the share of the reference's points
-that are covered, key points the same with the earlier points counting more (rank weights n, n-1, ..., 1).
+The labels follow from the points that an answer covers, and from nothing else. With the points in their order
+of importance: accuracy is the share of right points among those stated, completeness the share of the
+reference's points that are covered, key points the same with rank weights n, n-1, ..., 1.
 """
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from medqa import attacks
 from medqa.attacks import AdversarialTexts
+from medqa.miniature.embedded import fill
 from medqa.prompts import LABELS
 
-# Shares of the lessons.
-STRANGE, LURED, WRONG, SHUFFLED, REWORDED, HEDGED, PADDED, ARGUED = 0.1, 0.06, 0.08, 0.1, 0.5, 0.06, 0.12, 0.1
+# Shares of the examples that are of each kind.
+OFF_TOPIC, ADVERSARIAL, ONLY_WRONG = 0.1, 0.06, 0.08
+# Shares of the other examples that are changed in each way.
+HEDGED, SHUFFLED, REWORDED, PADDED, PRAISED = 0.06, 0.1, 0.5, 0.12, 0.1
+NOISE = "abcdefghijklmnopqrstuvwxyz      ABC0123456789.,:;!?()[]{}/-"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A question, its right and wrong points, the forms of an answer, and an answer to another question.
+
+    Each form holds {points}. There are at least as many wrong points as right ones.
+    """
+
+    forms: tuple[str, ...]
+    points: tuple[str, ...]
+    wrong_points: tuple[str, ...]
+    off_topic: str
+    question: str
 
 
 @dataclass(frozen=True)
 class JudgeExample:
-    """A reference, an answer to it, the label for each criterion (0 is the lowest), and where the answer is
-    right.
+    """A reference, an answer to grade, and the index of its label by criterion (0 is the lowest).
 
-    `points` are the points that the answer states: from which character to which, and whether that one is
-    right.
+    `spans` are the points in the answer: first character, character after the last, whether it is right.
     """
 
     reference: str
     candidate: str
     labels: dict[str, int]
-    points: tuple[tuple[int, int, bool], ...]
+    spans: tuple[tuple[int, int, bool], ...]
     question: str
 
 
-@dataclass(frozen=True)
-class Fact:
-    """Ways to word an answer ({points} stands in them), the right points, wrong ones, and an answer to
-    something else.
+def judge_examples(facts: Iterator[Fact], count: int, seed: int) -> list[JudgeExample]:
+    """Corrupted answers to the next `count` facts."""
+    rng, adversarial = random.Random(f"lessons {seed}"), attacks.training_attacks()
+    return [judge_example(next(facts), adversarial, rng) for _ in range(count)]
 
-    There are at least as many wrong points as right ones. `question` is what the answer is to.
-    """
 
-    forms: tuple[str, ...]
-    points: tuple[str, ...]
-    wrong: tuple[str, ...]
-    strange: str
-    question: str
+def judge_example(fact: Fact, adversarial: AdversarialTexts, rng: random.Random) -> JudgeExample:
+    """One answer to a fact: without any point, with wrong points only, or with points changed at random."""
+    reference, kind = fill(fact.forms[0], fact.points), rng.random()
+    if kind < OFF_TOPIC + ADVERSARIAL:
+        texts = (*adversarial.keys, *adversarial.verdicts)
+        text = fact.off_topic if kind < OFF_TOPIC else rng.choice((*texts, _noise(rng)))
+        return JudgeExample(reference, text, labels([False] * len(fact.points), 0), (), fact.question)
+    right, stated = _change_points(fact, kind < OFF_TOPIC + ADVERSARIAL + ONLY_WRONG, rng)
+    text = fill(rng.choice(fact.forms) if rng.random() < REWORDED else fact.forms[0], stated)
+    text = _add_empty_words(text, fact, adversarial, rng)
+    spans = (
+        (*match.span(), point in fact.points)
+        for point in stated
+        for match in re.finditer(re.escape(point), text)
+    )
+    return JudgeExample(reference, text, labels(right, len(stated)), tuple(sorted(spans)), fact.question)
 
 
 def labels(right: Sequence[bool], stated: int) -> dict[str, int]:
-    """The label places for an answer that states `stated` points; `right` says which reference points are
-    there.
-    """
-    top = len(LABELS) - 1
+    """The label indices of an answer with `stated` points; `right` says which reference points are there."""
     weights = range(len(right), 0, -1)
     ranked = sum(weight for weight, there in zip(weights, right, strict=True) if there) / sum(weights)
     shares = {
@@ -60,73 +83,47 @@ def labels(right: Sequence[bool], stated: int) -> dict[str, int]:
         "completeness": sum(right) / len(right),
         "key_points": ranked,
     }
-    return {name: round(share * top) for name, share in shares.items()}
+    return {name: round(share * (len(LABELS) - 1)) for name, share in shares.items()}
 
 
-def judge_example(fact: Fact, lures: AdversarialTexts, rng: random.Random) -> JudgeExample:
-    """One answer to a fact: some points kept, some wrong, some missing; or all wrong, strange, a lure, or
-    padded.
-    """
-    reference = worded(fact.forms[0], fact.points)
-    kind = rng.random()
-    if kind < STRANGE + LURED:
-        text = fact.strange if kind < STRANGE else rng.choice((*lures.keys, *lures.verdicts, _noise(rng)))
-        return JudgeExample(reference, text, labels([False] * len(fact.points), 0), (), fact.question)
-    wrong_only = kind < STRANGE + LURED + WRONG
-    fates = ["wrong" if wrong_only else rng.choice(("keep", "keep", "wrong", "drop")) for _ in fact.points]
-    if set(fates) == {"drop"}:
-        fates[rng.randrange(len(fates))] = "wrong"
-    wrong = iter(rng.sample(fact.wrong, len(fact.wrong)))
-    told = [
-        point if fate == "keep" else next(wrong)
-        for point, fate in zip(fact.points, fates, strict=True)
-        if fate != "drop"
+def _change_points(fact: Fact, only_wrong: bool, rng: random.Random) -> tuple[list[bool], list[str]]:
+    """Which points of a fact stay, and the points that the answer states, in its order."""
+    actions = ("keep", "keep", "replace", "drop")
+    changes = ["replace" if only_wrong else rng.choice(actions) for _ in fact.points]
+    if set(changes) == {"drop"}:
+        changes[rng.randrange(len(changes))] = "replace"
+    wrong = iter(rng.sample(fact.wrong_points, len(fact.wrong_points)))
+    stated = [
+        point if change == "keep" else next(wrong)
+        for point, change in zip(fact.points, changes, strict=True)
+        if change != "drop"
     ]
     if rng.random() < HEDGED:
-        told += list(wrong)
+        stated += wrong
     if rng.random() < SHUFFLED:
-        rng.shuffle(told)
-    text = worded(rng.choice(fact.forms) if rng.random() < REWORDED else fact.forms[0], told)
-    text = _dressed(text, fact, lures, rng)
-    places = (
-        (match.start(), match.end(), point in fact.points)
-        for point in told
-        for match in re.finditer(re.escape(point), text)
-    )
-    right = [fate == "keep" for fate in fates]
-    return JudgeExample(reference, text, labels(right, len(told)), tuple(sorted(places)), fact.question)
+        rng.shuffle(stated)
+    return [change == "keep" for change in changes], stated
 
 
-def _dressed(text: str, fact: Fact, lures: AdversarialTexts, rng: random.Random) -> str:
-    """The answer, perhaps said again, with much beside it, or with praise of itself: none of that earns
-    anything.
-    """
+def _add_empty_words(text: str, fact: Fact, adversarial: AdversarialTexts, rng: random.Random) -> str:
+    """The answer, perhaps repeated, padded, or with praise of itself: none of that earns anything."""
     if rng.random() < PADDED:
-        filler = rng.choice(lures.fillers)
+        filler = rng.choice(adversarial.fillers)
         text = rng.choice(
             (
                 " ".join([text] * rng.randint(2, 4)),
                 "\n".join([text] * rng.randint(2, 4)),
                 f"{text} {filler} {text}",
-                f"{text} {fact.strange}",
+                f"{text} {fact.off_topic}",
                 f"{filler} {text}",
                 f"{text} {filler}",
             )
         )
-    if rng.random() < ARGUED:
-        verdict = rng.choice(lures.verdicts)
+    if rng.random() < PRAISED:
+        verdict = rng.choice(adversarial.verdicts)
         text = rng.choice((f"{text} {verdict}", f"{verdict} {text}", f"{text}\n{verdict}"))
     return text
 
 
 def _noise(rng: random.Random) -> str:
-    return "".join(
-        rng.choices("abcdefghijklmnopqrstuvwxyz      ABC0123456789.,:;!?()[]{}/-", k=rng.randint(1, 40))
-    )
-
-
-def worded(form: str, points: Sequence[str]) -> str:
-    """The form with its points: alone they are sentences, within a sentence a list."""
-    if form == "{points}":
-        return " ".join(points)
-    return form.replace("{points}", " and ".join(filter(None, [", ".join(points[:-1]), points[-1]])))
+    return "".join(rng.choices(NOISE, k=rng.randint(1, 40)))

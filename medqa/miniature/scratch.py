@@ -1,35 +1,31 @@
-"""Tiny Qwen2 models from nothing: a tokenizer with Qwen's chat format, random weights, and a whole directory.
+"""Tiny Qwen2 models from scratch: random weights, and a tokenizer with Qwen's chat format.
 
-They stand in for the Hub's models where there is no network and no GPU. They are small, but everything about
-them is real: architecture, tokenizer, chat template and checkpoint format are what `from_pretrained` expects.
+They replace the Hub's models where there is no network and no GPU. They are small, but everything about them
+is real: architecture, tokenizer, chat template and checkpoint format are what `from_pretrained` expects.
 """
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 CONTROL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-# Qwen2.5's pre-tokenizer: contractions, words with their leading space, single digits, punctuation, white
-# space.
-PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-MATCHING = 3.0  # times the usual size; of 1, 3 and 5, 3 learnt fastest
+# Qwen2.5's pre-tokenizer: contractions, words with their leading space, digits, punctuation, white space.
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QUERY_SCALE = 3.0  # times the usual size; of 1, 3 and 5, 3 learnt fastest
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
 def tokenizer(texts: Sequence[str], vocabulary: int) -> "PreTrainedTokenizerFast":
-    """A byte-level BPE tokenizer of at most `vocabulary` tokens, trained on the texts, with Qwen's control
-    tokens.
-    """
+    """A byte-level BPE tokenizer of at most `vocabulary` tokens, with Qwen's control tokens."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -42,8 +38,7 @@ def tokenizer(texts: Sequence[str], vocabulary: int) -> "PreTrainedTokenizerFast
         ]
     )
     bpe.decoder = decoders.ByteLevel()
-    # The words of the chat format and of the judge have to be single tokens, as they are in Qwen's own
-    # tokenizer.
+    # The words of the chat format and of the judge have to be single tokens, as in Qwen's own tokenizer.
     texts = [*texts, *["system\nuser\nassistant\n 0 1 2 3 4 5 6 7 8 9\n"] * 50]
     bpe.train_from_iterator(
         texts,
@@ -65,9 +60,7 @@ def tokenizer(texts: Sequence[str], vocabulary: int) -> "PreTrainedTokenizerFast
 
 
 def model(tok: "PreTrainedTokenizerFast", width: int, layers: int, head: int, seed: int) -> "PreTrainedModel":
-    """A Qwen2 model with random weights: heads `head` wide, an MLP three times as wide, tied embeddings,
-    float32.
-    """
+    """A float32 Qwen2 with random weights: heads `head` wide, an MLP 3 × `width` wide, tied embeddings."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -89,27 +82,14 @@ def model(tok: "PreTrainedTokenizerFast", width: int, layers: int, head: int, se
     return Qwen2ForCausalLM._from_config(config, attn_implementation="eager")
 
 
-def look_for_the_same(model: "PreTrainedModel") -> None:
-    """Make queries and keys equal and larger, so that a token attends to its like from the start.
+def tie_keys_to_queries(model: "PreTrainedModel") -> None:
+    """Make keys equal to larger queries, so that each token attends to equal tokens from the start.
 
-    Comparing two texts, which otherwise takes a tiny model most of its training to discover, begins from
-    there.
+    To compare two texts, which a tiny model otherwise spends most of its training to discover, begins there.
     """
     import torch
 
     with torch.no_grad():
         for layer in model.model.layers:
-            layer.self_attn.q_proj.weight.mul_(MATCHING)
+            layer.self_attn.q_proj.weight.mul_(QUERY_SCALE)
             layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
-
-
-@contextmanager
-def staged(out: Path) -> Iterator[Path]:
-    """A folder that becomes `out` when all of it is written."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        yield Path(folder)
-        shutil.rmtree(out, ignore_errors=True)
-        os.mkdir(out)
-        for path in sorted(Path(folder).iterdir()):
-            shutil.move(path, out / path.name)

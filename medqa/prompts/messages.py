@@ -3,16 +3,17 @@
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING
 
-from pydantic import AfterValidator
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-LABELS = ("1", "2", "3", "4", "5")  # what the judge may answer, worst first
+LABELS = ("1", "2", "3", "4", "5")  # what the judge may reply, worst first
 CRITERIA = ("accuracy", "completeness", "key_points")
 NO_REFERENCE = "(none is given; use your own knowledge)"
 # Most control tokens are <|name|> or <name>; a space after the bracket keeps the text and breaks the token.
-# Names differ in each model: all are broken but the tags that texts carry. Tokens of other forms ([INST]) are
-# words of other texts too: `chat` breaks those of the model at hand, where its messages are rendered.
+# Names differ in each model: all are broken but the tags that texts carry. Tokens of another form ([INST])
+# are words of texts too: `chat` breaks those of the model in use, where its messages are rendered.
 _TAGS = "b|br|em|i|li|p|strong|sub|sup|table|td|th|tr|ul"
 _CONTROL = re.compile(rf"<(?=\|[^<>|]*\|>|/?(?!(?:{_TAGS})>)[A-Za-z][\w.:-]*>)")
 _FIELD = re.compile(r"\{(question|reference|candidate|criterion)\}")
@@ -32,24 +33,22 @@ def ask(question: str) -> Messages:
 
 
 def reply(answer: str) -> Messages:
-    """The message that answers them, as training needs it."""
+    """The message with the answer to a question, as training needs it."""
     return [{"role": "assistant", "content": escape_control_tokens(answer)}]
 
 
-def default_system(tok: Any) -> str:
-    """The system prompt that a tokenizer's chat template adds to messages without one; empty where it adds
-    none.
-    """
+def default_system(tok: "PreTrainedTokenizerBase") -> str:
+    """The system prompt that a chat template adds to messages without one; empty where it adds none."""
     system, user = "\0system\0", "\0user\0"
 
     def render(*messages: dict[str, str]) -> str:
         return tok.apply_chat_template(list(messages), tokenize=False)
 
-    asked = {"role": "user", "content": user}
-    before = render(asked).partition(user)[0]
+    question = {"role": "user", "content": user}
+    before = render(question).partition(user)[0]
     try:
-        head, _, rest = render({"role": "system", "content": system}, asked).partition(system)
-    except Exception:  # such a template knows no system prompt, and says so by an error of its own
+        head, _, rest = render({"role": "system", "content": system}, question).partition(system)
+    except Exception:  # such a template knows no system prompt, and reports that by an error of its own
         return ""
     tail = rest.partition(user)[0]
     added = before.startswith(head) and before.endswith(tail) and len(before) > len(head) + len(tail)
@@ -57,8 +56,7 @@ def default_system(tok: Any) -> str:
 
 
 def judge(template: str, question: str, reference: str, candidate: str) -> dict[str, Messages]:
-    """The messages that ask for a label, for each criterion. They differ only at their end and share a
-    prefix.
+    """The messages that ask for a label, by criterion. They share a prefix and differ only at their end.
 
     `template` names a file of this folder. Raises FileNotFoundError if it is not there.
     """
@@ -78,19 +76,8 @@ def templates() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("judge*.txt"))
 
 
-def _known(value: str) -> str:
-    if value not in templates():
-        raise ValueError(f"must be one of {', '.join(templates())}")
-    return value
-
-
-JudgeTemplate = Annotated[str, AfterValidator(_known)]
-
-
 @cache
 def _template(name: str) -> tuple[str, dict[str, str]]:
-    body, _, criteria = (
-        (Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8").partition("\n---\n")
-    )
-    pairs = [line.split(": ", 1) for line in criteria.splitlines() if line]
-    return body, dict(pairs)
+    text = (Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8")
+    body, _, criteria = text.partition("\n---\n")
+    return body, dict(line.split(": ", 1) for line in criteria.splitlines() if line)

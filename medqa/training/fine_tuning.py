@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from medqa import chat, curves, hub, model
+from medqa import chat, curves, hub, model, quantised
 from medqa.runtime import distributed
 from medqa.runtime.errors import UserError
 from medqa.runtime.folders import atomic_folder
@@ -101,7 +101,7 @@ def load(job: TrainingJob, adapter: Path | None = None) -> "PreTrainedModel | Pe
     loaded = model.load(
         job.base, job.dtype, adapter, trainable=adapter is not None, dequantised=job.params.dequantised
     )
-    if distributed.rank() == 0 and (layers := model.quantisation(loaded)):
+    if distributed.rank() == 0 and (layers := quantised.describe(loaded)):
         print(f"{job.stage}: base: {layers}", file=sys.stderr, flush=True)
     return loaded
 

@@ -64,7 +64,7 @@ def audit_lengths(
     A row with an answer that has no token before `max_length` is left out.
     """
     audit = LengthAudit[Row]()
-    end_of_turn = tok.convert_tokens_to_ids(chat.end(tok, tok.name_or_path))
+    end_of_turn = tok.convert_tokens_to_ids(chat.end_of_turn(tok, tok.name_or_path))
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
         questions = [prompts.ask(row.question) for row in chunk]

@@ -4,32 +4,36 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def quantise(
-    model: Any,
-    tok: Any,
+    model: "PreTrainedModel",
+    tok: "PreTrainedTokenizerBase",
     texts: Sequence[str],
     out: Path,
     group_size: int = 128,
     sym: bool = True,
     half: bool = False,
 ) -> None:
-    """Write the model to `out`, its linear layers in four bits, `group_size` weights with one scale.
+    """Write the model to `out`, its linear layers in four bits, one scale per `group_size` weights.
 
-    The rounding is measured on `texts`. `half` stores what stays whole, above all the embedding, in float16.
+    The rounding is calibrated on `texts`. `half` stores the other weights, above all the embedding, in
+    float16.
     """
     import torch
     from transformers import AutoModelForCausalLM, GPTQConfig
 
-    with tempfile.TemporaryDirectory() as full:
-        model.save_pretrained(full)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
         config = GPTQConfig(
             bits=4, group_size=group_size, dataset=list(texts), tokenizer=tok, sym=sym, desc_act=False
         )
         quantised = AutoModelForCausalLM.from_pretrained(
-            full, quantization_config=config, device_map="cpu", dtype=torch.float32
+            folder, quantization_config=config, device_map="cpu", dtype=torch.float32
         )
     if half:
         for parameter in quantised.parameters():
@@ -37,7 +41,7 @@ def quantise(
         quantised.config.dtype = torch.float16
     quantised.save_pretrained(out)
     tok.save_pretrained(out)
-    # It keeps every text it was calibrated on in its configuration; a checkpoint should not carry them.
+    # The configuration holds every calibration text; a checkpoint should not carry them.
     path = out / "config.json"
     saved = json.loads(path.read_text(encoding="utf-8"))
     saved["quantization_config"] |= {"dataset": None, "tokenizer": None}
