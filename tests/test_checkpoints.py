@@ -60,8 +60,8 @@ def test_an_interrupted_run_ends_with_the_bytes_of_an_undisturbed_one(
     train(stage, tiny_base, adapter, tmp_path / "interrupted")
     assert steps == [4, 4, 5, 5]
     for name in (f"{stage}/adapter_config.json", f"{stage}/adapter_model.safetensors", f"{stage}.tsv"):
-        one, two = (tmp_path / run / name for run in ("interrupted", "undisturbed"))
-        assert one.read_bytes() == two.read_bytes(), name
+        resumed, undisturbed = (tmp_path / run / name for run in ("interrupted", "undisturbed"))
+        assert resumed.read_bytes() == undisturbed.read_bytes(), name
     assert not list(folder.iterdir())
 
 

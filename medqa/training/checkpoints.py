@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from medqa import model
 from medqa.records import Example, Pair
 from medqa.runtime import distributed, hashing, locks
 from medqa.runtime.environment import scratch_root
@@ -45,6 +44,8 @@ def code_hashes() -> dict[str, str]:
 
 def fingerprint(settings: Sequence[Any], rows: Sequence[Example | Pair], inputs: Sequence[Path]) -> str:
     """A hash of all that training depends on: code, libraries, device, settings, rows and input models."""
+    from medqa import model  # here, so that `medqa cache` need not import it
+
     # Of the device the kind alone: each process has its own, and all need the same fingerprint.
     environment = [model.device().split(":")[0], distributed.world_size(), *map(version, LIBRARIES)]
     hashes = [code_hashes(), *map(hashing.dvc_hash, inputs)]
