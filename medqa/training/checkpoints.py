@@ -23,7 +23,7 @@ from medqa.runtime import distributed, hashing, locks
 from medqa.runtime.environment import scratch_root
 from medqa.runtime.fields import Section
 
-CODE = ("chat", "dpo.py", "hub.py", "jsonl.py", "model.py", "prompts", "records.py", "sft.py", "training")
+CODE = ("chat", "dpo.py", "hub.py", "jsonl.py", "model.py", "prompts", "records", "sft.py", "training")
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "gptqmodel")
 SUMS = "sums.json"
 
