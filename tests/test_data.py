@@ -433,9 +433,9 @@ def test_limits_keep_the_same_rows_whatever_their_order(tmp_path: Path) -> None:
 
 def test_texts_are_not_kept_in_memory(tmp_path: Path) -> None:
     rows = make_rows()
-    rows["sft"] = [sft_row(f"s{n}", f"What is disease {n}?", f"Rest {n} " + "x" * 8000) for n in range(3000)]
+    rows["sft"] = [sft_row(f"s{n}", f"What is disease {n}?", f"Rest {n} " + "x" * 24000) for n in range(1000)]
     rows["train"] += [
-        preference_row(f"u{n}", f"What cures disease {n}?", "Tea" + "x" * 10000) for n in range(30, 1000)
+        preference_row(f"u{n}", f"What cures disease {n}?", "Tea" + "x" * 30000) for n in range(30, 350)
     ]
     for name, lines in rows.items():
         write_lines(tmp_path / f"{name}.jsonl", lines)
@@ -443,7 +443,7 @@ def test_texts_are_not_kept_in_memory(tmp_path: Path) -> None:
     del rows
     tracemalloc.start()
     loaded = load_medical_data(tmp_path, DataParams(**FILES), 0)
-    assert jsonl.write(tmp_path / "out.jsonl", loaded.sft, ordered=True) == 3000
+    assert jsonl.write(tmp_path / "out.jsonl", loaded.sft, ordered=True) == 1000
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert size > 30e6 and peak < 0.4 * size

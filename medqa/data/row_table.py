@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 from medqa.records import RowAudit
 from medqa.runtime.environment import scratch_root
@@ -142,16 +142,11 @@ class Records(Sequence[T]):
     def __iter__(self) -> Iterator[T]:
         return (self.make(*columns) for columns in self.table.execute(self.query, *self.values))
 
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        numbers = range(len(self))[index]
-        if isinstance(numbers, range):
-            return [self[number] for number in numbers]
-        limited = f"{self.query} LIMIT 1 OFFSET ?"
-        return self.make(*self.table.execute(limited, *self.values, numbers).fetchone())
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        query = f"{self.query} LIMIT 1 OFFSET ?"
+        return self.make(*self.table.execute(query, *self.values, range(len(self))[index]).fetchone())
 
 
 def digest(*texts: str) -> bytes:
