@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from statistics import fmean
 from typing import Any
 
-from medqa import judge, metrics, prompts, text
+from medqa import judge, metrics, option_reading, prompts, text
 from medqa.engines import Completion, Engine, Likelihood, Sampling, naming, placing, thinking
 from medqa.records import Answer, HeldOut, Score
 from medqa.runtime.sections import EvaluateParams
@@ -86,8 +86,8 @@ def _answer(
 
 def measured(row: HeldOut, answer: Completion) -> dict[str, Any]:
     """All of an Answer that needs neither judge nor likelihood."""
-    letters = "".join(sorted({*text.option_letters(row.question), row.gold}))
-    choice = metrics.read_option(answer.text, letters) if row.gold else ""
+    letters = "".join(sorted({*option_reading.option_letters(row.question), row.gold}))
+    choice = option_reading.read_option(answer.text, letters) if row.gold else ""
     return {
         "id": row.id,
         "kind": row.kind,
