@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from medqa import judge, metrics, prompts, text
+from medqa import judge, metrics, option_reading, prompts, text
 from medqa.engines import Completion, Engine, Failure, Likelihood, Request, Sampling, collect, thinking
 from medqa.records import Answer, HeldOut
 from medqa.runtime.sections import EvaluateParams, JudgeParams
@@ -106,8 +106,8 @@ def _answer(row: HeldOut, response: Response, score: judge.Score, judge_name: st
 
 def judge_free_measures(row: HeldOut, answer: Completion) -> dict[str, Any]:
     """All of an Answer that needs neither judge nor likelihood."""
-    letters = "".join(sorted({*text.option_letters(row.question), row.gold}))
-    choice = metrics.read_option(answer.text, letters) if row.gold else ""
+    letters = "".join(sorted({*option_reading.option_letters(row.question), row.gold}))
+    choice = option_reading.read_option(answer.text, letters) if row.gold else ""
     key_points = row.key_points or text.key_points(row.reference)
     return {
         "id": row.id,

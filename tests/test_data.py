@@ -11,7 +11,7 @@ import pytest
 import yaml
 from fake_rows import EXAM, preference_row, sft_row, write_lines, write_rows
 
-from medqa import data, jsonl, metrics, records
+from medqa import data, jsonl, option_reading, records
 from medqa.data import MedicalData, load_medical_data, raw_rows
 from medqa.data.row_table import RowTable, TableRow
 from medqa.miniature import embedded, embedded_rows
@@ -570,10 +570,10 @@ def test_embedded_exams_have_their_gold_letter(made: MedicalData) -> None:
     for row in exams:
         assert list_options(row.question)[row.gold] == row.key_points[0]
         assert (
-            metrics.read_option(row.reference)
-            == metrics.read_option(row.chosen)
+            option_reading.read_option(row.reference)
+            == option_reading.read_option(row.chosen)
             == row.gold
-            != metrics.read_option(row.rejected)
+            != option_reading.read_option(row.rejected)
         )
 
 

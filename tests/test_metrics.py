@@ -1,207 +1,15 @@
-"""medqa.metrics: what an answer covers, the option it settles on, and intervals that hold what they promise."""
+"""medqa.metrics: what an answer covers and repeats, and intervals that cover what they promise."""
 
 import random
-import time
 
 import numpy as np
 import pytest
 
 from medqa import metrics
 
-CHOICES = [
-    # Just the letter.
-    ("B", "B"),
-    ("B.", "B"),
-    ("(B)", "B"),
-    ("b", "B"),
-    ("c)", "C"),
-    ("**D**", "D"),
-    ("\uff22", "B"),  # full-width
-    ("\uff08\uff23\uff09", "C"),
-    ("A. Aspirin", "A"),
-    ("D: fever", "D"),
-    ("C - stroke", "C"),
-    ("B\n\nExplanation: C is a beta blocker, D a diuretic.", "B"),
-    # The letter that is called the answer.
-    ("Answer: (B)", "B"),
-    ("Answer: b", "B"),
-    ("answer is c.", "C"),
-    ("The answer is B: chest pain.", "B"),
-    ("The correct answer is option D.", "D"),
-    ("**Answer:** C", "C"),
-    ("### Answer\nB", "B"),
-    ("The best answer would be A because aspirin is given first.", "A"),
-    ("Answer\uff1a\uff22", "B"),
-    (r"\boxed{C}", "C"),
-    (r"So the dose is halved: $\boxed{\text{(D)}}$", "D"),
-    (r"The final answer is \(\mathrm{A}\).", "A"),
-    ("A patient with chest pain needs aspirin. Answer: B", "B"),
-    ("A. rest\nB. aspirin\nC. surgery\nD. fluids\nAnswer: C", "C"),
-    ("Option A is wrong. Option B is wrong. The answer is C.", "C"),
-    # Other ways to say it.
-    ("Option D is correct", "D"),
-    ("B is the correct answer.", "B"),
-    ("Of these, (C) is right.", "C"),
-    ("I choose option a.", "A"),
-    ("I would go with B.", "B"),
-    ("I think it's D.", "D"),
-    ("Option A is incorrect, option C is correct.", "C"),
-    # Denials.
-    ("The answer is not B", ""),
-    ("The answer isn't C.", ""),
-    ("The answer is not A but C", "C"),
-    ("The answer isn't B, it's D.", "D"),
-    ("The answer isn\u2019t B, it\u2019s D.", "D"),
-    ("It is not A. The answer is C.", "C"),
-    ("The answer is not A, the answer is C.", "C"),
-    ("The answer is A, not B.", "A"),
-    ("The answer is A rather than D.", "A"),
-    ("The answer is neither A nor B.", ""),
-    ("I would not choose B.", ""),
-    ("Option B is not correct.", ""),
-    # Several, or none.
-    ("It could be A or C", ""),
-    ("The answer is A or C.", ""),
-    ("Answer: B, D", ""),
-    ("A and C", ""),
-    ("A. rest\nB. aspirin", ""),
-    ("The answer is A. No, the answer is C.", ""),
-    ("I am not sure", ""),
-    ("I cannot answer a medical question. Please see a doctor.", ""),
-    ("None of the above", ""),
-    ("", ""),
-    # Letters that are no option.
-    ("A patient with fever needs rest.", ""),
-    ("The answer is a beta blocker.", ""),
-    ("The best option is a diuretic.", ""),
-    ("The answer is hepatitis B.", ""),
-    ("Vitamin D is given.", ""),
-    ("B cells make antibodies.", ""),
-    ("The answer is C-reactive protein.", ""),
-    ("Answer: A1c", ""),
-    ("As an AI, I cannot say.", ""),
-    ("E", ""),
-]
-
-
-TONGUES = [
-    # Chinese
-    ("答案是B", "B"),
-    ("答案：Ｂ", "B"),
-    ("选B", "B"),
-    ("选择 B", "B"),
-    ("正确答案为（C）", "C"),
-    ("【答案】B 【解析】A项错误", "B"),
-    ("B选项正确", "B"),
-    ("B 是正确答案。", "B"),
-    ("选项A错误，选项C正确", "C"),
-    ("B、阿司匹林", "B"),
-    ("我认为是B", "B"),
-    ("答案不是A，而是C", "C"),
-    ("选A不选B", "A"),
-    ("答案不是B", ""),
-    ("不能选B", ""),
-    ("B不正确", ""),
-    ("答案是A或者B", ""),
-    ("答案是B细胞", ""),
-    ("答案是维生素B。", ""),
-    ("首选B超检查", ""),
-    ("维生素B", ""),
-    ("B细胞", ""),
-    ("乙型B", ""),
-    ("C反应蛋白升高", ""),
-    # Japanese, Korean, Thai
-    ("正解は「D」です", "D"),
-    ("答えはC", "C"),
-    ("正解はBではなくCです。", "C"),
-    ("答えはBではありません。", ""),
-    ("答えはB型肝炎です", ""),
-    ("정답은 B입니다.", "B"),
-    ("정답은 A가 아니라 B입니다", "B"),
-    ("정답은 B형 간염입니다", ""),
-    ("ตอบ ข้อ B", "B"),
-    ("คำตอบคือ B", "B"),
-    ("ข้อ B ผิด", ""),
-    # Others
-    ("Правильный ответ — B", "B"),
-    ("La respuesta correcta es la B.", "B"),
-    ("La opción C es correcta.", "C"),
-    ("La respuesta no es B", ""),
-    ("La réponse est B", "B"),
-    ("Die richtige Antwort ist A.", "A"),
-    ("الإجابة الصحيحة هي C", "C"),
-    ("सही उत्तर B है", "B"),
-    ("Đáp án: B", "B"),
-    # Marks that are not seen
-    ("\ufeffB\u200f", "B"),
-    ("The answer:\u200bB", "B"),
-]
-TEN = [
-    ("E", "E"),
-    ("F. Gout", "F"),
-    ("(J)", "J"),
-    ("Option H is correct", "H"),
-    ("The answer is E because it is.", "E"),
-    ("The answer is E or F", ""),
-    ("答案是E", "E"),
-    ("Hepatitis E", ""),
-    ("E. coli", ""),
-    ("The answer is H. pylori", ""),
-    ("La risposta e la spiegazione", ""),
-    # The letter I and the pronoun
-    ("I", "I"),
-    ("I. Warfarin", "I"),
-    ("The answer is I.", "I"),
-    ("I choose I", "I"),
-    ("I is correct", "I"),
-    ("I think it is B", "B"),
-    ("i think it is b", "B"),
-    ("I, as a doctor, would choose B", "B"),
-    ("I'm sure it is G", "G"),
-    ("I was told the answer is B", "B"),
-    ("Answer: I am not sure", ""),
-    ("I cannot say", ""),
-    ("so I would be right", ""),
-    ("type I error", ""),
-]
-
-
-@pytest.mark.parametrize(("answer", "letter"), [*CHOICES, *TONGUES])
-def test_choice(answer: str, letter: str) -> None:
-    assert metrics.read_option(answer) == letter
-
 
 @pytest.mark.parametrize(
-    ("answer", "letter"), [*TEN, *(case for case in CHOICES if case[0] != "E"), *TONGUES]
-)
-def test_choice_of_ten(answer: str, letter: str) -> None:
-    assert metrics.read_option(answer, "ABCDEFGHIJ") == letter
-
-
-def test_a_letter_that_the_question_does_not_offer_is_no_choice() -> None:
-    assert metrics.read_option("The answer is D", "ABC") == ""
-    assert metrics.read_option("E", "ABCDE") == "E"
-
-
-@pytest.mark.parametrize(
-    "part",
-    ["\n", " \n", "-\n", " ", "A ", "B, A or ", "(", "B ( ", "not ", "not B but ", "answer ", "answer is B ", 
-     "n't the ", "the answer is the option ", "答案", "选B", "B、", "I, ", "\\boxed{", "B\u0300\u0316"],
-)  # fmt: skip
-def test_choice_takes_linear_time(part: str) -> None:
-    def seconds(length: int) -> float:
-        answer = "answer" + part * (length // len(part)) + "x"
-        began = time.process_time()
-        metrics.read_option(answer, "ABCDEFGHIJ")
-        return time.process_time() - began
-
-    seconds(100)
-    # Twice the text takes twice the time; four times would be the square.
-    assert seconds(100_000) < 3 * seconds(50_000) + 0.1
-
-
-@pytest.mark.parametrize(
-    ("answer", "point", "held"),
+    ("answer", "point", "covered"),
     [
         ("It causes Chest  pain, mostly.", "chest pain", True),
         ("pain in the chest", "chest pain", False),  # short points count word for word
@@ -235,14 +43,13 @@ def test_choice_takes_linear_time(part: str) -> None:
         ("बुखार और खाँसी के साथ दर्द", "बुखार और खाँसी", True),
     ],
 )
-def test_covers(answer: str, point: str, held: bool) -> None:
-    assert metrics.covers(answer, point) == held
+def test_covers(answer: str, point: str, covered: bool) -> None:
+    assert metrics.covers(answer, point) == covered
 
 
 def test_key_point_recall_is_a_share() -> None:
-    assert metrics.key_point_recall("fever and a rash", ["fever", "rash", "chest pain"]) == pytest.approx(
-        2 / 3
-    )
+    recall = metrics.key_point_recall("fever and a rash", ["fever", "rash", "chest pain"])
+    assert recall == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -282,24 +89,23 @@ def test_rouge_l(answer: str, reference: str, f1: float) -> None:
     assert metrics.rouge_l(reference, answer) == metrics.rouge_l(answer, reference)
 
 
-def table_of_lengths(first: list[str], second: list[str]) -> int:
+def textbook_length(first: list[str], second: list[str]) -> int:
     """The length of the longest common subsequence by the textbook's table."""
     above = [0] * (len(second) + 1)
     for word in first:
         row = [0]
-        for place, other in enumerate(second):
-            row.append(above[place] + 1 if word == other else max(above[place + 1], row[-1]))
+        for index, candidate in enumerate(second):
+            row.append(above[index] + 1 if word == candidate else max(above[index + 1], row[-1]))
         above = row
     return above[-1]
 
 
 def test_common_subsequences_are_as_long_as_the_textbook_says() -> None:
-    draw = random.Random(0)
+    rng = random.Random(0)
     for _ in range(300):
-        first, second = (
-            draw.choices("abcdefgh"[: draw.randint(1, 8)], k=draw.randint(0, 90)) for _ in range(2)
-        )
-        assert metrics.longest_common_subsequence(first, second) == table_of_lengths(first, second)
+        letters = "abcdefgh"
+        first, second = (rng.choices(letters[: rng.randint(1, 8)], k=rng.randint(0, 90)) for _ in range(2))
+        assert metrics.longest_common_subsequence(first, second) == textbook_length(first, second)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +133,8 @@ JAPANESE = (
     "治療には生活習慣の改善と薬物療法があります。塩分を控え、体重を管理し、禁煙や節酒、適度な運動を心がけることが大切です。"
 )
 THAI = (
-    "โรคความดันโลหิตสูงเป็นโรคเรื้อรังที่พบบ่อย ผู้ป่วยส่วนใหญ่มักไม่มีอาการในระยะแรก บางรายอาจมีอาการปวดศีรษะ เวียนศีรษะ ใจสั่น หรือหูอื้อ "
+    "โรคความดันโลหิตสูงเป็นโรคเรื้อรังที่พบบ่อย ผู้ป่วยส่วนใหญ่มักไม่มีอาการในระยะแรก บางรายอาจมีอาการปวดศีรษะ เวียนศีรษะ "
+    "ใจสั่น หรือหูอื้อ "
     "การรักษาประกอบด้วยการปรับเปลี่ยนพฤติกรรมและการใช้ยา ผู้ป่วยควรลดการบริโภคเกลือ ควบคุมน้ำหนัก งดสูบบุหรี่ และพักผ่อนให้เพียงพอ"
 )
 

@@ -1,4 +1,4 @@
-"""medqa.text: words, the form in which texts are equal, and the key points of a text that names none."""
+"""medqa.text: words, the form in which texts are equal, and the key points of a text that lists none."""
 
 import pytest
 
@@ -57,24 +57,6 @@ def test_words(raw: str, words: list[str]) -> None:
 )
 def test_key_points(reference: str, points: list[str]) -> None:
     assert text.key_points(reference) == points
-
-
-@pytest.mark.parametrize(
-    ("question", "letters"),
-    [
-        ("Which?\nA. x\nB. y\nC. z\nD. w\nE. v", "ABCDE"),
-        ("Which? (a) x (b) y (c) z", "ABC"),
-        ("下列哪项正确？\nＡ．高\nＢ．低\nＣ．中\nＤ．无", "ABCD"),
-        ("哪项？A、高 B、低 C、中 D、无 E、都", "ABCDE"),
-        ("Which?" + "".join(f"\n{letter}) {letter}" for letter in "ABCDEFGHIJ"), "ABCDEFGHIJ"),
-        ("Which?\nA - x\nB - y\nC - z\nD - w\nE - v", "ABCDE"),
-        ("Which?\n**A** x\n**B** y\n**C** z", "ABC"),
-        ("Hepatitis A. or B. or E. coli?", "ABCD"),  # fewer than three in a row
-        ("Why?", "ABCD"),
-    ],
-)
-def test_option_letters(question: str, letters: str) -> None:
-    assert text.option_letters(question) == letters
 
 
 def test_a_pile_of_marks_takes_no_time() -> None:

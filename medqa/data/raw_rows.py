@@ -10,8 +10,8 @@ from typing import Any
 
 from medqa.miniature import embedded, embedded_rows
 from medqa.records import Provenance
-from medqa.runtime.errors import UserError
 from medqa.runtime.data_section import SPLITS, EmbeddedRows, HubRows, PreferenceFiles, SftFile
+from medqa.runtime.errors import UserError
 from medqa.sources import RawRow, read_rows
 
 _PATTERNS = ["*.json", "*.jsonl", "*.ndjson", "*.json.gz", "*.jsonl.gz", "*.parquet"]
