@@ -78,31 +78,51 @@ def test_a_folder_has_the_hash_that_dvc_gives_it(project: Path) -> None:
         assert hashing.dvc_hash(project / item["path"]) == item["md5"]
 
 
-@pytest.mark.parametrize("pattern", ["*.tmp\n!keep.tmp", "sub/", "/model/a.txt", "**/deep/**", "__pycache__"])
-def test_what_dvc_ignores_is_no_part_of_a_hash(project: Path, pattern: str) -> None:
+FILES = "a.txt .DS_Store sub/b.tmp sub/keep.tmp sub/deep/c cache/d cache/e/f .git/x é.log".split()
+FILES += ["x y.txt", "__pycache__/z.pyc", "[a]/w", "build", "sub/build/q"]
+PATTERNS = [
+    "",
+    ".DS_Store",
+    "*.tmp\n!keep.tmp",
+    "model/sub",
+    "sub/",
+    "cache/*\n!cache/e",
+    "cache\n!cache/e/f",
+]
+PATTERNS += ["build/", "**/deep/**", "# c\n\n  *.log  ", "\\[a\\]", "[a-c].txt", "/sub", "*.txt\n!x y.txt"]
+PATTERNS += ["sub/*.tmp", "__pycache__"]
+
+
+@pytest.mark.parametrize("nearer", ["", "*.tmp", "!.DS_Store\n/model/a.txt"])
+def test_what_dvc_ignores_is_no_part_of_a_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nearer: str
+) -> None:
     from dvc.repo import Repo
 
-    for name in ("a.txt", "sub/b.tmp", "sub/keep.tmp", "sub/deep/c", "__pycache__/z.pyc", "é.log"):
-        (project / "model" / name).parent.mkdir(parents=True, exist_ok=True)
-        (project / "model" / name).write_text(name)
-    (project / ".dvcignore").write_text(pattern)
-    with Repo() as repo:
-        (stage,) = repo.stage.load_all()
-        out = next(out for out in stage.outs if out.def_path == "model")
-        out.save()
-        assert hashing.dvc_hash(Path("model")) == hashing.dvc_hash(project / "model") == out.hash_info.value
+    monkeypatch.chdir(tmp_path)
+    Repo.init(no_scm=True).close()
+    folder = tmp_path / "models" / "model"
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (tmp_path / "models" / ".dvcignore").write_text(nearer)
+    for text in PATTERNS:
+        (tmp_path / ".dvcignore").write_text(text.replace("model/", "models/model/"))
+        with Repo() as repo:
+            expected = {Path(path) for path in repo.dvcignore.find(repo.fs, str(folder))}
+        assert set(hashing.files(folder)) == expected, text
+        assert {path.absolute() for path in hashing.files(Path("models/model"))} == expected, text
 
 
 def test_code_in_a_folder_that_a_project_ignores_still_has_a_hash(tmp_path: Path) -> None:
     package = tmp_path / ".venv" / "medqa"
-    (package / "__pycache__").mkdir(parents=True)
-    (package / "code.py").write_text("pass")
-    clean = hashing.dvc_hash(package)
-    (package / "__pycache__" / "code.pyc").touch()
+    for name in ("code.py", "__pycache__/code.pyc"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(name)
     outside = hashing.dvc_hash(package)
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvcignore").write_text(".venv\n")
-    assert clean == outside == hashing.dvc_hash(package)
+    assert list(hashing.files(package)) == [package / "code.py"] and hashing.dvc_hash(package) == outside
 
 
 def test_verify_finds_nothing_in_a_sound_project(project: Path, capsys: pytest.CaptureFixture) -> None:

@@ -89,16 +89,17 @@ def nearest_preset() -> str:
         texts["the committed params.yaml"] = committed.stdout
     if not texts:
         return "no preset to compare with"
-    current = flat(PARAMS.read_text(encoding="utf-8"))
-    differences = {name: {key for key, _ in current ^ flat(text)} for name, text in texts.items()}
+    files = {name: flat(yaml.safe_load(text)).items() for name, text in texts.items()}
+    current = flat(yaml.safe_load(PARAMS.read_text(encoding="utf-8"))).items()
+    differences = {name: {key for key, _ in current ^ values} for name, values in files.items()}
     name, keys = min(differences.items(), key=lambda item: len(item[1]))
     listed = ", ".join(sorted(keys)[:6]) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")
     return f"nearest to {name}, other in {listed}" if keys else f"equals {name}"
 
 
-def flat(text: str) -> set[tuple[str, str]]:
-    """The dotted keys of a YAML text, each with its value as JSON."""
-    return {(key, json.dumps(value)) for key, value in cells(yaml.safe_load(text))}
+def flat(params: dict[str, Any]) -> dict[str, str]:
+    """The values of a params.yaml as JSON, under their dotted keys."""
+    return {key: json.dumps(value) for key, value in cells(params)}
 
 
 def pins() -> list[str]:

@@ -31,7 +31,7 @@ ENVIRONMENT = {
     "GPTQ_TORCH_TRITON_DEQUANT": "0",
 }
 
-# M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h, in bytes; each is the largest value allowed.
+# M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h, in bytes; the latter is the largest allowed.
 MALLOC_OPTIONS = {-1: 512 << 20, -3: 32 << 20}
 
 # What Python, PyTorch and CUDA's libraries call it.

@@ -1,10 +1,12 @@
-"""Hashes of files and folders: DVC's own, as it writes them into dvc.lock, and the sha256."""
+"""Hashes of files and folders: the sha256, and DVC's own as in dvc.lock, also on a machine without DVC."""
 
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+
+DEFAULT_PATTERNS = (".hg/", ".git/", ".git", ".dvc/")  # what DVC ignores in every project
 
 
 def sha256_of(path: Path) -> str:
@@ -14,29 +16,51 @@ def sha256_of(path: Path) -> str:
 
 
 def dvc_hash(path: Path) -> str:
-    """md5 of a file; of a folder, DVC's `.dir` hash over names and contents. Raises FileNotFoundError.
+    """md5 of a file; of a folder, DVC's `.dir` hash over names and contents. Raises FileNotFoundError."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    entries = [{"md5": dvc_hash(file), "relpath": file.relative_to(path).as_posix()} for file in files(path)]
+    listing = json.dumps(sorted(entries, key=lambda entry: entry["relpath"]), sort_keys=True)
+    return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
-    What the project's .dvcignore names is no part of it. Outside a project, and in a folder that a project
-    ignores as a whole (such as .venv), __pycache__ alone is left out.
+
+def files(folder: Path) -> Iterator[Path]:
+    """The files of a folder that DVC sees: all but those that the project's .dvcignore files name."""
+    ignored = _ignore_rules(folder)
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not ignored(Path(parent, name), "/")]
+        paths = (Path(parent, name) for name in names)
+        yield from (path for path in paths if path.is_file() and not ignored(path, ""))
+
+
+def _ignore_rules(folder: Path) -> Callable[[Path, str], bool]:
+    """The function of a path below a folder, and "/" if it is a folder, that decides whether DVC ignores it.
+
+    Outside a project, and in a folder that a project ignores as a whole (such as .venv), __pycache__ alone is
+    ignored.
     """
-    from dvc.fs import LocalFileSystem
-    from dvc.ignore import DvcIgnoreFilter
-    from dvc_data.hashfile.build import build
-    from dvc_data.hashfile.db import HashFileDB
+    from pathspec import PathSpec
 
-    full, fs = Path(os.path.abspath(path)), LocalFileSystem()
-    root = next((str(folder) for folder in full.parents if (folder / ".dvc").is_dir()), None)
-    ignore: Any = DvcIgnoreFilter(fs, root) if root else None
-    if ignore is None or ignore.is_ignored_dir(str(full)):
-        ignore = _IgnoreBytecode()
-    _, _, hashed = build(HashFileDB(fs, ""), str(full), fs, "md5", ignore=ignore, dry_run=True)
-    return str(hashed.hash_info.value)
+    parents = [Path(os.path.abspath(folder)), *Path(os.path.abspath(folder)).parents]
+    root = next((parent for parent in parents if (parent / ".dvc").is_dir()), None)
+    above = parents[: parents.index(root) + 1] if root else []
+    specs = {}
+    for parent in above:
+        file = parent / ".dvcignore"
+        patterns = map(str.strip, file.read_text(encoding="utf-8").splitlines()) if file.is_file() else ()
+        defaults = DEFAULT_PATTERNS if parent == root else ()
+        specs[parent] = PathSpec.from_lines("gitignore", [*defaults, *patterns])
 
+    def ignored(path: Path, suffix: str) -> bool:
+        path = Path(os.path.abspath(path))
+        for parent in path.parents:  # the nearest .dvcignore that names the path decides
+            if parent in specs:
+                include = specs[parent].check_file(path.relative_to(parent).as_posix() + suffix).include
+                if include is not None:
+                    return include
+        return False
 
-class _IgnoreBytecode:
-    """The part of DVC's ignore filter that hashing uses."""
-
-    def walk(self, fs: Any, path: str, **options: Any) -> Iterator[tuple[str, list[str], list[str]]]:
-        for folder, folders, names in fs.walk(path, **options):
-            folders[:] = [name for name in folders if name != "__pycache__"]
-            yield folder, folders, names
+    if not specs or any(ignored(parent, "/") for parent in above[:-1]):
+        return lambda path, suffix: path.name == "__pycache__"
+    return ignored
