@@ -11,7 +11,7 @@ import pytest
 import yaml
 from fake_rows import EXAM, preference_row, sft_row, write_lines, write_rows
 
-from medqa import data, jsonl, option_reading, records
+from medqa import data, jsonl, metrics, option_reading, records
 from medqa.data import MedicalData, load_medical_data, raw_rows
 from medqa.data.row_table import RowTable, TableRow
 from medqa.miniature import embedded, embedded_rows
