@@ -133,13 +133,13 @@ class ContinuousBatch:
         column = max(row.length for row in rows) - 1  # the last token of a row is sampled, but not yet read
         columns = column + self.sampling.max_new_tokens - min(len(row.tokens) for row in rows) + 1
         copied = min(column, self.column)
-        for layer, parts in (self.kv_cache or prefill).items():
+        for layer, parts in (self.kv_cache or prefill or {}).items():
             rebuilt = [part.new_zeros(len(rows), part.shape[1], columns, part.shape[3]) for part in parts]
             for old, cache in zip(parts, rebuilt, strict=True):
                 old_rows = old[living, :, self.column - copied : self.column]
                 cache[: len(living), :, column - copied : column] = old_rows
             self.kv_cache[layer] = tuple(rebuilt)
-        if new:
+        if prefill and token_index is not None:
             starts = torch.tensor([column - len(row.prompt) for row in new], device=token_index.device)
             positions = torch.arange(column, device=starts.device) - starts[:, None]
             # Columns before the first token of a row get any token: they are masked.
@@ -147,7 +147,7 @@ class ContinuousBatch:
             for layer, parts in prefill.items():
                 for part, cache in zip(parts, self.kv_cache[layer], strict=True):
                     cache[len(living) :, :, :column] = part[0][:, tokens].transpose(0, 1)
-        self.rows, self.column = rows, column
+        self.rows, self.column = list(rows), column
         self.mask = self._mask(columns)
 
     def _mask(self, columns: int) -> Tensor:

@@ -71,10 +71,9 @@ class PrefixTree:
         for start, token_index in self.blocks:
             end = token_index.shape[1]
             mask = None
-            windowed = window is not None and end > window
-            if start or windowed:
-                mask = query.new_ones(end - start, end, dtype=torch.bool).tril(start)
-                mask = (mask.triu(start - window + 1) if windowed else mask)[None, None]
+            if start or (window and end > window):
+                mask = query.new_ones(1, 1, end - start, end, dtype=torch.bool).tril(start)
+                mask = mask.triu(start - window + 1) if window else mask
             queries = _by_row(query, token_index[:, start:])
             keys, values = _by_row(key, token_index), _by_row(value, token_index)
             attended.append(attention(queries, keys, values, mask, is_causal=True)[0].flatten(0, 1))
@@ -155,7 +154,7 @@ def prepare(model: PreTrainedModel) -> None:
     from transformers.masking_utils import sdpa_mask
 
     def attention(
-        module: torch.nn.Module,
+        module: Any,
         query: Tensor,
         key: Tensor,
         value: Tensor,
