@@ -9,11 +9,11 @@ from pathlib import Path
 import browser
 import pytest
 from browser import Browser
-from fake_run import HOSTILE, LONG, given, write_run
+from fake_run import HOSTILE, LONG, report_params, write_run
 
 from medqa import jsonl, report
 from medqa.records import Answer, HeldOut, Judged, Question
-from medqa.report import Folders
+from medqa.report import RunPaths
 
 pytestmark = pytest.mark.skipif(
     browser.BINARY is None, reason="no chromium here (Debian: apt-get install chromium)"
@@ -23,14 +23,14 @@ VIEWS = [(360, False), (360, True), (1280, False), (1280, True)]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
     return write_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")
-def page(run: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(run: RunPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "index.html"
-    path.write_text(report.build(run, given()), encoding="utf-8")
+    path.write_text(report.build(run, report_params()), encoding="utf-8")
     return path
 
 
@@ -43,9 +43,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(params=VIEWS, ids=[f"{width} {'dark' if dark else 'light'}" for width, dark in VIEWS])
 def view(request: pytest.FixtureRequest, chromium: Browser, page: Path) -> Iterator[Browser]:
-    """The page freshly opened; whatever a test does, it must not complain, ask for anything, or run a
-    payload.
-    """
+    """The page freshly opened; whatever a test does, it must not complain, load anything or run a payload."""
     chromium.complaints.clear()
     chromium.requests.clear()
     chromium.open(page, *request.param)
@@ -73,7 +71,7 @@ def choose(view: Browser, select: str, value: str) -> None:
     )
 
 
-def test_filters_of_the_questions_count_what_the_data_say(view: Browser, run: Folders) -> None:
+def test_filters_of_the_questions_count_what_the_data_say(view: Browser, run: RunPaths) -> None:
     questions = list(jsonl.read(run.data / "questions.jsonl", Question))
     scores: dict[str, list[float]] = {}
     texts = {row.id: f"{row.question} {row.reference}" for row in questions}
@@ -99,24 +97,24 @@ def test_filters_of_the_questions_count_what_the_data_say(view: Browser, run: Fo
     assert matched(view, "questions") == 0  # every tenth is unscored, and every second literature
 
 
-def test_filters_of_the_held_out_questions_count_what_the_data_say(view: Browser, run: Folders) -> None:
+def test_filters_of_the_held_out_questions_count_what_the_data_say(view: Browser, run: RunPaths) -> None:
     held = list(jsonl.read(run.data / "heldout.jsonl", HeldOut))
     sft, dpo = (list(jsonl.read(run.data / "answers" / f"{name}.jsonl", Answer)) for name in ("sft", "dpo"))
     worse = [after.score < before.score - 0.02 for before, after in zip(sft, dpo, strict=True)]
     exam = [row.kind == "exam" for row in held]
     assert 0 < sum(worse) < 60
-    assert view.run("document.querySelector('#panel-held').offsetHeight") == 0
-    view.click("#tab-held")
+    assert view.run("document.querySelector('#panel-held-out').offsetHeight") == 0
+    view.click("#tab-held-out")
     assert view.run("document.querySelector('#panel-questions').offsetHeight") == 0
-    assert matched(view, "held") == 60
-    choose(view, "#held-flag", "dpo_worse")
-    assert matched(view, "held") == sum(worse)
-    choose(view, "#held-kind", "exam")
-    assert matched(view, "held") == sum(one and other for one, other in zip(worse, exam, strict=True))
+    assert matched(view, "held-out") == 60
+    choose(view, "#held-out-flag", "dpo_worse")
+    assert matched(view, "held-out") == sum(worse)
+    choose(view, "#held-out-kind", "exam")
+    assert matched(view, "held-out") == sum(one and other for one, other in zip(worse, exam, strict=True))
 
 
 def test_hostile_text_is_read_and_does_nothing(view: Browser) -> None:
-    for panel, first in (("questions", "What of"), ("held", "Held")):
+    for panel, first in (("questions", "What of"), ("held-out", "Held")):
         view.click(f"#tab-{panel}")
         for number, text in enumerate(HOSTILE):
             view.click(f"#panel-{panel} .row:nth-child({number + 1}) summary")
@@ -139,7 +137,7 @@ def test_pages_turn_by_mouse_and_by_keyboard(view: Browser) -> None:
     assert page() == "page 1 of 3"
     view.click("#panel-questions [data-do=next]")
     assert page() == "page 2 of 3"
-    first = view.run("document.querySelector('#panel-questions .asks').textContent")
+    first = view.run("document.querySelector('#panel-questions .question').textContent")
     view.press("ArrowRight")
     view.press("ArrowRight")
     assert page() == "page 3 of 3"
@@ -148,33 +146,33 @@ def test_pages_turn_by_mouse_and_by_keyboard(view: Browser) -> None:
     assert first.startswith("What of 20?")
     view.run("document.querySelector('#tab-questions').focus()")
     view.press("ArrowRight")
-    assert view.run("document.activeElement.id") == "tab-held"
-    assert view.run("document.querySelector('#tab-held').getAttribute('aria-selected')") == "true"
+    assert view.run("document.activeElement.id") == "tab-held-out"
+    assert view.run("document.querySelector('#tab-held-out').getAttribute('aria-selected')") == "true"
 
 
 def test_a_long_answer_is_shown_when_it_is_asked_for(view: Browser) -> None:
-    view.click("#tab-held")
-    view.type("#held-text", "Held 59?")
-    assert matched(view, "held") == 1
-    view.click("#panel-held .row summary")
+    view.click("#tab-held-out")
+    view.type("#held-out-text", "Held 59?")
+    assert matched(view, "held-out") == 1
+    view.click("#panel-held-out .row summary")
     view.run("new Promise(done => setTimeout(done, 50))")
     longest = (
-        "Math.max(...[...document.querySelectorAll('#panel-held .text')].map(e => e.textContent.length))"
+        "Math.max(...[...document.querySelectorAll('#panel-held-out .text')].map(e => e.textContent.length))"
     )
     assert view.run(longest) < 1300
-    view.click("#panel-held .row .more")
+    view.click("#panel-held-out .row .more")
     assert view.run(longest) == len(LONG)
 
 
 def test_an_answer_shows_its_measures_by_name(view: Browser) -> None:
-    view.click("#tab-held")
-    view.click("#panel-held .row summary")
+    view.click("#tab-held-out")
+    view.click("#panel-held-out .row summary")
     view.run("new Promise(done => setTimeout(done, 50))")
     names = view.run(
-        "[...document.querySelector('#panel-held .row .scores').querySelectorAll('dt')].map(e => e.innerText)"
+        "[...document.querySelector('#panel-held-out .row .scores').querySelectorAll('dt')].map(e => e.innerText)"
     )
     assert names[-3:] == ["key-point recall", "token F1", "ROUGE-L"]
-    notes = view.run("document.querySelector('#panel-held .row .notes').textContent")
+    notes = view.run("document.querySelector('#panel-held-out .row .notes').textContent")
     assert "log-likelihood of the reference −1.65 nats per token" in notes
 
 
