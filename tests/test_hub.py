@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_hub import Repo, running, sha256
 
 import medqa.hub
+from bench.local_hub import Repo, running, sha256
 from medqa import models
 from medqa.data import raw_rows
 from medqa.runtime import sections
@@ -113,7 +113,7 @@ def test_refuses_pickles_and_code(tmp_path, hub):
     for name, answer, word in zip(names, answers, ["pickles", "auto_map", "auto_map", "JSON"], strict=True):
         assert name in answer["error"] and word in answer["error"]
     assert (
-        not hub.asked("GET", ".bin") and not hub.asked("GET", ".py") and not hub.asked("GET", ".safetensors")
+        not hub.ranges("GET", ".bin") and not hub.ranges("GET", ".py") and not hub.ranges("GET", ".safetensors")
     )
     assert not (tmp_path / "out").exists()
 
@@ -205,7 +205,7 @@ def test_goes_on_after_a_broken_download(tmp_path, hub):
     hub.fail["api/models/me/good/revision/main"] = 2
     (pinned,) = ask(hub, tmp_path, ["pin", "me/good", "main", tmp_path / "out"])
     assert pinned["files"]["model.safetensors"] == sha256(weights)
-    first, *later = hub.asked("GET", "model.safetensors")
+    first, *later = hub.ranges("GET", "model.safetensors")
     assert first is None
     assert [span.startswith("bytes=1") for span in later] == [True, True]
 
@@ -214,7 +214,7 @@ def test_tries_again_after_a_reset_connection(tmp_path, hub):
     hub.cut["model.safetensors"], hub.reset = 2, True
     (pinned,) = ask(hub, tmp_path, ["pin", "me/good", "main", tmp_path / "out"])
     assert pinned["files"]["model.safetensors"] == sha256(WEIGHTS)
-    assert hub.asked("GET", "model.safetensors") == [None] * 3
+    assert hub.ranges("GET", "model.safetensors") == [None] * 3
 
 
 def test_gives_up_when_the_hub_stays_away(tmp_path, hub):
@@ -248,8 +248,8 @@ def test_local_path_mends_the_cache(tmp_path, hub):
     (folder,) = ask(hub, tmp_path, ["local_path", out])
     assert (Path(folder) / "model.safetensors").read_bytes() == WEIGHTS
     assert tokenizer.read_bytes() == b"{}"
-    assert hub.asked("GET", "model.safetensors") == [None]
-    assert not hub.asked("HEAD", "config.json")
+    assert hub.ranges("GET", "model.safetensors") == [None]
+    assert not hub.ranges("HEAD", "config.json")
 
 
 def test_local_path_of_other_folders(tmp_path, hub):
@@ -285,7 +285,7 @@ def test_fetch_dataset(tmp_path, hub):
     assert [Path(path).name for path in readme[1]] == ["README.md"]
     assert "*.csv" in none["error"] and "me/qa" in none["error"]
     assert "me/good" in model["error"]
-    assert not hub.asked("GET", ".py")
+    assert not hub.ranges("GET", ".py")
 
 
 def test_each_data_set_is_fetched_with_the_key_of_its_own_revision(monkeypatch: pytest.MonkeyPatch) -> None:

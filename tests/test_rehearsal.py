@@ -67,13 +67,13 @@ def test_a_large_checkpoint_comes_in_shards(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_tokenizer_fills_its_vocabulary() -> None:
     tok = checkpoints.tokenizer(20_000)
-    assert len(tok) == 20_000 - checkpoints.CONTROL_ROOM + 3
+    assert len(tok) == 20_000 - checkpoints.CONTROL_ROWS + 3
     assert tok.convert_ids_to_tokens(len(tok) - 1) == "<|im_end|>" == tok.eos_token
     text = "What are the symptoms of asthma? 5"
     assert tok.decode(tok(text).input_ids) == text
     assert len(tok.encode("5", add_special_tokens=False)) == 1
     assert all(
-        len(tok.decode([place]).split()) == 2 for place in range(5000, 20_000 - checkpoints.CONTROL_ROOM, 500)
+        len(tok.decode([place]).split()) == 2 for place in range(5000, 20_000 - checkpoints.CONTROL_ROWS, 500)
     )
 
 
