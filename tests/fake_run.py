@@ -280,10 +280,9 @@ def _curves(folder: Path, rng: random.Random) -> None:
         file.writelines(f"{n}\t{3 / n**0.5 + rng.random() / 5:.4f}\t0.001\n" for n in range(1, 101))
     with jsonl.atomic_write(folder / "dpo.tsv") as file:
         file.write("step\tloss\tlearning_rate\tmargin\taccuracy\tchosen_logprob\trejected_logprob\n")
-        file.writelines(
-            f"{n}\t{0.7 - n / 200:.4f}\t0.001\t{n / 80:.4f}\t{min(1, 0.5 + n / 50):.4f}\t{-5 - n / 40}\t{-5 - n / 20}\n"
-            for n in range(1, 34)
-        )
+        for n in range(1, 34):
+            file.write(f"{n}\t{0.7 - n / 200:.4f}\t0.001\t{n / 80:.4f}\t{min(1, 0.5 + n / 50):.4f}\t")
+            file.write(f"{-5 - n / 40}\t{-5 - n / 20}\n")
 
 
 def pair_ids(run: RunPaths) -> set[str]:

@@ -113,7 +113,9 @@ def test_refuses_pickles_and_code(tmp_path, hub):
     for name, answer, word in zip(names, answers, ["pickles", "auto_map", "auto_map", "JSON"], strict=True):
         assert name in answer["error"] and word in answer["error"]
     assert (
-        not hub.ranges("GET", ".bin") and not hub.ranges("GET", ".py") and not hub.ranges("GET", ".safetensors")
+        not hub.ranges("GET", ".bin")
+        and not hub.ranges("GET", ".py")
+        and not hub.ranges("GET", ".safetensors")
     )
     assert not (tmp_path / "out").exists()
 
