@@ -1,4 +1,4 @@
-"""What only a GPU does, tested without one: devices of tensors and processes, CUDA's errors, dtypes of adapters."""
+"""What only a GPU does, tested without one: devices of tensors, CUDA's errors, dtypes of adapters."""
 
 import os
 import subprocess
