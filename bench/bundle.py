@@ -1,8 +1,7 @@
-"""`make gpu-bundle`: a folder of wheels for a machine with a GPU and no network, and the script that runs
-bench.gpu.
+"""`make gpu-bundle`: wheels for a machine with a GPU and no network, and a script that runs bench.gpu there.
 
-The machine has Python 3.12, torch 2.11 or newer, numpy, pandas and pyarrow; these stay its own. The script
-runs the checkout that the folder lies in.
+The machine has Python 3.12, torch 2.11 or newer, numpy, pandas and pyarrow of its own. The script runs the
+checkout that the folder is in.
 """
 
 import argparse
@@ -22,14 +21,9 @@ from medqa.runtime.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 FOLDER = "gpu-bundle"
-MOST_MB = 60
-MACHINE = {
-    "torch",
-    "numpy",
-    "pandas",
-    "pyarrow",
-}  # pyarrow alone is 55 MB; it comes with pandas wherever data is
-# What bench.gpu never imports; maturin is named by gptqmodel but builds Rust.
+MAX_MB = 60
+MACHINE = {"torch", "numpy", "pandas", "pyarrow"}  # pyarrow alone is 55 MB, and comes with pandas
+# What bench.gpu never imports; gptqmodel requires maturin, but it is a build tool for Rust.
 UNUSED = {"dvc", "rensa", "ruamel-yaml-clib", "maturin"}
 TARGET = {"python_version": "3.12", "python_full_version": "3.12.0", "extra": ""}
 RUN = f"""#!/bin/sh
@@ -40,33 +34,30 @@ PYTHONPATH="$SITE" exec python3 -m bench.gpu "$@"
 
 
 def packages() -> dict[str, str]:
-    """Name and version, as installed here, of all that the project needs on the machine, and what they need
-    there.
-    """
+    """Name and installed version of all packages that the project needs and the machine lacks."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return closure(project["dependencies"], MACHINE | UNUSED)
 
 
-def closure(requirements: Iterable[str], without: Set[str] = frozenset()) -> dict[str, str]:
-    """Name and installed version of what these requirements need on Python 3.12, as their metadata says."""
+def closure(requirements: Iterable[str], excluded: Set[str] = frozenset()) -> dict[str, str]:
+    """Name and installed version of what these requirements need on Python 3.12, by their metadata."""
     versions: dict[str, str] = {}
-    todo = list(requirements)
-    while todo:
-        requirement = Requirement(todo.pop())
+    remaining = list(requirements)
+    while remaining:
+        requirement = Requirement(remaining.pop())
         name = canonicalize_name(requirement.name)
-        if name in without or name in versions:
+        if name in excluded or name in versions:
             continue
         if requirement.marker is None or requirement.marker.evaluate(TARGET):
             versions[name] = metadata.version(name)
-            todo += metadata.requires(name) or []
+            remaining += metadata.requires(name) or []
     return dict(sorted(versions.items()))
 
 
 def write(python: str, out: Path) -> int:
-    """Fetch or build the wheels with an interpreter of Python 3.12 and put the folder in place; its size in
-    bytes.
+    """Fetch or build the wheels with Python 3.12 and write the folder, all or nothing; its size in bytes.
 
-    Raises UserError for another interpreter, a wheel that cannot be had, or a folder that becomes too large.
+    Raises UserError for another interpreter, a wheel that is not available, or a folder that is too large.
     """
     path = shutil.which(python)
     version = subprocess.run([path or "false", "-V"], capture_output=True, text=True).stdout
@@ -81,9 +72,9 @@ def write(python: str, out: Path) -> int:
         if subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(new), *pins]).returncode:
             raise UserError("pip could not fetch or build the wheels; it says above which")
         size = sum(wheel.stat().st_size for wheel in new.iterdir())
-        if size > MOST_MB * 1e6:
+        if size > MAX_MB * 1e6:
             raise UserError(
-                f"the wheels take {size / 1e6:.0f} MB, more than {MOST_MB}; see UNUSED in bench/bundle.py"
+                f"the wheels take {size / 1e6:.0f} MB, more than {MAX_MB}; see UNUSED in bench/bundle.py"
             )
         (new / "run").write_text(RUN, encoding="utf-8")
         (new / "run").chmod(0o755)
@@ -93,7 +84,7 @@ def write(python: str, out: Path) -> int:
 
 
 def main() -> int:
-    """Write the folder; a mistake of a user is one line."""
+    """Write the folder; an error of the user is one line."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--python", default="python3.12", help="an interpreter of Python 3.12 (%(default)s)")
     try:

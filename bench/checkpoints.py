@@ -1,23 +1,28 @@
 """Checkpoints of random weights in the shapes and formats of real ones, written straight to disk.
 
-What a model says is noise, what it costs is not: sizes, names, dtypes and files are those of Qwen2.5's
-checkpoints on the Hub. A shape is an argument, so that a tiny one can be tried in a second.
+The answers of such a model are noise, but its costs are real: sizes, names, dtypes and files are those of
+Qwen2.5's checkpoints on the Hub. A shape is an argument, so that a test can use a tiny one.
 """
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medqa.miniature import embedded, scratch
 
-GROUP = 128  # rows of a weight that share a scale, as GPTQ's default is
-SHARD = 2_000_000_000  # bytes of a file from which the next is begun
-CONTROL_ROOM = 293  # rows of the embedding that Qwen2.5 keeps for control tokens and padding
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+GROUP = 128  # rows of a weight that share a scale, GPTQ's default
+SHARD = 2_000_000_000  # bytes per file
+CONTROL_ROWS = 293  # of the embedding, which Qwen2.5 reserves for control tokens and padding
 DEVIATION = 0.8  # of a logit: 0.02, Qwen's initialiser, at a width of 1,536
-ENDING = 8.0  # times as long as others is the end token's row, so that some of the answers end by themselves
-# An int32 holds the zero points of eight columns. AutoGPTQ, which made the Hub's checkpoint, writes 8 less 1.
+ENDING = 8.0  # factor on the end token's row, so that some answers end by themselves
+# An int32 packs the zero points of eight columns. AutoGPTQ, which made the Hub's checkpoint, stores 8 - 1.
 ZEROS = 0x77777777
 CORPUS = Path(__file__).parent.parent / "medqa" / "miniature" / "corpus"
 
@@ -26,9 +31,9 @@ CORPUS = Path(__file__).parent.parent / "medqa" / "miniature" / "corpus"
 class Shape:
     """The sizes of a Qwen2 model with tied embeddings.
 
-    `ending` is how much longer the end token's row is, `sharpness` the weight of the last norm. At real size
-    states are so much alike that the end token is as likely at every place: with 1 and any `ending`, greedy
-    answers would all be empty, or sampled ones would all be cut off and make no pair.
+    `ending` scales the end token's row, `sharpness` is the weight of the last norm. At real size hidden
+    states are so similar that the end token is equally likely at every position: with a sharpness of 1,
+    greedy answers would all be empty, or sampled ones would all be cut off and make no pair.
     """
 
     layers: int
@@ -57,44 +62,41 @@ class Shape:
                 yield f"model.layers.{layer}.{name}", inputs, outputs
 
     def parameters(self) -> int:
-        """Weights that a token is multiplied with: the linear layers and, once, the embedding as the output
-        layer.
-        """
+        """Weights that multiply each token: the linear layers and the embedding as the output layer."""
         return sum(inputs * outputs for _, inputs, outputs in self.linear()) + self.vocabulary * self.width
 
 
-BASE = Shape(
-    layers=28, width=1536, heads=12, kv_heads=2, mlp=8960, ending=-17.0, sharpness=4.0
-)  # Qwen2.5-1.5B
-JUDGE = Shape(layers=36, width=2048, heads=16, kv_heads=2, mlp=11008)  # Qwen2.5-3B
+# Qwen2.5-1.5B and Qwen2.5-3B.
+BASE = Shape(layers=28, width=1536, heads=12, kv_heads=2, mlp=8960, ending=-17.0, sharpness=4.0)
+JUDGE = Shape(layers=36, width=2048, heads=16, kv_heads=2, mlp=11008)
 
 
-def write(shape: Shape, tok: Any, quantised: bool, seed: int, out: Path) -> None:
+def write(shape: Shape, tokenizer: "PreTrainedTokenizerBase", quantised: bool, seed: int, out: Path) -> None:
     """Write a checkpoint to the folder `out`: as AutoGPTQ does (four bits, float16), or plain in bfloat16."""
     out.mkdir(parents=True)
-    tok.save_pretrained(out)
-    _json(out / "config.json", config(shape, tok, quantised))
-    files: list[dict[str, Any]] = [{}]
-    where, total, held = {}, 0, 0
-    for name, tensor in _weights(shape, tok, quantised, seed):
-        if held and held + tensor.nbytes > SHARD:
-            _shard(out, len(files), files[-1])
-            files[-1], held = {}, 0
-            files.append({})
-        files[-1][name] = tensor
-        where[name] = len(files)
-        total, held = total + tensor.nbytes, held + tensor.nbytes
-    _shard(out, len(files), files[-1])
-    _name_shards(out, len(files), where, total)
+    tokenizer.save_pretrained(out)
+    _write_json(out / "config.json", config(shape, tokenizer, quantised))
+    shard: dict[str, torch.Tensor] = {}
+    shard_of, total, size = {}, 0, 0
+    number = 1
+    for name, tensor in _weights(shape, tokenizer, quantised, seed):
+        if size and size + tensor.nbytes > SHARD:
+            _write_shard(out, number, shard)
+            shard, size, number = {}, 0, number + 1
+        shard[name] = tensor
+        shard_of[name] = number
+        total, size = total + tensor.nbytes, size + tensor.nbytes
+    _write_shard(out, number, shard)
+    _name_shards(out, number, shard_of, total)
 
 
-def config(shape: Shape, tok: Any, quantised: bool) -> dict[str, Any]:
-    """config.json as it stands beside Qwen2.5's weights."""
-    told = {
+def config(shape: Shape, tokenizer: "PreTrainedTokenizerBase", quantised: bool) -> dict[str, Any]:
+    """The content of config.json beside Qwen2.5's weights."""
+    values = {
         "architectures": ["Qwen2ForCausalLM"],
         "attention_dropout": 0.0,
-        "bos_token_id": tok.pad_token_id,
-        "eos_token_id": tok.eos_token_id,
+        "bos_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
         "hidden_act": "silu",
         "hidden_size": shape.width,
         "initializer_range": 0.02,
@@ -115,7 +117,7 @@ def config(shape: Shape, tok: Any, quantised: bool) -> dict[str, Any]:
         "vocab_size": shape.vocabulary,
     }
     if quantised:
-        told["quantization_config"] = {
+        values["quantization_config"] = {
             "bits": 4,
             "damp_percent": 0.01,
             "desc_act": False,
@@ -125,34 +127,34 @@ def config(shape: Shape, tok: Any, quantised: bool) -> dict[str, Any]:
             "sym": True,
             "true_sequential": True,
         }
-    return told
+    return values
 
 
-def tokenizer(vocabulary: int) -> Any:
-    """A tokenizer for an embedding of `vocabulary` rows: all but the last 293 are tokens, then come control
-    tokens.
+def tokenizer(vocabulary: int) -> "PreTrainedTokenizerBase":
+    """A tokenizer for an embedding of `vocabulary` rows: tokens, and the control tokens in the last 293 rows.
 
-    It reads as `scratch.tokenizer` does, which learns from the embedded corpus; the tokens that this does not
-    fill are two words each, which no text is cut into but which a model can say.
+    It encodes like `scratch.tokenizer`, which learns from the embedded corpus. The remaining tokens are two
+    words each: no text is encoded into them, but a model can write them.
     """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    known = embedded.topics(CORPUS)
-    small = scratch.tokenizer(embedded.textbook(known), min(1500, vocabulary - CONTROL_ROOM))
+    topics = embedded.topics(CORPUS)
+    first_control = vocabulary - CONTROL_ROWS
+    small = scratch.tokenizer(embedded.textbook(topics), min(1500, first_control))
     parts = json.loads(small.backend_tokenizer.to_str())
-    first = vocabulary - CONTROL_ROOM
-    learnt = [name for name in parts["model"]["vocab"] if name not in scratch.CONTROL_TOKENS]
-    told = {name: place for place, name in enumerate(sorted(learnt, key=parts["model"]["vocab"].get))}
-    for name in _two_words([name for name in told if name[0] == "Ġ" and name[1:].isalpha()]):
-        if len(told) == first:
+    small_ids = parts["model"]["vocab"]
+    learnt = sorted(set(small_ids) - set(scratch.CONTROL_TOKENS), key=small_ids.get)
+    ids = {token: number for number, token in enumerate(learnt)}
+    words = [token for token in learnt if token[0] == "Ġ" and token[1:].isalpha()]
+    for pair in product(words, words):
+        if len(ids) == first_control:
             break
-        told.setdefault(name, len(told))
-    parts["model"]["vocab"] = told | {
-        name: first + place for place, name in enumerate(scratch.CONTROL_TOKENS)
-    }
+        ids.setdefault("".join(pair), len(ids))
+    ids |= {token: first_control + number for number, token in enumerate(scratch.CONTROL_TOKENS)}
+    parts["model"]["vocab"] = ids
     for entry in parts["added_tokens"]:
-        entry["id"] = parts["model"]["vocab"][entry["content"]]
+        entry["id"] = ids[entry["content"]]
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(parts)),
         eos_token=small.eos_token,
@@ -163,28 +165,25 @@ def tokenizer(vocabulary: int) -> Any:
     )
 
 
-def _two_words(words: list[str]) -> Iterator[str]:
-    return (one + other for one in words for other in words)
-
-
-def _weights(shape: Shape, tok: Any, quantised: bool, seed: int) -> Iterator[tuple[str, Any]]:
+def _weights(
+    shape: Shape, tokenizer: "PreTrainedTokenizerBase", quantised: bool, seed: int
+) -> Iterator[tuple[str, "torch.Tensor"]]:
     import torch
 
     rng = torch.Generator().manual_seed(seed)
     dtype = torch.float16 if quantised else torch.bfloat16
     deviation = DEVIATION / shape.width**0.5
 
-    def normal(*sizes: int) -> Any:
+    def normal(*sizes: int) -> torch.Tensor:
         return torch.empty(sizes, dtype=dtype).normal_(0, deviation, generator=rng)
 
     rows = normal(shape.vocabulary, shape.width)
-    rows[tok.eos_token_id] *= shape.ending
+    rows[tokenizer.eos_token_id] *= shape.ending
     yield "model.embed_tokens.weight", rows
     for name, inputs, outputs in shape.linear():
         if quantised:
-            yield from (
-                (f"{name}.{part}", tensor) for part, tensor in _four_bits(inputs, outputs, deviation, rng)
-            )
+            for part, tensor in _four_bits(inputs, outputs, deviation, rng):
+                yield f"{name}.{part}", tensor
         else:
             yield f"{name}.weight", normal(outputs, inputs)
         if name.endswith(("q_proj", "k_proj", "v_proj")):
@@ -195,8 +194,10 @@ def _weights(shape: Shape, tok: Any, quantised: bool, seed: int) -> Iterator[tup
     yield "model.norm.weight", torch.full((shape.width,), shape.sharpness, dtype=dtype)
 
 
-def _four_bits(inputs: int, outputs: int, deviation: float, rng: Any) -> Iterator[tuple[str, Any]]:
-    """A linear layer in GPTQ's format, eight weights an int32, from 0 to 15 at random about the zero point 8."""
+def _four_bits(
+    inputs: int, outputs: int, deviation: float, rng: "torch.Generator"
+) -> Iterator[tuple[str, "torch.Tensor"]]:
+    """A linear layer in GPTQ's format: eight random weights per int32, from 0 to 15 with the zero point 8."""
     import torch
 
     groups = inputs // GROUP
@@ -207,22 +208,24 @@ def _four_bits(inputs: int, outputs: int, deviation: float, rng: Any) -> Iterato
     yield "g_idx", torch.arange(inputs, dtype=torch.int32) // GROUP
 
 
-def _shard(out: Path, number: int, tensors: dict[str, Any]) -> None:
+def _write_shard(out: Path, number: int, tensors: dict[str, "torch.Tensor"]) -> None:
     from safetensors.torch import save_file
 
     save_file(tensors, out / f"{number}.safetensors", metadata={"format": "pt"})
 
 
-def _name_shards(out: Path, count: int, where: dict[str, int], total: int) -> None:
+def _name_shards(out: Path, count: int, shard_of: dict[str, int], total: int) -> None:
     if count == 1:
         (out / "1.safetensors").rename(out / "model.safetensors")
         return
-    names = {number: f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)}
-    for number, name in names.items():
+    files = {number: f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)}
+    for number, name in files.items():
         (out / f"{number}.safetensors").rename(out / name)
-    weights = {name: names[number] for name, number in where.items()}
-    _json(out / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weights})
+    weights = {name: files[number] for name, number in shard_of.items()}
+    _write_json(
+        out / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weights}
+    )
 
 
-def _json(path: Path, told: dict[str, Any]) -> None:
-    path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,13 +1,11 @@
-"""Evaluating held-out questions: answers, scores and the likelihood of given answers. Only its growth is
-measured.
-"""
+"""Evaluating held-out questions: answers, scores and likelihoods. Only the growth of the cost is measured."""
 
 from collections.abc import Callable
 
+from bench import generate as bench_generate
 from bench import judge as bench_judge
 from bench import runs
-from bench.generate import started
-from bench.workloads import Workload, some
+from bench.workloads import Workload, take
 from medqa import evaluate, judge
 from medqa.records import HeldOut
 from medqa.runtime import sections
@@ -15,23 +13,22 @@ from medqa.runtime import sections
 UNIT = "questions"
 
 
-def contenders(load: Workload) -> dict[str, Callable[[int], runs.Run]]:
-    """What loads both models and gives a run over so many questions."""
-    params = sections.EvaluateParams(
-        judge="judge", max_new_tokens=load.sampling.max_new_tokens, bootstrap_samples=100
-    )
+def contenders(workload: Workload) -> dict[str, Callable[[int], runs.Run]]:
+    """What loads both models and prepares a run over so many questions."""
+    limit = workload.sampling.max_new_tokens
+    params = sections.EvaluateParams(judge="judge", max_new_tokens=limit, bootstrap_samples=100)
 
     def prepare(rows: int) -> runs.Run:
-        write, grade = started(load), bench_judge.started(load)
+        policy, grader = bench_generate.start_engine(workload), bench_judge.start_engine(workload)
         held_out = [
             HeldOut(row.id, "open", row.question, row.chosen, (), "", row.chosen, row.rejected)
-            for row in some(load.pairs, rows)
+            for row in take(workload.pairs, rows)
         ]
 
         def run() -> float:
-            score = lambda cases: judge.score(grade, cases, load.judging)  # noqa: E731
-            return len(evaluate.evaluate_model(write, score, held_out, params, "judge"))
+            score = lambda cases: judge.score(grader, cases, workload.judging)  # noqa: E731
+            return len(evaluate.evaluate_model(policy, score, held_out, params, "judge"))
 
         return run
 
-    return {runs.FAST: prepare}
+    return {runs.OURS: prepare}

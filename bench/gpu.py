@@ -1,10 +1,9 @@
-"""Speed and memory of training, generating and judging at real size on a GPU: `python -m bench.gpu`, table
-last.
+"""Speed and memory of training, generating and judging at real size on a GPU: `python -m bench.gpu`.
 
-Random-weight models of the real preset's shapes, in its dtype and with its settings, beside the loop that a
-notebook would have and beside TRL's defaults. Shares are of the arithmetic floor: the time that the
-operations a token needs take at the rate of a large matrix product, measured here. A smoke test comes first.
-`--small` tries the script on a CPU and measures nothing.
+Random-weight models of the real preset's shapes, in its dtype and with its settings, beside a notebook's loop
+and TRL's defaults. Shares are of the arithmetic floor: the time that the operations of a token take at the
+rate of a large matrix product, measured here. A smoke test comes first. `--small` tries the script on a CPU
+and measures nothing.
 """
 
 import argparse
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,15 @@ from typing import Any
 import yaml
 
 from bench import checkpoints, gpu_smoke
-from bench.gpu_parts import MOST_MEMORY, PARTS, PEERS, timed
+from bench.gpu_parts import MAX_MEMORY, PARTS, PEERS, timed
 from bench.gpu_sizes import REAL, SMALL, Bench, Size
 from medqa import jsonl, model
 from medqa.runtime import environment
 
 ROOT = Path(__file__).parent.parent
 QUESTIONS = 109_353  # of UltraMedical-Preference
-# Operations a weight and a token: a forward pass takes 2, a backward pass 4, and checkpointing a forward pass
-# more. DPO has the reference's forward pass besides.
+# Operations per weight and token: 2 in a forward pass, 4 in a backward pass, and 2 more for checkpointing.
+# DPO has the reference's forward pass besides.
 OPERATIONS = {"sft": 8, "dpo": 10, "generate": 2, "judge": 2}
 TARGETS = {"sft": 0.35, "dpo": 0.30, "generate": 0.25, "judge": 0.40}  # shares of the floor's rate
 SMOKE = {"cpu": gpu_smoke.cpu_losses, "smoke": gpu_smoke.smoke}
@@ -42,33 +41,32 @@ def write_models(size: Size, work: Path, pool: Executor) -> list[Future]:
     """Begin to write the models `base` and `judge` to the folder, both at once."""
     tasks = []
     for name, shape in (("base", size.base), ("judge", size.judge)):
-        tok = checkpoints.tokenizer(
-            shape.vocabulary
-        )  # not in the pool: threads cannot import transformers together
-        tasks.append(pool.submit(checkpoints.write, shape, tok, name == "base", 0, work / name))
+        # Not in the pool: threads cannot import transformers at the same time.
+        tokenizer = checkpoints.tokenizer(shape.vocabulary)
+        tasks.append(pool.submit(checkpoints.write, shape, tokenizer, name == "base", 0, work / name))
     return tasks
 
 
-def measured(part: str, bench: Bench) -> dict[str, Any]:
+def measure(part: str, bench: Bench) -> dict[str, Any]:
     """One part's numbers, with its share of the arithmetic floor and the hours for all questions."""
     rate = product_rate(bench.size.product)
     result = PARTS[part](bench)
     shape = bench.size.judge if part == "judge" else bench.size.base
-    needed = OPERATIONS[part] * shape.parameters() * result["tokens_per_second"]
+    operations = OPERATIONS[part] * shape.parameters() * result["tokens_per_second"]
     return result | {
         "product_rate": rate,
-        "share_of_floor": needed / rate,
+        "share_of_floor": operations / rate,
         "target": TARGETS[part],
         "hours_for_all": QUESTIONS / result["questions_per_second"] / 3600,
     }
 
 
 def product_rate(width: int) -> float:
-    """Operations a second of a square matrix product in bfloat16, the best of five."""
+    """Operations per second of a square matrix product in bfloat16, the best of five."""
     import torch
 
-    one, other = (torch.randn(width, width, device=model.device()).bfloat16() for _ in range(2))
-    return max(2 * width**3 / timed(lambda: one @ other)[0] for _ in range(5))
+    left, right = (torch.randn(width, width, device=model.device()).bfloat16() for _ in range(2))
+    return max(2 * width**3 / timed(lambda: left @ right)[0] for _ in range(5))
 
 
 def run_part(part: str, folder: Path, small: bool, seconds: float) -> dict[str, Any] | str:
@@ -77,21 +75,19 @@ def run_part(part: str, folder: Path, small: bool, seconds: float) -> dict[str, 
         return "skipped"
     out = folder / f"{part}.json"
     command = [sys.executable, "-m", "bench.gpu", "--part", part, "--work", str(folder), "--out", str(out)]
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if part == "cpu" else {}
+    variables = os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if part == "cpu" else {})
     try:
-        # A part that does not fit into memory takes down none of the others.
-        done = subprocess.run(
-            command + ["--small"] * small, cwd=ROOT, env=os.environ | hidden, timeout=seconds
-        )
+        # In its own process, a part that runs out of memory ends none of the others.
+        done = subprocess.run(command + ["--small"] * small, cwd=ROOT, env=variables, timeout=seconds)
     except subprocess.TimeoutExpired:
         return "out of time"
     return json.loads(out.read_text(encoding="utf-8")) if done.returncode == 0 else "failed"
 
 
 def run(
-    parts: Sequence[str], small: bool, minutes: float, out: Path
+    parts: Sequence[str], small: bool, minutes: float, out: Path, run_part: Callable[..., Any] = run_part
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The results, and why others are missing; what is done stands in the JSON `out` after each part."""
+    """The results, and why others are missing; the JSON `out` has what is done after each part."""
     deadline = time.monotonic() + 60 * minutes
     results: dict[str, Any] = {}
     missing: dict[str, str] = {}
@@ -99,7 +95,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="gpu-") as folder, ThreadPoolExecutor() as pool:
         models = write_models(size, Path(folder), pool)
         for part in parts:
-            if part != "cpu":  # that writes its own model, in the minute that the large ones take
+            if part != "cpu":  # which writes its own model while the large ones are being written
                 for task in models:
                     task.result()
             left = deadline - time.monotonic()
@@ -110,14 +106,14 @@ def run(
                 missing[part] = result
             else:
                 results[part] = result
-                _compare(results)
+                _add_speedups(results)
             with jsonl.atomic_write(out) as file:
                 json.dump({"where": where(small), "parts": results, "missing": missing}, file, indent=2)
     return results, missing
 
 
-def _compare(results: dict[str, dict[str, Any]]) -> None:
-    """Add to our rows how many times as fast as TRL's defaults they are, where both are measured."""
+def _add_speedups(results: dict[str, dict[str, Any]]) -> None:
+    """Add to our rows how many times as fast as TRL's defaults they are, if both are measured."""
     for part in PARTS:
         if part in results and f"trl-{part}" in results:
             peer = results[f"trl-{part}"]
@@ -125,7 +121,7 @@ def _compare(results: dict[str, dict[str, Any]]) -> None:
 
 
 def table(results: dict[str, dict[str, Any]], missing: dict[str, str], where: str) -> str:
-    """The measured parts as a table, what is missed, and what it was measured on."""
+    """The measured parts as a table, the missed targets, and the machine."""
     columns = ("part", "measured", "floor", "target", "peak GB", "x plain", "x TRL", "hours")
     lines = ["".join(f"{name:>18}" if name == "measured" else f"{name:>10}" for name in columns)]
     for part in (part for part in PARTS if part in results):
@@ -143,24 +139,20 @@ def table(results: dict[str, dict[str, Any]], missing: dict[str, str], where: st
 
 
 def missed(results: dict[str, dict[str, Any]], missing: dict[str, str]) -> list[str]:
-    """What is not reached: a part's share of the floor, training's memory, the smoke test, or the part at
-    all.
-    """
+    """The missed targets: shares of the floor, training's memory, the smoke test, and missing parts."""
     rows = {part: results[part] for part in PARTS if part in results}
-    slow = [
-        f"{part} {row['target']:.0%}" for part, row in rows.items() if row["share_of_floor"] < row["target"]
+    slow = [part for part, row in rows.items() if row["share_of_floor"] < row["target"]]
+    large = [part for part, row in rows.items() if row["peak_gb"] > row.get("most_memory_gb", row["peak_gb"])]
+    return [
+        *(f"{part} {rows[part]['target']:.0%}" for part in slow),
+        *(f"{part} {MAX_MEMORY:.0f} GB" for part in large),
+        *(["smoke"] if "smoke" in results and results["smoke"]["faults"] else []),
+        *(f"{part} ({reason})" for part, reason in missing.items()),
     ]
-    over = [part for part, row in rows.items() if row["peak_gb"] > row.get("most_memory_gb", row["peak_gb"])]
-    return (
-        slow
-        + [f"{part} {MOST_MEMORY:.0f} GB" for part in over]
-        + ["smoke"] * bool("smoke" in results and results["smoke"]["faults"])
-        + [f"{part} ({reason})" for part, reason in missing.items()]
-    )
 
 
 def where(small: bool) -> str:
-    """What the numbers were measured on, or that they are none."""
+    """The machine of the numbers, or that they mean nothing."""
     import torch
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "a CPU"
@@ -169,15 +161,12 @@ def where(small: bool) -> str:
 
 
 def main() -> int:
-    """Test and measure each part in a process of its own, write the JSON as results come, print the table
-    last.
-    """
+    """Test and measure each part in a process of its own, write the JSON as results come, print the table."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--small", action="store_true", help="tiny models, to try the script on a CPU")
     parser.add_argument("--smoke", action="store_true", help="the smoke test alone")
-    parser.add_argument(
-        "--minutes", type=float, default=9, help="for all; parts left after that are skipped (%(default)s)"
-    )
+    limit = "for all parts; those left after that are skipped (%(default)s)"
+    parser.add_argument("--minutes", type=float, default=9, help=limit)
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "gpu.json", help="the JSON to write")
     parser.add_argument("--part", choices=(*OTHERS, *PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -186,7 +175,7 @@ def main() -> int:
     if options.part:
         preset = yaml.safe_load((ROOT / "presets" / "qwen2.5-1.5b.yaml").read_text(encoding="utf-8"))
         bench = Bench(SMALL if options.small else REAL, preset, options.work)
-        result = OTHERS[options.part](bench) if options.part in OTHERS else measured(options.part, bench)
+        result = OTHERS[options.part](bench) if options.part in OTHERS else measure(options.part, bench)
         options.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
         return 0
     if not options.small and model.device() == "cpu":
@@ -194,9 +183,8 @@ def main() -> int:
             "gpu: no GPU is at hand; run this where one is, or try the script with --small", file=sys.stderr
         )
         return 1
-    parts = (
-        tuple(SMOKE) if options.smoke else (*SMOKE, *PARTS, *PEERS)
-    )  # our own figures come before the peers'
+    # Our own numbers come before the peers'.
+    parts = tuple(SMOKE) if options.smoke else (*SMOKE, *PARTS, *PEERS)
     results, missing = run(parts, options.small, options.minutes, options.out)
     print(table(results, missing, where(options.small)))
     return 1 if missing or results["smoke"]["faults"] else 0

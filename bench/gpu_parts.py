@@ -1,83 +1,31 @@
-"""The parts of bench.gpu: how each is measured, beside the loop that a notebook would have or TRL's defaults."""
+"""The parts of bench.gpu: how each is measured, beside a notebook's loop or TRL's defaults."""
 
 import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from bench import peers
 from bench.gpu_sizes import Bench, Size
-from medqa import chat, dpo, judge, model, prompts, sft
+from medqa import chat, curves, dpo, judge, model, prompts, sft
 from medqa.engines import Sampling, sample_seed
+from medqa.engines.transformers_engine import TransformersEngine
+from medqa.records import Example, Pair
 from medqa.runtime import sections
-from medqa.training import fine_tuning
+from medqa.training.fine_tuning import TrainingJob
 
-MOST_MEMORY = 8.0  # GB, of training, and with the preset's batches of all else
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
-
-def _training(train: Callable[[int], None], size: Size, tokens: int) -> dict[str, Any]:
-    """By the seconds that more rows take longer, so that loading does not count; a row has `tokens`."""
-    seconds = _marginal(train, size)
-    return {
-        "per_second": tokens / seconds,
-        "tokens_per_second": tokens / seconds,
-        "questions_per_second": 1 / seconds,
-        "peak_gb": peak_memory(),
-        "most_memory_gb": MOST_MEMORY,
-    }
+T = TypeVar("T")
+MAX_MEMORY = 8.0  # GB, of training, and of everything else with the preset's batches
+BATCH = {"batch_size": 4, "micro_batch_size": 4}  # of training
 
 
-def _marginal(train: Callable[[int], None], size: Size) -> float:
-    if size.few:
-        train(size.few)  # whatever is compiled or tuned once
-    few = timed(lambda: train(size.few))[0] if size.few else 0.0
-    many = timed(lambda: train(size.many))[0]
-    if many <= few:
-        raise RuntimeError(
-            f"{size.many} rows took no longer than {size.few}: the machine is too busy to measure on"
-        )
-    return (many - few) / (size.many - size.few)
-
-
-def _trained(trainer: Any, config: Any, loaded: Any, bench: Bench, turns: list[dict], **others: Any) -> None:
-    """Train with TRL's defaults, but for the length of a row, one epoch, and what it would print and save."""
-    from datasets import Dataset
-
-    with tempfile.TemporaryDirectory() as folder:
-        quiet = {
-            "report_to": "none",
-            "save_strategy": "no",
-            "disable_tqdm": True,
-            "use_cpu": model.device() == "cpu",
-        }
-        args = config(output_dir=folder, max_length=bench.size.length, num_train_epochs=1, **quiet)
-        tok = model.tokenizer(bench.work / "base")
-        data = Dataset.from_list(turns)
-        trainer(model=loaded, args=args, train_dataset=data, processing_class=tok, **others).train()
-
-
-def _write(loaded: Any, tok: Any, asked: prompts.Messages, most: int, how: dict[str, Any]) -> int:
-    """Write one answer as a notebook does; how many tokens it has."""
-    text = tok.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    given = tok(text, return_tensors="pt").to(loaded.device)
-    told = loaded.generate(**given, max_new_tokens=most, pad_token_id=tok.pad_token_id, **how)
-    return told.shape[1] - given.input_ids.shape[1]
-
-
-def _tree_tokens(tok: Any, asked: Sequence[Sequence[prompts.Messages]]) -> int:
-    """Tokens that have to be read when a prefix is read once."""
-
-    flat = [messages for criteria in asked for messages in criteria]
-    texts = [
-        tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) for messages in flat
-    ]
-    rows = sorted(tok(texts, add_special_tokens=False).input_ids)
-    shared = [0, *(chat.common_prefix(*pair) for pair in zip(rows, rows[1:], strict=False))]
-    return sum(len(row) - same for row, same in zip(rows, shared, strict=True))
-
-
-def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """The seconds of a run, until the GPU is done with it, and what it gives."""
+def timed(run: Callable[[], T]) -> tuple[float, T]:
+    """The seconds of a run, until the GPU is done with it, and its result."""
     import torch
 
     wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
@@ -89,7 +37,7 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def peak_memory() -> float:
-    """GB of the GPU that tensors have taken at most, or of memory where there is none."""
+    """The peak GB of tensors on the GPU, or of this process where there is no GPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -97,141 +45,187 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
+def seconds_per_row(train: Callable[[int], object], size: Size, clock: Callable = timed) -> float:
+    """How much longer a run takes per additional row, so that loading does not count."""
+    if size.few:
+        train(size.few)  # whatever is compiled or tuned once
+    few = clock(lambda: train(size.few))[0] if size.few else 0.0
+    many = clock(lambda: train(size.many))[0]
+    if many <= few:
+        raise RuntimeError(
+            f"{size.many} rows took no longer than {size.few}: the machine is too busy to measure on"
+        )
+    return (many - few) / (size.many - size.few)
+
+
+def train_sft(bench: Bench, examples: Sequence[Example], out: Path, **changes: Any) -> list[float]:
+    """Train an adapter on the base with the preset's parameters but for changes; the losses of the steps."""
+    params = sections.SftParams(**bench.params["sft"] | {"max_length": bench.size.length} | changes)
+    curve = bench.work / "curve.tsv"
+    sft.train(TrainingJob("sft", bench.work / "base", params, bench.dtype, 0, out, curve), examples)
+    return curves.read_curve(curve)["loss"]
+
+
+def train_dpo(bench: Bench, pairs: Sequence[Pair], out: Path, **changes: Any) -> list[float]:
+    """Train the adapter of SFT on pairs, as `train_sft` does on examples."""
+    params = sections.DpoParams(**bench.params["dpo"] | {"max_length": bench.size.length} | changes)
+    curve = bench.work / "curve.tsv"
+    job = TrainingJob("dpo", bench.work / "base", params, bench.dtype, 0, out, curve)
+    dpo.train(job, bench.work / "adapter", pairs)
+    return curves.read_curve(curve)["loss"]
+
+
 def measure_sft(bench: Bench) -> dict[str, Any]:
-    """Tokens a second of SFT on rows of full length, with its peak memory."""
-    size = bench.size
-    rows = bench.examples(size.many)
-    params = sections.SftParams(
-        **bench.given["sft"] | {"max_length": size.length, "batch_size": 4, "micro_batch_size": 4}
+    """Tokens per second of SFT on rows of full length, with its peak memory."""
+    examples = bench.examples(bench.size.many)
+    return _training_result(
+        lambda count: train_sft(bench, examples[:count], bench.work / "adapter", **BATCH),
+        bench.size,
+        row_tokens=bench.size.length,
     )
-    base, out, curve = bench.work / "base", bench.work / "adapter", bench.work / "sft.tsv"
-    job = fine_tuning.TrainingJob("sft", base, params, bench.dtype, 0, out, curve)
-    return _training(
-        lambda count: sft.train(job, rows[:count]),
-        size,
-        tokens=size.length,
-    )
-
-
-def measure_trl_sft(bench: Bench) -> dict[str, Any]:
-    """Seconds a row of TRL's defaults on the rows of `measure_sft`."""
-    from peft import LoraConfig
-    from trl import SFTConfig, SFTTrainer
-
-    section = bench.given["sft"]["lora"]
-    lora = LoraConfig(
-        r=section["r"], lora_alpha=section["alpha"], task_type="CAUSAL_LM", target_modules=fine_tuning.TARGETS
-    )
-    rows = bench.examples(bench.size.many)
-    turns = [{"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in rows]
-
-    def train(count: int) -> None:
-        loaded = model.load(bench.work / "base", bench.dtype)
-        _trained(SFTTrainer, SFTConfig, loaded, bench, turns[:count], peft_config=lora)
-
-    return {"seconds_per_row": _marginal(train, bench.size)}
 
 
 def measure_dpo(bench: Bench) -> dict[str, Any]:
-    """Tokens a second of DPO on pairs of two answers of full length; else as `measure_sft`."""
-    size = bench.size
-    pairs = bench.pairs(size.many)
-    params = sections.DpoParams(
-        **bench.given["dpo"] | {"max_length": size.length, "batch_size": 4, "micro_batch_size": 4}
+    """Tokens per second of DPO on pairs of two answers of full length, as in `measure_sft`."""
+    pairs = bench.pairs(bench.size.many)
+    return _training_result(
+        lambda count: train_dpo(bench, pairs[:count], bench.work / "dpo", **BATCH),
+        bench.size,
+        row_tokens=2 * bench.size.length,
     )
-    base, adapter, out, curve = (bench.work / name for name in ("base", "adapter", "dpo", "dpo.tsv"))
-    job = fine_tuning.TrainingJob("dpo", base, params, bench.dtype, 0, out, curve)
-    return _training(
-        lambda count: dpo.train(job, adapter, pairs[:count]),
-        size,
-        tokens=2 * size.length,
-    )
+
+
+def _training_result(train: Callable[[int], object], size: Size, row_tokens: int) -> dict[str, Any]:
+    seconds = seconds_per_row(train, size)
+    return {
+        "per_second": row_tokens / seconds,
+        "tokens_per_second": row_tokens / seconds,
+        "questions_per_second": 1 / seconds,
+        "peak_gb": peak_memory(),
+        "most_memory_gb": MAX_MEMORY,
+    }
+
+
+def measure_trl_sft(bench: Bench) -> dict[str, Any]:
+    """Seconds per row of TRL's defaults on the rows of `measure_sft`."""
+    from trl import SFTConfig, SFTTrainer
+
+    rows = peers.sft_rows(bench.examples(bench.size.many))
+    section = bench.params["sft"]["lora"]
+
+    def train(count: int) -> None:
+        base = model.load(bench.work / "base", bench.dtype)
+        lora = peers.lora_config(section["r"], section["alpha"])
+        _train_trl(SFTTrainer, SFTConfig, base, bench, rows[:count], peft_config=lora)
+
+    return {"seconds_per_row": seconds_per_row(train, bench.size)}
 
 
 def measure_trl_dpo(bench: Bench) -> dict[str, Any]:
-    """Seconds a pair of TRL's defaults on the pairs of `measure_dpo`."""
+    """Seconds per pair of TRL's defaults on the pairs of `measure_dpo`."""
     from trl import DPOConfig, DPOTrainer
 
-    turns = [
-        {
-            "prompt": prompts.ask(pair.question),
-            "chosen": prompts.reply(pair.chosen),
-            "rejected": prompts.reply(pair.rejected),
-        }
-        for pair in bench.pairs(bench.size.many)
-    ]
+    rows = peers.dpo_rows(bench.pairs(bench.size.many))
 
     def train(count: int) -> None:
-        loaded = model.load(bench.work / "base", bench.dtype, bench.work / "adapter", trainable=True)
-        _trained(DPOTrainer, DPOConfig, loaded, bench, turns[:count])
+        policy = model.load(bench.work / "base", bench.dtype, bench.work / "adapter", trainable=True)
+        _train_trl(DPOTrainer, DPOConfig, policy, bench, rows[:count])
 
-    return {"seconds_per_row": _marginal(train, bench.size)}
+    return {"seconds_per_row": seconds_per_row(train, bench.size)}
+
+
+def _train_trl(
+    trainer: "type[Trainer]",
+    config: Callable[..., Any],
+    policy: "PreTrainedModel",
+    bench: Bench,
+    rows: list[dict],
+    **options: Any,
+) -> None:
+    """Train with TRL's defaults, but for the row length, one epoch, and its output."""
+    from datasets import Dataset
+
+    quiet = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True}
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = config(
+            output_dir=folder,
+            max_length=bench.size.length,
+            num_train_epochs=1,
+            use_cpu=model.device() == "cpu",
+            **quiet,
+        )
+        data, tokenizer = Dataset.from_list(rows), model.tokenizer(bench.work / "base")
+        trainer(
+            model=policy, args=arguments, train_dataset=data, processing_class=tokenizer, **options
+        ).train()
 
 
 def measure_generate(bench: Bench) -> dict[str, Any]:
-    """Tokens a second of two answers to each question, and of a loop that writes one answer at a time."""
-    from medqa.engines import transformers_engine
-
-    size, given = bench.size, bench.given["generate"]
+    """Tokens per second of two answers per question, and of a loop that writes one answer at a time."""
+    size, section = bench.size, bench.params["generate"]
     base, adapter = bench.work / "base", bench.work / "adapter"
-    asked = [prompts.ask(question) for question in bench.questions(size.questions) for _ in range(2)]
-    seeds = [sample_seed(0, str(place // 2), place % 2) for place in range(len(asked))]
-    told = {name: given[name] for name in ("temperature", "top_p")}
-    tok = model.tokenizer(base)
-    engine = transformers_engine.TransformersEngine(
-        model.load_merged(base, bench.dtype, adapter), tok, size.batch
-    )
-    engine.generate(asked[:2], Sampling(**told, max_new_tokens=2), seeds[:2])
-    sampling = Sampling(**told, max_new_tokens=size.new_tokens)
-    seconds, answers = timed(lambda: engine.generate(asked, sampling, seeds))
+    messages = [prompts.ask(question) for question in bench.questions(size.questions) for _ in range(2)]
+    seeds = [sample_seed(0, str(number // 2), number % 2) for number in range(len(messages))]
+    shape = {name: section[name] for name in ("temperature", "top_p")}
+    tokenizer = model.tokenizer(base)
+    engine = TransformersEngine(model.load_merged(base, bench.dtype, adapter), tokenizer, size.batch)
+    engine.generate(messages[:2], Sampling(**shape, max_new_tokens=2), seeds[:2])
+    sampling = Sampling(**shape, max_new_tokens=size.new_tokens)
+    seconds, answers = timed(lambda: engine.generate(messages, sampling, seeds))
     peak = peak_memory()
-    loaded = model.load(base, bench.dtype, adapter)
-    plain = {"do_sample": True, "top_k": 0, **told}
-    _write(loaded, tok, asked[0], 2, plain)
-    plainly, lengths = timed(
-        lambda: [_write(loaded, tok, one, size.plain_tokens, plain) for one in asked[:4]]
+    rate = sum(answer.tokens for answer in answers) / seconds
+    plain = {"do_sample": True, "top_k": 0, **shape}
+    policy = model.load(base, bench.dtype, adapter)
+    peers.write(policy, tokenizer, messages[0], max_new_tokens=2, **plain)
+    plain |= {"max_new_tokens": size.plain_tokens}
+    plain_seconds, plain_answers = timed(
+        lambda: [peers.write(policy, tokenizer, prompt, **plain) for prompt in messages[:4]]
     )
-    tokens = sum(answer.tokens for answer in answers)
     return {
-        "per_second": tokens / seconds,
-        "tokens_per_second": tokens / seconds,
+        "per_second": rate,
+        "tokens_per_second": rate,
         "questions_per_second": size.questions / seconds,
-        "over_plain": tokens / seconds / (sum(lengths) / plainly),
+        "over_plain": rate / (sum(map(len, plain_answers)) / plain_seconds),
         "peak_gb": peak,
     }
 
 
 def measure_judge(bench: Bench) -> dict[str, Any]:
-    """Pairs a second, two answers by three criteria each, and of a loop whose judge writes up to 64 tokens."""
-    from medqa.engines import transformers_engine
-
+    """Pairs per second, two answers by three criteria each, and of a judge that writes up to 64 tokens."""
     size, folder = bench.size, bench.work / "judge"
-    params = sections.JudgeParams(**bench.given["judge"] | {"min_mass": 0.0})
+    params = sections.JudgeParams(**bench.params["judge"] | {"min_mass": 0.0})
     cases = bench.cases(size.pairs)
-    loaded, tok = model.load_merged(folder, bench.dtype), model.tokenizer(folder)
-    asked = [list(prompts.judge(params.template, *case).values()) for case in cases]
-    plain = {"do_sample": False}
-    _write(loaded, tok, asked[0][0], 2, plain)
-    some = [messages for criteria in asked[:2] for messages in criteria]
-    plainly, _ = timed(lambda: [_write(loaded, tok, one, min(64, size.plain_tokens), plain) for one in some])
-    engine = transformers_engine.TransformersEngine(
-        loaded, tok, 4 * bench.given["compute"]["judge_batch_size"]
+    grader, tokenizer = model.load_merged(folder, bench.dtype), model.tokenizer(folder)
+    messages = [list(prompts.judge(params.template, *case).values()) for case in cases]
+    plain = {"do_sample": False, "max_new_tokens": min(64, size.plain_tokens)}
+    peers.write(grader, tokenizer, messages[0][0], do_sample=False, max_new_tokens=2)
+    first_pair = [prompt for criteria in messages[:2] for prompt in criteria]
+    plain_seconds, _ = timed(
+        lambda: [peers.write(grader, tokenizer, prompt, **plain) for prompt in first_pair]
     )
+    engine = TransformersEngine(grader, tokenizer, 4 * bench.params["compute"]["judge_batch_size"])
     judge.score(engine, cases[:2], params)
     seconds, scores = timed(lambda: judge.score(engine, cases, params))
     if not all(score.score is not None for score in scores):
         raise AssertionError("an answer came out unscored")
     return {
         "per_second": size.pairs / seconds,
-        "tokens_per_second": _tree_tokens(tok, asked) / seconds,
+        "tokens_per_second": _tree_tokens(tokenizer, messages) / seconds,
         "questions_per_second": size.pairs / seconds,
-        "over_plain": size.pairs / seconds * plainly,
+        "over_plain": size.pairs / seconds * plain_seconds,
         "peak_gb": peak_memory(),
     }
 
 
+def _tree_tokens(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Sequence[prompts.Messages]]) -> int:
+    """The tokens of the prompts if each common prefix is read once."""
+    rows = sorted(peers.encode(tokenizer, prompt) for criteria in messages for prompt in criteria)
+    common = [0, *(chat.common_prefix(*pair) for pair in zip(rows, rows[1:], strict=False))]
+    return sum(len(row) - length for row, length in zip(rows, common, strict=True))
+
+
 PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
-    "sft": measure_sft,  # its adapter is what the next two work on
+    "sft": measure_sft,  # the next two parts work on its adapter
     "dpo": measure_dpo,
     "generate": measure_generate,
     "judge": measure_judge,

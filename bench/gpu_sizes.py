@@ -13,22 +13,20 @@ from medqa.miniature import embedded
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: model shapes, and rows, tokens and batches of each part."""
+    """The amounts: model shapes, and rows, tokens and batches of each part."""
 
     base: checkpoints.Shape
     judge: checkpoints.Shape
     product: int  # width of the matrices whose product is timed
-    length: int  # tokens of a training row
-    few: (
-        int  # training rows of the run that is taken off, so that loading does not count; 0 takes nothing off
-    )
+    length: int  # tokens per training row
+    few: int  # training rows of the run that is subtracted, so that loading does not count; 0 subtracts none
     many: int
     questions: int
     new_tokens: int
     batch: int  # answers written at once
-    plain_tokens: int  # of an answer in the plain loop
+    plain_tokens: int  # per answer in the plain loop
     pairs: int
-    words: int  # of a judged answer
+    words: int  # per judged answer
 
 
 @dataclass(frozen=True)
@@ -36,19 +34,18 @@ class Bench:
     """What every part works with: sizes, the preset's parameters, and the folder of the models."""
 
     size: Size
-    given: dict[str, Any]
+    params: dict[str, Any]
     work: Path
 
     @property
     def dtype(self) -> str:
-        return self.given["dtype"]
+        return self.params["dtype"]
 
-    def text(self, number: int, words: int) -> str:
-        """The embedded textbook from its sentence `number` on, so many words of it."""
+    def text(self, start: int, words: int) -> str:
+        """So many words of the embedded textbook, from its sentence number `start` on."""
         sentences = _textbook()
-        return " ".join(
-            " ".join(islice(cycle(sentences[number:] + sentences[:number]), words)).split()[:words]
-        )
+        rotated = cycle(sentences[start:] + sentences[:start])
+        return " ".join(" ".join(islice(rotated, words)).split()[:words])
 
     def questions(self, count: int) -> list[str]:
         """So many different questions of the embedded corpus."""
@@ -57,30 +54,30 @@ class Bench:
     def examples(self, count: int) -> list[records.Example]:
         """So many SFT rows of full length."""
         return [
-            records.Example(f"{n:03}", "open", question, self.text(n, self.size.length))
-            for n, question in enumerate(self.questions(count))
+            records.Example(f"{number:03}", "open", question, self.text(number, self.size.length))
+            for number, question in enumerate(self.questions(count))
         ]
 
     def pairs(self, count: int) -> list[records.Pair]:
         """So many preference pairs of two answers of full length."""
-        length = self.size.length
-        return [
-            records.Pair(f"{n:03}", question, self.text(n, length), self.text(n + 7, length), 1.0, 0.0)
-            for n, question in enumerate(self.questions(count))
-        ]
+        rows = []
+        for number, question in enumerate(self.questions(count)):
+            chosen, rejected = (self.text(number + shift, self.size.length) for shift in (0, 7))
+            rows.append(records.Pair(f"{number:03}", question, chosen, rejected, 1.0, 0.0))
+        return rows
 
     def cases(self, count: int) -> list[tuple[str, str, str]]:
         """So many questions for the judge, each twice: with a reference and with one of two candidates."""
         words = self.size.words
         return [
-            (question, self.text(n, words), self.text(n + other, words))
-            for n, question in enumerate(self.questions(count))
-            for other in (1, 2)
+            (question, self.text(number, words), self.text(number + shift, words))
+            for number, question in enumerate(self.questions(count))
+            for shift in (1, 2)
         ]
 
 
-@cache  # the corpus takes a fifth of a second to parse, and hundreds of texts are cut from it
-def _topics() -> list[Any]:
+@cache  # parsing the corpus takes a fifth of a second, and hundreds of texts are cut from it
+def _topics() -> list[embedded.Topic]:
     return embedded.topics(checkpoints.CORPUS)
 
 
@@ -89,7 +86,7 @@ def _textbook() -> list[str]:
     return embedded.textbook(_topics())
 
 
-# No end token comes by chance: every answer has all its tokens.
+# With an ending of 1 no end token comes by chance: every answer has all its tokens.
 REAL = Size(
     base=replace(checkpoints.BASE, ending=1.0),
     judge=replace(checkpoints.JUDGE, ending=1.0),

@@ -1,53 +1,55 @@
-"""The smoke test of bench.gpu: what only a GPU can break. Losses beside a CPU's at small size, then every
-step at real.
+"""The smoke test of bench.gpu for what only a GPU can break: losses beside a CPU's, then real sizes.
 
-At small size the same rows train on a CPU and on the GPU, at a learning rate that takes the loss down by a
-seventh in these steps: an adapter that does not learn, or a wrong gradient, shows. At real size the preset's
-own batches are used.
+At small size the same rows train on a CPU and on the GPU. The learning rate lowers the loss by a seventh in
+these steps: an adapter that does not learn, or a wrong gradient, shows. At real size the preset's own batches
+are used.
 """
 
 import gc
 import json
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import checkpoints
-from bench.gpu_parts import MOST_MEMORY, peak_memory
+from bench.gpu_parts import MAX_MEMORY, peak_memory, train_dpo, train_sft
 from bench.gpu_sizes import SMALL, Bench
-from medqa import curves, dpo, judge, model, prompts, sft
+from medqa import judge, model, prompts
 from medqa.engines import Sampling, sample_seed
+from medqa.engines.transformers_engine import TransformersEngine
 from medqa.runtime import sections
-from medqa.training.fine_tuning import TrainingJob
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 STEPS = 20
-TOLERANCE = 0.02  # of each step's loss; bfloat16 beside float32 on one CPU is 0.004
+TOLERANCE = 0.02  # of each step's loss; bfloat16 beside float32 on one CPU differs by 0.004
 LEARNING_RATE = 2e-3
 NEW_TOKENS = 64
 SMALL_FOLDER = "small"
 
+Check = Callable[[Bench], dict[str, Any]]
+
 
 def cpu_losses(bench: Bench) -> dict[str, list[float]]:
-    """The losses of each step at small size, on a CPU: the main process hides the GPUs. Writes the small
-    model too.
-    """
-    folder, shape = bench.work / SMALL_FOLDER, SMALL.base
-    checkpoints.write(
-        shape, checkpoints.tokenizer(shape.vocabulary), quantised=True, seed=0, out=folder / "base"
-    )
+    """Write the small model; its losses on a CPU (the main process hides the GPUs)."""
+    shape = SMALL.base
+    tokenizer = checkpoints.tokenizer(shape.vocabulary)
+    checkpoints.write(shape, tokenizer, quantised=True, seed=0, out=bench.work / SMALL_FOLDER / "base")
     return _small_losses(bench, "adapter")
 
 
-def smoke(bench: Bench) -> dict[str, Any]:
-    """What each check gave, with its peak memory in GB, and `faults`: all that is not as it has to be.
+def smoke(
+    bench: Bench, checks: Mapping[str, Check] | None = None, peak: Callable[[], float] = peak_memory
+) -> dict[str, Any]:
+    """The result of each check with its peak memory in GB, and `faults`: what is not as it has to be.
 
     A check that fails ends none of the others.
     """
     rows, faults = {}, []
-    for name, check in CHECKS.items():
-        _free()
+    for name, check in (CHECKS if checks is None else checks).items():
+        _free_memory()
         try:
             row = check(bench)
         except Exception as error:
@@ -55,66 +57,57 @@ def smoke(bench: Bench) -> dict[str, Any]:
             faults.append(f"{name}: {error!r}")
             continue
         faults += [f"{name}: {fault}" for fault in row.pop("faults", [])]
-        peak = peak_memory()
-        if peak > MOST_MEMORY:
-            faults.append(f"{name}: {peak:.1f} GB, more than {MOST_MEMORY:.0f}")
-        rows[name] = row | {"peak_gb": peak}
+        rows[name] = row | {"peak_gb": peak()}
+        if rows[name]["peak_gb"] > MAX_MEMORY:
+            faults.append(f"{name}: {rows[name]['peak_gb']:.1f} GB, more than {MAX_MEMORY:.0f}")
         print(f"smoke: {name}: {json.dumps(rows[name])}", flush=True)
     return {"checks": rows, "faults": faults}
 
 
 def differences(losses: dict[str, list[float]], expected: dict[str, list[float]]) -> dict[str, float]:
-    """The largest difference of a step's loss from the expected one, relative to it, in each run."""
+    """The largest relative difference of a step's loss from the expected one, in each run."""
     return {
         run: max(abs(loss - right) / abs(right) for loss, right in zip(losses[run], rights, strict=True))
         for run, rights in expected.items()
     }
 
 
-def _small_losses(bench: Bench, name: str) -> dict[str, list[float]]:
+def _small_losses(bench: Bench, adapter: str) -> dict[str, list[float]]:
     """Losses of SFT on dequantised and on quantised layers, and of DPO on the CPU's adapter."""
     folder = bench.work / SMALL_FOLDER
     small = replace(bench, size=SMALL, work=folder)
-    # Each device draws its own dropout.
-    changes = {"learning_rate": LEARNING_RATE, "lora": bench.given["sft"]["lora"] | {"dropout": 0.0}}
+    # Each device would draw its own dropout.
+    lora = bench.params["sft"]["lora"] | {"dropout": 0.0}
+    changes = {"learning_rate": LEARNING_RATE, "lora": lora}
     return {
-        "sft": _train_sft(small, folder / name, **changes),
-        "sft on quantised layers": _train_sft(small, folder / "quantised", dequantised=False, **changes),
-        "dpo": _train_dpo(small, folder / "dpo", learning_rate=LEARNING_RATE),
+        "sft": _sft_losses(small, adapter, **changes),
+        "sft on quantised layers": _sft_losses(small, "quantised", dequantised=False, **changes),
+        "dpo": _dpo_losses(small, learning_rate=LEARNING_RATE),
     }
 
 
-def _train_sft(bench: Bench, out: Path, **changes: Any) -> list[float]:
-    section = bench.given["sft"]
-    batch = section["micro_batch_size"]
-    params = sections.SftParams(**section | {"max_length": bench.size.length, "batch_size": batch} | changes)
-    curve = bench.work / "smoke.tsv"
-    job = TrainingJob("sft", bench.work / "base", params, bench.dtype, 0, out, curve)
-    sft.train(job, bench.examples(STEPS * batch))
-    return curves.read_curve(curve)["loss"]
+def _sft_losses(bench: Bench, adapter: str, **changes: Any) -> list[float]:
+    batch = bench.params["sft"]["micro_batch_size"]
+    examples = bench.examples(STEPS * batch)
+    return train_sft(bench, examples, bench.work / adapter, batch_size=batch, **changes)
 
 
-def _train_dpo(bench: Bench, out: Path, **changes: Any) -> list[float]:
-    section = bench.given["dpo"]
-    batch = section["micro_batch_size"]
-    params = sections.DpoParams(**section | {"max_length": bench.size.length, "batch_size": batch} | changes)
-    base, adapter, curve = bench.work / "base", bench.work / "adapter", bench.work / "smoke.tsv"
-    job = TrainingJob("dpo", base, params, bench.dtype, 0, out, curve)
-    dpo.train(job, adapter, bench.pairs(STEPS * batch))
-    return curves.read_curve(curve)["loss"]
+def _dpo_losses(bench: Bench, **changes: Any) -> list[float]:
+    batch = bench.params["dpo"]["micro_batch_size"]
+    return train_dpo(bench, bench.pairs(STEPS * batch), bench.work / "dpo", batch_size=batch, **changes)
 
 
-def _compare(bench: Bench) -> dict[str, Any]:
+def _check_losses(bench: Bench) -> dict[str, Any]:
     expected = json.loads((bench.work / "cpu.json").read_text(encoding="utf-8"))
     shares = differences(_small_losses(bench, "adapter of the GPU"), expected)
     faults = [f"{run} is {share:.1%} from a CPU's loss" for run, share in shares.items() if share > TOLERANCE]
     return {"loss_differences": shares, "faults": faults}
 
 
-def _layers(bench: Bench) -> dict[str, Any]:
+def _check_layers(bench: Bench) -> dict[str, Any]:
     base = bench.work / "base"
     before = _kernels(model.load(base, bench.dtype))
-    _free()
+    _free_memory()
     after = _kernels(model.load(base, bench.dtype, dequantised=True))
     expected = 7 * bench.size.base.layers
     fault = f"{len(before)} quantised layers, {len(after)} left when dequantised; expected {expected} and 0"
@@ -125,53 +118,47 @@ def _layers(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _kernels(loaded: Any) -> list[str]:
+def _kernels(net: "PreTrainedModel") -> list[str]:
     """The kernel of each quantised layer."""
     from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 
-    return [type(layer).__name__ for layer in loaded.modules() if isinstance(layer, BaseQuantLinear)]
+    return [type(layer).__name__ for layer in net.modules() if isinstance(layer, BaseQuantLinear)]
 
 
-def _sft(bench: Bench) -> dict[str, Any]:
-    losses = _train_sft(bench, bench.work / "adapter")
+def _check_sft(bench: Bench) -> dict[str, Any]:
+    losses = _sft_losses(bench, "adapter")
     return {"first_loss": losses[0], "last_loss": losses[-1]}
 
 
-def _dpo(bench: Bench) -> dict[str, Any]:
-    losses = _train_dpo(bench, bench.work / "dpo")
+def _check_dpo(bench: Bench) -> dict[str, Any]:
+    losses = _dpo_losses(bench)
     return {"first_loss": losses[0], "last_loss": losses[-1]}
 
 
-def _generate(bench: Bench) -> dict[str, Any]:
-    from medqa.engines import transformers_engine
-
-    rows, section = bench.given["compute"]["generate_batch_size"], bench.given["generate"]
-    loaded = model.load_merged(bench.work / "base", bench.dtype, bench.work / "adapter")
-    engine = transformers_engine.TransformersEngine(loaded, model.tokenizer(bench.work / "base"), rows)
-    questions = [prompts.ask(question) for question in bench.questions(rows)]
-    most = min(NEW_TOKENS, bench.size.new_tokens)
-    sampling = Sampling(temperature=section["temperature"], top_p=section["top_p"], max_new_tokens=most)
-    answers = engine.generate(questions, sampling, [sample_seed(0, str(row), 0) for row in range(rows)])
+def _check_generate(bench: Bench) -> dict[str, Any]:
+    rows, section = bench.params["compute"]["generate_batch_size"], bench.params["generate"]
+    policy = model.load_merged(bench.work / "base", bench.dtype, bench.work / "adapter")
+    engine = TransformersEngine(policy, model.tokenizer(bench.work / "base"), rows)
+    messages = [prompts.ask(question) for question in bench.questions(rows)]
+    limit = min(NEW_TOKENS, bench.size.new_tokens)
+    sampling = Sampling(temperature=section["temperature"], top_p=section["top_p"], max_new_tokens=limit)
+    answers = engine.generate(messages, sampling, [sample_seed(0, str(row), 0) for row in range(rows)])
     tokens = [answer.tokens for answer in answers]
-    fault = f"answers of {tokens} tokens, each has to have {most}"
-    return {"tokens": sum(tokens), "faults": [] if set(tokens) == {most} else [fault]}
+    fault = f"answers of {tokens} tokens, each has to have {limit}"
+    return {"tokens": sum(tokens), "faults": [] if set(tokens) == {limit} else [fault]}
 
 
-def _judge(bench: Bench) -> dict[str, Any]:
-    from medqa.engines import transformers_engine
-
+def _check_judge(bench: Bench) -> dict[str, Any]:
     folder = bench.work / "judge"
-    params = sections.JudgeParams(**bench.given["judge"] | {"min_mass": 0.0})
-    loaded = model.load_merged(folder, bench.dtype)
-    engine = transformers_engine.TransformersEngine(
-        loaded, model.tokenizer(folder), bench.given["compute"]["judge_batch_size"]
-    )
+    params = sections.JudgeParams(**bench.params["judge"] | {"min_mass": 0.0})
+    grader, batch_size = model.load_merged(folder, bench.dtype), bench.params["compute"]["judge_batch_size"]
+    engine = TransformersEngine(grader, model.tokenizer(folder), batch_size)
     scores = [score.score for score in judge.score(engine, bench.cases(2), params)]
     return {"scores": scores, "faults": ["an answer came out unscored"] if None in scores else []}
 
 
-def _free() -> None:
-    """Give back what the last step took, and count the peak anew."""
+def _free_memory() -> None:
+    """Give back the memory of the last step, and reset the peak."""
     import torch
 
     gc.collect()
@@ -180,11 +167,11 @@ def _free() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-CHECKS: dict[str, Callable[[Bench], dict[str, Any]]] = {
-    "losses": _compare,
-    "layers": _layers,
-    "sft": _sft,  # its adapter is what the next two work on
-    "dpo": _dpo,
-    "generate": _generate,
-    "judge": _judge,
+CHECKS: dict[str, Check] = {
+    "losses": _check_losses,
+    "layers": _check_layers,
+    "sft": _check_sft,  # the next two checks work on its adapter
+    "dpo": _check_dpo,
+    "generate": _check_generate,
+    "judge": _check_judge,
 }

@@ -1,133 +1,117 @@
-"""Judging two candidates of a question by three criteria: one pass over a tree against a prompt at a time."""
+"""Judging two candidates per question by three criteria: one prefix tree against one prompt at a time."""
 
+import dataclasses
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench import runs
-from bench.workloads import Workload, some
+from bench import peers, runs
+from bench.workloads import Workload, take
 from medqa import engines, judge, model, prompts
-from medqa.records import Candidate
 
 UNIT = "prompts"
 ROWS = {"embedded": 64, "random": 8, "tiny": 2}  # questions, six prompts each
-WRITTEN = 64  # tokens that a judge in words may take
-PART = 8  # the plain loop judges one in so many prompts: all of them would take minutes
+MAX_NEW_TOKENS = 64  # of a judge that answers in words
+PART = 8  # the plain loop judges one in so many prompts: all prompts would take minutes
 TARGETS = {"pipeline('decision')": 3.0, "plain loop": 10.0}
 # Jinja drops a newline that ends a template.
 TURN = "<|im_start|>user\n{{ state }}<|im_end|>\n<|im_start|>assistant{{ '\\n' }}"
 
 
-def contenders(load: Workload) -> dict[str, Callable[[int], runs.Run]]:
-    """By name: what loads a judge and gives a run over so many questions."""
+def contenders(workload: Workload) -> dict[str, Callable[[int], runs.Run]]:
+    """By name: what loads a judge and prepares a run over so many questions."""
 
     def ours(rows: int) -> runs.Run:
-        grade, asked = started(load), cases(load, rows)
+        engine, judged = start_engine(workload), cases(workload, rows)
 
         def run() -> float:
-            judge.score(grade, asked, load.judging)
-            return len(asked) * len(prompts.CRITERIA)
+            judge.score(engine, judged, workload.judging)
+            return len(judged) * len(prompts.CRITERIA)
 
         return run
 
-    def theirs(
-        prepare: Callable[[Workload], Callable[[str], Any]], part: int = 1
-    ) -> Callable[[int], runs.Run]:
-        def prepared(rows: int) -> runs.Run:
-            grade, asked = prepare(load), list(states(load, rows))[::part]
-            grade(asked[0])
-            return lambda: len([grade(state) for state in asked])
+    def theirs(load: Callable[[Workload], Callable[[str], Any]], part: int = 1) -> Callable[[int], runs.Run]:
+        def prepare(rows: int) -> runs.Run:
+            grade, texts = load(workload), list(prompt_texts(workload, rows))[::part]
+            grade(texts[0])
+            return lambda: len([grade(text) for text in texts])
 
-        return prepared
+        return prepare
 
-    return {runs.FAST: ours, "plain loop": theirs(writing, PART), "pipeline('decision')": theirs(deciding)}
+    return {runs.OURS: ours, "plain loop": theirs(writing, PART), "pipeline('decision')": theirs(deciding)}
 
 
-def started(load: Workload) -> engines.Engine:
+def start_engine(workload: Workload) -> engines.Engine:
     """The engine of the pipeline, with its model loaded."""
-    engine = engines.load(load.judge, None, load.dtype, load.compute, load.compute.judge_batch_size)
-    judge.score(engine, cases(load, 1), load.judging)
+    batch_size = workload.compute.judge_batch_size
+    engine = engines.load(workload.judge, None, workload.dtype, workload.compute, batch_size)
+    judge.score(engine, cases(workload, 1), workload.judging)
     return engine
 
 
-def writing(load: Workload) -> Callable[[str], str | None]:
-    """A judge that writes, and is read by a regular expression: the digit, or nothing."""
-    import torch
+def writing(workload: Workload) -> Callable[[str], str | None]:
+    """A judge that answers in words; a regular expression reads the digit, or None."""
+    net, tokenizer = model.load_merged(workload.judge, workload.dtype), model.tokenizer(workload.judge)
 
-    net, tok = model.load_merged(load.judge, load.dtype), model.tokenizer(load.judge)
-
-    def grade(state: str) -> str | None:
-        text = tok.apply_chat_template(
-            [{"role": "user", "content": state}], tokenize=False, add_generation_prompt=True
-        )
-        ids = torch.tensor([tok(text, add_special_tokens=False).input_ids], device=net.device)
-        out = net.generate(
-            input_ids=ids, do_sample=False, max_new_tokens=WRITTEN, pad_token_id=tok.pad_token_id
-        )
-        found = re.match(r"\s*([1-5])", tok.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
-        return found[1] if found else None
+    def grade(text: str) -> str | None:
+        messages = [{"role": "user", "content": text}]
+        ids = peers.write(net, tokenizer, messages, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
+        match = re.match(r"\s*([1-5])", tokenizer.decode(ids, skip_special_tokens=True))
+        return match[1] if match else None
 
     return grade
 
 
-def deciding(load: Workload) -> Callable[[str], float]:
-    """transformers' own pipeline for it: the expected label, from 0 to 1, by one pass a prompt."""
+def deciding(workload: Workload) -> Callable[[str], float]:
+    """transformers' own pipeline for this: the expected label, from 0 to 1, by one pass per prompt."""
     from transformers import DecisionConfig, pipeline
 
-    net, tok = model.load_merged(load.judge, load.dtype), model.tokenizer(load.judge)
+    net, tokenizer = model.load_merged(workload.judge, workload.dtype), model.tokenizer(workload.judge)
     config = DecisionConfig(labels={"score": list(prompts.LABELS)}, chat_template=TURN)
-    decide = pipeline("decision", model=net, tokenizer=tok, decision_config=config)
+    decide = pipeline("decision", model=net, tokenizer=tokenizer, decision_config=config)
     question = {"grade": {"type": "score", "criteria": list(prompts.LABELS)}}
-    return lambda state: (
-        decide({"state": state, "questions": question})["grade"]["score"] / (len(prompts.LABELS) - 1)
-    )
+    top = len(prompts.LABELS) - 1
+    return lambda text: decide({"state": text, "questions": question})["grade"]["score"] / top
 
 
-def check(load: Workload) -> str:
-    """That scores are the pipeline's to 1e-5 in float32, and what the plain loop reads is the likeliest
-    label.
+def check(workload: Workload) -> str:
+    """Check that all contenders give the same scores in float32, or the likeliest label.
 
-    Raises AssertionError where one is not.
+    Raises AssertionError if not.
     """
-    import dataclasses
-
-    load, rows = dataclasses.replace(load, dtype="float32"), min(8, ROWS[load.name])
-    asked, engine = list(states(load, rows)), started(load)
-    labels = engine.label_probabilities(
-        [[{"role": "user", "content": state}] for state in asked], prompts.LABELS
-    )
-    expected, decide, write = [judge.expected(row) for row in labels], deciding(load), writing(load)
-    apart = max(abs(one - decide(state)) for one, state in zip(expected, asked, strict=True))
-    assert apart < 1e-5, f"scores are {apart:.1e} apart from the pipeline's"
+    workload, rows = dataclasses.replace(workload, dtype="float32"), min(8, ROWS[workload.name])
+    texts, engine = list(prompt_texts(workload, rows)), start_engine(workload)
+    messages = [[{"role": "user", "content": text}] for text in texts]
+    labels = engine.label_probabilities(messages, prompts.LABELS)
+    expected, decide, write = [judge.expected(row) for row in labels], deciding(workload), writing(workload)
+    difference = max(abs(score - decide(text)) for score, text in zip(expected, texts, strict=True))
+    assert difference < 1e-5, f"scores are {difference:.1e} apart from the pipeline's"
     assert max(expected) - min(expected) > 1e-3, "the scores are all alike: this shows nothing"
-    # The scores of the files are these, weighted and rounded.
-    told = judge.score(engine, cases(load, rows), load.judging)
-    told = [getattr(row, name) for row in told for name in prompts.CRITERIA]
-    assert max(abs(one - other) for one, other in zip(expected, told, strict=True)) < 1e-5, (
-        "not the engine's own scores"
-    )
+    # The scores in the pipeline's files are these, weighted and rounded.
+    scores = judge.score(engine, cases(workload, rows), workload.judging)
+    by_criterion = [getattr(score, name) for score in scores for name in prompts.CRITERIA]
+    differences = (abs(left - right) for left, right in zip(expected, by_criterion, strict=True))
+    assert max(differences) < 1e-5, "not the engine's own scores"
     read = 0
-    for row, state in zip(labels, asked, strict=True):
-        if digit := write(state):
+    for row, text in zip(labels, texts, strict=True):
+        if digit := write(text):
             likeliest = prompts.LABELS[row.probabilities.index(max(row.probabilities))]
             assert digit == likeliest, f"the plain loop reads {digit}, the likeliest label is {likeliest}"
             read += 1
-    return f"{len(asked)} scores at most {apart:.0e} apart; the plain loop's label the same in all {read} it could read"
+    return (
+        f"{len(texts)} scores at most {difference:.0e} apart; "
+        f"the plain loop's label the same in all {read} it could read"
+    )
 
 
-def cases(load: Workload, rows: int) -> list[judge.Case]:
+def cases(workload: Workload, rows: int) -> list[judge.Case]:
     """Question, reference and answer for both candidates of so many questions."""
-    return [(row.question, row.reference, row.text) for row in candidates(load, rows)]
+    return [(row.question, row.reference, row.text) for row in take(workload.candidates, 2 * rows)]
 
 
-def candidates(load: Workload, rows: int) -> Sequence[Candidate]:
-    """Both candidates of so many questions."""
-    return some(load.candidates, 2 * rows)
-
-
-def states(load: Workload, rows: int) -> Iterator[str]:
+def prompt_texts(workload: Workload, rows: int) -> Iterator[str]:
     """The text of each prompt."""
-    for case in cases(load, rows):
-        shown = [judge.shorten(text, load.judging.max_chars) for text in case]
-        for messages in prompts.judge(load.judging.template, *shown).values():
+    for case in cases(workload, rows):
+        shortened = [judge.shorten(text, workload.judging.max_chars) for text in case]
+        for messages in prompts.judge(workload.judging.template, *shortened).values():
             yield messages[0]["content"]

@@ -1,8 +1,9 @@
-"""What every benchmark shares: alternating runs, medians with their spread, peak memory, and the machine."""
+"""What all benchmarks share: alternating runs, medians with their spread, peak memory, and the machine."""
 
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -12,74 +13,67 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-FAST = "medqa"  # the contender that the others are compared with
+OURS = "medqa"  # the contender that the others are compared with
 LIBRARIES = ("torch", "transformers", "trl", "peft", "gptqmodel", "dvc")
 MB = 1e6
 
-# Does all the work once and returns how much it was (tokens, rows).
+# Does all the work once and returns its amount (tokens, rows).
 Run = Callable[[], float]
 
 
-def alternate(contenders: Mapping[str, Run], runs: int) -> dict[str, list[float]]:
-    """The rates (work a second) of each contender over `runs` rounds, in which they take turns."""
+def alternate(contenders: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
+    """The rates (work per second) of each contender over the rounds, in which they take turns."""
     rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(runs):
+    for _ in range(rounds):
         for name, run in contenders.items():
             started = time.perf_counter()
-            done = run()
-            rates[name].append(done / (time.perf_counter() - started))
+            amount = run()
+            rates[name].append(amount / (time.perf_counter() - started))
     return rates
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and largest."""
+    """Median, minimum and maximum."""
     return {"median": median(values), "min": min(values), "max": max(values)}
 
 
-def ratios(rates: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-    """How many times as fast as each other contender FAST was: of each round, so that what slows a round
-    cancels.
-    """
-    fast = rates[FAST]
+def speedups(rates: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """How many times as fast as each peer OURS was, per round: what slows a whole round cancels out."""
+    ours = rates[OURS]
     return {
-        name: spread([one / other for one, other in zip(fast, others, strict=True)])
-        for name, others in rates.items()
-        if name != FAST
+        name: spread([our_rate / rate for our_rate, rate in zip(ours, peer_rates, strict=True)])
+        for name, peer_rates in rates.items()
+        if name != OURS
     }
 
 
-def child(*command: str, **given: Any) -> str:
-    """What this Python prints for a command. Raises RuntimeError with what it said of it if it fails."""
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, **given)
+def child(*arguments: str, **options: Any) -> str:
+    """The output of this Python with these arguments. Raises RuntimeError with its errors if it fails."""
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **options)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return done.stdout
 
 
-def alone(stage: str, load: str, contender: str, rows: int) -> dict[str, float]:
+def alone(stage: str, workload: str, contender: str, rows: int) -> dict[str, float]:
     """The seconds and the peak memory in MB of one run in a process of its own."""
-    told = child("-m", "bench", "--alone", stage, load, contender, str(rows))
-    return json.loads(told.strip().splitlines()[-1])
+    output = child("-m", "bench", "--alone", stage, workload, contender, str(rows))
+    return json.loads(output.strip().splitlines()[-1])
 
 
 def peak() -> float:
-    """The most memory that this process ever held, in MB."""
+    """The peak memory of this process in MB."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:
-        import resource
-
-        return (
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            * (1 if sys.platform == "darwin" else 1024)
-            / MB
-        )
-    # ru_maxrss would count the memory of the process that started this one.
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MB
+    # ru_maxrss would include the memory of the process that started this one.
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / MB
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were taken on."""
+    """The machine and the versions behind the numbers."""
     import psutil
     import torch
 
@@ -89,7 +83,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "bfloat16": bfloat16(),
+        "bfloat16": has_bfloat16(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": platform.platform(),
@@ -99,13 +93,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def bfloat16() -> bool:
-    """Whether the processor, or the GPU, multiplies bfloat16 itself; without that it is slower than float32."""
+def has_bfloat16() -> bool:
+    """Whether the processor or GPU multiplies bfloat16 in hardware; if not, float32 is faster."""
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
-    # torch tells only whether it can be computed at all.
+    # torch only says whether bfloat16 can be computed at all.
     flags = next((line.split() for line in _cpuinfo() if line.startswith("flags")), [])
     return bool({"avx512_bf16", "amx_bf16"} & set(flags))
 

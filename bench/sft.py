@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the stage against TRL's trainer, as it comes and a row at a time."""
+"""Supervised fine-tuning: the stage against TRL's trainer, with its defaults and with one row at a time."""
 
 import math
 import os
@@ -6,22 +6,24 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from bench import runs
-from bench.workloads import SEED, Workload, some
-from medqa import curves, model, prompts, sft
+from bench import peers, runs
+from bench.workloads import SEED, Workload, take
+from medqa import curves, model, sft
 from medqa.records import Example
 from medqa.runtime import sections
-from medqa.training import fine_tuning
+from medqa.training.fine_tuning import TrainingJob
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 UNIT = "rows"
 ROWS = {"embedded": 384, "random": 16, "tiny": 8}
-BATCH = 8  # rows an optimiser step, TRL's default, for all: as many steps, and the same rows in each epoch
+BATCH = 8  # rows per optimiser step, TRL's default, for all contenders: equally many steps on the same rows
 RATE = 1e-3
-EPOCHS = 1
-PART = 8  # the plain loop trains on one in so many rows: on all of them it would take minutes
+PART = 8  # the plain loop trains on one in so many rows: all rows would take minutes
 CHECKED = {"embedded": 32, "random": 8, "tiny": 8}
 LORA = sections.Lora(r=16, alpha=32, dropout=0.0)
 DEFAULT, PLAIN, UNCHECKED = "TRL's default", "plain loop", "TRL without checkpointing"
@@ -36,19 +38,19 @@ SCHEDULE = {
 }
 QUIET = {"logging_steps": 1, "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
 
+Train = Callable[
+    ..., list[float]
+]  # of a workload, rows, a batch size and epochs; gives the losses of the steps
 
-def contenders(load: Workload) -> dict[str, Callable[[int], runs.Run]]:
-    """By name: what gives a run over so many rows, from the files of the base to a saved adapter."""
 
-    def prepared(train: Callable[..., list[float]], part: int = 1, **given: Any) -> Callable[[int], runs.Run]:
-        def prepare(rows: int) -> runs.Run:
-            examples = some(load.examples, rows // part)
-            return lambda: (train(load, examples, BATCH, EPOCHS, **given), len(examples))[1]
+def contenders(workload: Workload) -> dict[str, Callable[[int], runs.Run]]:
+    """By name: what prepares a run over so many rows, from the files of the base to a saved adapter."""
 
-        return prepare
+    def prepared(train: Train, part: int = 1, **options: Any) -> Callable[[int], runs.Run]:
+        return training_run(train, workload, workload.examples, 1, part, **options)
 
     return {
-        runs.FAST: prepared(ours),
+        runs.OURS: prepared(ours),
         "without dequantising the base": prepared(ours, dequantised=False),
         PLAIN: prepared(theirs, PART, micro=1),
         DEFAULT: prepared(theirs),
@@ -56,54 +58,74 @@ def contenders(load: Workload) -> dict[str, Callable[[int], runs.Run]]:
     }
 
 
+def training_run(
+    train: Train, workload: Workload, rows: Sequence[Any], epochs: int, part: int = 1, **options: Any
+) -> Callable[[int], runs.Run]:
+    """What prepares a run that trains on one in `part` of so many rows and returns the rows times epochs."""
+
+    def prepare(count: int) -> runs.Run:
+        selection = take(rows, count // part)
+
+        def run() -> float:
+            train(workload, selection, BATCH, epochs, **options)
+            return len(selection) * epochs
+
+        return run
+
+    return prepare
+
+
 def ours(
-    load: Workload, examples: Sequence[Example], batch: int, epochs: int, dequantised: bool = True
+    workload: Workload, examples: Sequence[Example], batch: int, epochs: int, dequantised: bool = True
 ) -> list[float]:
     """The losses of the stage's steps."""
     params = sections.SftParams(**schedule(batch, epochs) | {"dequantised": dequantised}, lora=LORA)
-    with aside() as folder:
-        files = folder / "sft", folder / "curve"
-        sft.train(fine_tuning.TrainingJob("sft", load.base, params, "float32", SEED, *files), examples)
+    with scratch_folder() as folder:
+        paths = folder / "sft", folder / "curve"
+        sft.train(TrainingJob("sft", workload.base, params, "float32", SEED, *paths), examples)
         return curves.read_curve(folder / "curve")["loss"]
 
 
 def theirs(
-    load: Workload, examples: Sequence[Example], batch: int, epochs: int, micro: int = BATCH, **given: Any
+    workload: Workload,
+    examples: Sequence[Example],
+    batch: int,
+    epochs: int,
+    micro: int = BATCH,
+    **options: Any,
 ) -> list[float]:
     """The losses of TRL's trainer on the quantised base, `micro` rows at once."""
     from datasets import Dataset
-    from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    rows = [
-        {"prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)} for row in examples
-    ]
-    with aside() as folder:
+    with scratch_folder() as folder:
         trainer = SFTTrainer(
-            model=model.load(load.base, "float32"),
-            args=SFTConfig(**arguments(folder, batch, epochs, micro), **given),
-            train_dataset=Dataset.from_list(rows),
-            processing_class=model.tokenizer(load.base),
-            peft_config=LoraConfig(
-                r=LORA.r, lora_alpha=LORA.alpha, target_modules=fine_tuning.TARGETS, task_type="CAUSAL_LM"
-            ),
+            model=model.load(workload.base, "float32"),
+            args=SFTConfig(**arguments(folder, batch, epochs, micro), **options),
+            train_dataset=Dataset.from_list(peers.sft_rows(examples)),
+            processing_class=model.tokenizer(workload.base),
+            peft_config=peers.lora_config(LORA.r, LORA.alpha),
         )
-        return trained(trainer, folder)
+        return train(trainer, folder)
 
 
-def check(load: Workload) -> str:
-    """That all contenders have the same losses to 1e-4 where all rows are in each step. AssertionError
-    otherwise.
-    """
-    examples = some(load.examples, CHECKED[load.name])
-    wanted = ours(load, examples, len(examples), 2)
-    for told in (theirs(load, examples, len(examples), 2), theirs(load, examples, len(examples), 2, micro=1)):
-        assert_near(wanted, told)
-    return f"mean losses of {len(wanted)} steps on {len(examples)} rows the same to 1e-4"
+def check(workload: Workload) -> str:
+    """Check that all contenders have the same losses to 1e-4. Raises AssertionError if they do not."""
+    examples = take(workload.examples, CHECKED[workload.name])
+    steps = check_losses(ours, theirs, workload, examples)
+    return f"mean losses of {steps} steps on {len(examples)} rows the same to 1e-4"
+
+
+def check_losses(ours: Train, theirs: Train, workload: Workload, rows: Sequence[Any]) -> int:
+    """Compare the losses of two epochs with all rows in each step; the number of steps."""
+    expected = ours(workload, rows, len(rows), 2)
+    assert_near(expected, theirs(workload, rows, len(rows), 2))
+    assert_near(expected, theirs(workload, rows, len(rows), 2, micro=1))
+    return len(expected)
 
 
 def schedule(batch: int, epochs: int) -> dict[str, Any]:
-    """The schedule of a stage of ours, as TRL's arguments below."""
+    """The schedule of our stages, equal to TRL's arguments below."""
     return {
         "epochs": epochs,
         "learning_rate": RATE,
@@ -122,8 +144,8 @@ def arguments(folder: Path, batch: int, epochs: int, micro: int) -> dict[str, An
     return {"output_dir": str(folder), "num_train_epochs": epochs, **sizes, **SCHEDULE, **QUIET}
 
 
-def trained(trainer: Any, folder: Path) -> list[float]:
-    """Train, save the adapter, and give the losses of the steps."""
+def train(trainer: "Trainer", folder: Path) -> list[float]:
+    """Train and save the adapter; the losses of the steps."""
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
@@ -132,16 +154,17 @@ def trained(trainer: Any, folder: Path) -> list[float]:
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
-def assert_near(wanted: Sequence[float], told: Sequence[float]) -> None:
-    """Raise AssertionError unless the losses are the same to 1e-4, and did move."""
-    apart = max(abs(one - other) for one, other in zip(wanted, told, strict=True))
-    assert apart < 1e-4, f"losses {list(wanted)} and {list(told)} are {apart:.1e} apart"
-    assert not math.isclose(wanted[0], wanted[-1], abs_tol=1e-3), "the loss does not move: this shows nothing"
+def assert_near(expected: Sequence[float], losses: Sequence[float]) -> None:
+    """Raise AssertionError unless the losses are the same to 1e-4 and change over the steps."""
+    difference = max(abs(left - right) for left, right in zip(expected, losses, strict=True))
+    assert difference < 1e-4, f"losses {list(expected)} and {list(losses)} are {difference:.1e} apart"
+    moves = not math.isclose(expected[0], expected[-1], abs_tol=1e-3)
+    assert moves, "the loss does not move: this shows nothing"
 
 
 @contextmanager
-def aside() -> Iterator[Path]:
-    """A folder for what a run writes, nothing that an earlier run kept, and no progress bars."""
+def scratch_folder() -> Iterator[Path]:
+    """A folder for the outputs and the cache of one run, without progress bars."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         stack.enter_context(redirect_stderr(stack.enter_context(open(os.devnull, "w"))))

@@ -1,11 +1,11 @@
-"""The results as a Markdown table, and where they are kept: results.json and the README."""
+"""The results as a Markdown table, and the files they are written to: results.json and the README."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.runs import FAST
+from bench.runs import OURS
 from medqa import jsonl
 from medqa.runtime.errors import UserError
 
@@ -13,14 +13,21 @@ COMPARED = ("generate", "judge", "sft", "dpo")
 BEGIN, END = "<!-- make bench writes from here -->", "<!-- to here -->"
 
 
+PEERS_HEAD = """\
+| stage | models | against | times as fast | target | medqa, per second | peer | peak MB of both |
+|---|---|---|---|---|---|---|---|"""
+WHOLE_HEAD = "| measured | is | target |\n|---|---|---|"
+GROWTH_HEAD = "| stage | rows | seconds | peak MB | power of the rows | linear |\n|---|---|---|---|---|---|"
+
+
 def write(path: Path, results: dict[str, Any]) -> None:
-    """Write what was measured so far as JSON."""
+    """Write what is measured so far as JSON."""
     with jsonl.atomic_write(path) as file:
         file.write(json.dumps(results, indent=2) + "\n")
 
 
-def into(readme: Path, results: dict[str, Any]) -> None:
-    """Put the table between the README's two markers. Raises UserError if they are not there."""
+def insert(readme: Path, results: dict[str, Any]) -> None:
+    """Put the table between the README's two markers. Raises UserError if they are missing."""
     text = readme.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
         raise UserError(f"{readme} lacks the lines {BEGIN} and {END}; put them where the table belongs")
@@ -30,103 +37,97 @@ def into(readme: Path, results: dict[str, Any]) -> None:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """All that was measured, in the order in which it was."""
-    parts = [described(results["machine"], results["runs"])]
+    """All results, in the order in which they were measured."""
+    parts = [method(results["machine"], results["runs"])]
     if compared := [name for name in COMPARED if name in results]:
-        head = (
-            "| stage | models | against | times as fast | target | medqa, a second | peer | peak MB of both |"
-        )
         lines = [line for name in compared for line in peers(name, results[name])]
-        parts.append("\n".join([head, "|---|---|---|---|---|---|---|---|", *lines]))
-        parts.append("\n".join(f"- {line}" for name in compared for line in sameness(name, results[name])))
+        parts.append("\n".join([PEERS_HEAD, *lines]))
+        parts.append("\n".join(f"- {line}" for name in compared for line in checks(name, results[name])))
     if "data" in results or "everything" in results:
-        head = "| measured | is | target |\n|---|---|---|"
-        parts.append("\n".join([head, *rows(results.get("data", {})), *idle(results.get("everything", {}))]))
+        lines = [*files(results.get("data", {})), *idle(results.get("everything", {}))]
+        parts.append("\n".join([WHOLE_HEAD, *lines]))
     if "growth" in results:
-        head = "| stage | rows | seconds | peak MB | power of the rows | linear |\n|---|---|---|---|---|---|"
-        parts.append("\n".join([head, *growth(results["growth"])]))
+        parts.append("\n".join([GROWTH_HEAD, *growth(results["growth"])]))
     return "\n\n".join(parts) + "\n"
 
 
-def described(machine: dict[str, Any], rounds: int) -> str:
-    """One line about the machine and the method."""
+def method(machine: dict[str, Any], rounds: int) -> str:
+    """A paragraph on the machine and the method."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    bfloat16 = f"{'with' if machine['bfloat16'] else 'no'} bfloat16"
     return (
-        f"{machine['processor']}, {machine['cores']} cores ({machine['instructions']}, "
-        f"{'with' if machine['bfloat16'] else 'no'} bfloat16), {machine['memory_gb']} GB, Python {machine['python']}, "
-        f"{versions}. Medians of {rounds} alternating runs, least and largest in brackets; peak memory of each in a "
-        "process of its own."
+        f"{machine['processor']}, {machine['cores']} cores ({machine['instructions']}, {bfloat16}), "
+        f"{machine['memory_gb']} GB, Python {machine['python']}, {versions}. Medians of {rounds} alternating "
+        "runs, least and largest in brackets; peak memory of each in a process of its own."
     )
 
 
 def peers(stage: str, loads: dict[str, Any]) -> Iterator[str]:
-    """A line for each other contender of a stage on each workload."""
-    for load, told in loads.items():
-        for name, times in told["times"].items():
-            target = told["targets"].get(name)
-            marked = (
-                "" if target is None else f"≥ {target:g}{'' if times['median'] >= target else ' **missed**'}"
-            )
-            mine, other = told["rates"][FAST], told["rates"][name]
-            memory = f"{told['peak_mb'][FAST]:,.0f}, {told['peak_mb'][name]:,.0f}"
+    """One line per peer of a stage and workload."""
+    for load, result in loads.items():
+        ours = result["rates"][OURS]["median"]
+        for name, times in result["times"].items():
+            target, theirs = result["targets"].get(name), result["rates"][name]["median"]
+            missed = "" if target is None or times["median"] >= target else " **missed**"
+            limit = "" if target is None else f"≥ {target:g}{missed}"
+            memory = f"{result['peak_mb'][OURS]:,.0f}, {result['peak_mb'][name]:,.0f}"
             yield (
-                f"| {stage} | {load} | {name} | {ranged(times)} | {marked} | {number(mine['median'])} {told['unit']} "
-                f"| {number(other['median'])} | {memory} |"
+                f"| {stage} | {load} | {name} | {ranged(times)} | {limit} "
+                f"| {number(ours)} {result['unit']} | {number(theirs)} | {memory} |"
             )
 
 
-def sameness(stage: str, loads: dict[str, Any]) -> Iterator[str]:
-    """What was found to be the same before a stage was timed."""
-    for load, told in loads.items():
-        yield f"{stage}, {load}, {told['rows']} rows: {told['same']}"
+def checks(stage: str, loads: dict[str, Any]) -> Iterator[str]:
+    """What was checked to be the same before a stage was timed."""
+    for load, result in loads.items():
+        yield f"{stage}, {load}, {result['rows']} rows: {result['same']}"
 
 
-def rows(stages: dict[str, Any]) -> Iterator[str]:
+def files(stages: dict[str, Any]) -> Iterator[str]:
     """Seconds and memory of the stages that need no model."""
-    for stage, told in stages.items():
-        target, flat = told["target_seconds"], "flat" if told["flat"] else "**not flat**"
-        missed = target is not None and told["seconds"]["median"] > target
-        marked = "" if target is None else f"< {target:g} s{' **missed**' if missed else ''}"
-        yield f"| {stage}, {told['rows']:,} questions | {ranged(told['seconds'])} s | {marked} |"
-        memory = f"{told['peak_mb']:,.0f} MB ({told['peak_mb_of_a_quarter']:,.0f} MB for a quarter of them): {flat}"
-        yield f"| {stage}, peak memory, no torch | {memory} | |"
+    for stage, result in stages.items():
+        seconds, limit = result["seconds"], result["target_seconds"]
+        missed = "" if limit is None or seconds["median"] <= limit else " **missed**"
+        target = "" if limit is None else f"< {limit:g} s{missed}"
+        yield f"| {stage}, {result['rows']:,} questions | {ranged(seconds)} s | {target} |"
+        flat = "flat" if result["flat"] else "**not flat**"
+        quarter = f"{result['peak_mb_of_a_quarter']:,.0f} MB for a quarter of them"
+        yield f"| {stage}, peak memory, no torch | {result['peak_mb']:,.0f} MB ({quarter}): {flat} | |"
 
 
-def idle(told: dict[str, Any]) -> Iterator[str]:
-    """What nothing to do costs."""
-    if not told:
+def idle(result: dict[str, Any]) -> Iterator[str]:
+    """What a pipeline with nothing to do costs."""
+    if not result:
         return
-    least = {name: spread["median"] for name, spread in told["seconds"].items()}
-    for label, value, limit, note in (
-        (
-            f"`dvc repro` with nothing to do, times a bare pipeline of {told['stages']} stages",
-            told["times"],
-            told["targets"]["times"],
-            f" ({least[FAST]:.2f} s to {least['bare']:.2f} s)",
-        ),
-        ("`medqa --help`, seconds", told["help_seconds"], told["targets"]["help_seconds"], ""),
-    ):
-        missed = " **missed**" if value["median"] > limit else ""
-        yield f"| {label} | {ranged(value)}{note} | ≤ {limit:g}{missed} |"
-    loaded = ", ".join(name for name, loads in told["imports_torch"].items() if loads)
-    yield f"| which of {', '.join(told['imports_torch'])} import torch | {loaded or 'none'} | none |"
+    ours, bare = (result["seconds"][name]["median"] for name in (OURS, "bare"))
+    repro = f"`dvc repro` with nothing to do, times a bare pipeline of {result['stages']} stages"
+    rows = (
+        (repro, "times", f" ({ours:.2f} s to {bare:.2f} s)"),
+        ("`medqa --help`, seconds", "help_seconds", ""),
+    )
+    for label, key, note in rows:
+        limit = result["targets"][key]
+        missed = " **missed**" if result[key]["median"] > limit else ""
+        yield f"| {label} | {ranged(result[key])}{note} | ≤ {limit:g}{missed} |"
+    importers = ", ".join(name for name, imports in result["imports_torch"].items() if imports)
+    yield f"| which of {', '.join(result['imports_torch'])} import torch | {importers or 'none'} | none |"
 
 
 def growth(stages: dict[str, Any]) -> Iterator[str]:
-    """Cost at each number of rows."""
-    for name, told in stages.items():
+    """The cost at each number of rows."""
+    for name, result in stages.items():
         columns = (
-            ", ".join(f"{rows:,}" for rows in told["rows"]),
-            ", ".join(number(seconds) for seconds in told["seconds"]),
-            ", ".join(f"{memory:,.0f}" for memory in told["peak_mb"]),
-            f"{told['exponent']:.2f}",
-            "yes" if told["linear"] else "**no**",
+            ", ".join(f"{rows:,}" for rows in result["rows"]),
+            ", ".join(number(seconds) for seconds in result["seconds"]),
+            ", ".join(f"{memory:,.0f}" for memory in result["peak_mb"]),
+            f"{result['exponent']:.2f}",
+            "yes" if result["linear"] else "**no**",
         )
         yield f"| {name} | {' | '.join(columns)} |"
 
 
 def ranged(spread: dict[str, float]) -> str:
-    """Median, and least to largest."""
+    """Median, and minimum to maximum."""
     return f"{number(spread['median'])} ({number(spread['min'])} to {number(spread['max'])})"
 
 

@@ -13,9 +13,16 @@ from medqa.records import Judged, Pair
 from medqa.runtime.sections import PairsParams
 from medqa.text import words
 
-# Why a question gives no pair: `too_few` candidates, fewer than two with a score (`unscored`), fewer than two
-# of those with a word (`empty`); the others are of the best and the worst.
-REASONS = ("unscored", "too_few", "empty", "same_text", "tie", "cut_off", "length")
+# Why a question gives no pair, and how the report says it.
+REASONS = {
+    "unscored": "fewer than two candidates with a score",
+    "too_few": "fewer than two candidates",
+    "empty": "fewer than two scored candidates with a word",
+    "same_text": "candidates with the same text",
+    "tie": "margin at or under the floor",
+    "cut_off": "the better one cut off",
+    "length": "lengths too far apart",
+}
 
 
 class Tally:

@@ -1,4 +1,4 @@
-"""Stage `report`: one page with all that the run found."""
+"""Stage `report`: one page with all results of a run."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from medqa.runtime.params import read_params
 
 
 def main(pipeline: Path, data: Path, metrics: Path, models: Path, out: Path) -> str:
-    """Write the report of a run from its dvc.yaml, its data, its metrics and its models."""
-    page = report.build(report.Folders(pipeline, data, metrics, models), read_params())
+    """Write the report of a run from its dvc.yaml, data, metrics and models."""
+    page = report.build(report.RunPaths(pipeline, data, metrics, models), read_params())
     with jsonl.atomic_write(out) as file:
         file.write(page)
     return f"{out}, {len(page) / 1e6:.1f} million characters; open it in a browser"

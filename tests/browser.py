@@ -1,6 +1,4 @@
-"""A real headless Chromium, driven over a pipe by the DevTools protocol: no driver, no port, no other
-package.
-"""
+"""A real headless Chromium, driven over a pipe by the DevTools protocol: no driver, port or package."""
 
 import base64
 import fcntl
@@ -23,13 +21,11 @@ COMPLAINTS = (
     "Log.entryAdded",
     "Page.javascriptDialogOpening",
 )
-SECONDS = 60  # that any one answer may take on a busy machine
+SECONDS = 60  # an answer's time limit, for a busy machine
 
 
 class Browser:
-    """One page. `complaints` holds console messages, exceptions and blocked loads; `requests` every address
-    asked.
-    """
+    """One page. `complaints` are console messages, exceptions and blocked loads; `requests` all addresses."""
 
     def __init__(self, profile: Path):
         self.complaints: list[str] = []
@@ -37,17 +33,16 @@ class Browser:
         self._number, self._session, self._loaded, self._left = 0, None, False, b""
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
-        # The browser reads descriptor 3 and writes descriptor 4; high copies cannot be overwritten on the way
-        # there.
+        # The browser reads descriptor 3 and writes descriptor 4; high copies cannot be overwritten before.
         high = [fcntl.fcntl(end, fcntl.F_DUPFD, 50) for end in (theirs_in, theirs_out)]
 
-        def place() -> None:
+        def set_descriptors() -> None:
             os.dup2(high[0], 3)
             os.dup2(high[1], 4)
 
         self._process = subprocess.Popen(
             [BINARY, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            preexec_fn=place,
+            preexec_fn=set_descriptors,
             close_fds=False,
             stderr=subprocess.DEVNULL,
         )
@@ -68,10 +63,10 @@ class Browser:
             message["sessionId"] = self._session
         os.write(self._out, json.dumps(message).encode() + b"\0")
         while True:
-            got = self._next()
-            if got.get("id") == self._number:
-                assert "error" not in got, (method, got["error"])
-                return got["result"]
+            answer = self._next()
+            if answer.get("id") == self._number:
+                assert "error" not in answer, (method, answer["error"])
+                return answer["result"]
 
     def open(self, path: Path, width: int, dark: bool = False) -> None:
         """Show a file, at a width in CSS pixels, in light or dark."""
@@ -93,9 +88,9 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """A real click of the mouse in the middle of an element that can be seen."""
-        place = f"document.querySelector({json.dumps(selector)})"
-        self.run(f"{place}.scrollIntoView({{block: 'center'}})")
-        x, y = self.run(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({place}.getBoundingClientRect())")
+        element = f"document.querySelector({json.dumps(selector)})"
+        self.run(f"{element}.scrollIntoView({{block: 'center'}})")
+        x, y = self.run(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({element}.getBoundingClientRect())")
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
@@ -111,11 +106,11 @@ class Browser:
 
     def shoot(self, path: Path, selector: str = "html") -> None:
         """A picture of an element, as long as it is."""
-        place = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
-        x, y, width, height = self.run(f"(r => [r.x + scrollX, r.y + scrollY, r.width, r.height])({place})")
+        box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+        x, y, width, height = self.run(f"(r => [r.x + scrollX, r.y + scrollY, r.width, r.height])({box})")
         clip = {"x": x, "y": y, "width": width, "height": height, "scale": 1}
-        taken = self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(taken["data"]))
+        screenshot = self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(screenshot["data"]))
 
     def close(self) -> None:
         """End the browser."""

@@ -1,9 +1,8 @@
-"""A run that never happened: every file that the report reads, of any size, with texts that would like to be
-markup.
-"""
+"""A made-up run: every file that the report reads, of any size, with texts that try to be markup."""
 
 import json
 import random
+from itertools import cycle
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,7 +22,7 @@ from medqa.records import (
     Question,
     RowAudit,
 )
-from medqa.report import Folders
+from medqa.report import RunPaths
 from medqa.runtime import params, sections
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +37,7 @@ HOSTILE = (
     "Pneumonoultramicroscopicsilicovolcanoconiosis" * 8,
     "javascript:window.pwned=5 <a href=javascript:window.pwned=6>x</a> <meta http-equiv=refresh content=0>",
 )
-WORDS = (
+WORDS = [
     "aspirin",
     "rest",
     "fever",
@@ -52,14 +51,15 @@ WORDS = (
     "the",
     "with",
     "and",
-)
+]
 LONG = "The treatment includes rest and aspirin. " * 660  # 27,060 characters
+PAIRS = sections.PairsParams(min_margin=0.05, max_length_ratio=None)
 
 
-def write_run(folder: Path, size: int = 60, hostile: tuple[str, ...] = HOSTILE, seed: int = 0) -> Folders:
-    """A run of `size` preference questions and as many held-out ones under the folder."""
+def write_run(folder: Path, size: int = 60, hostile: tuple[str, ...] = HOSTILE, seed: int = 0) -> RunPaths:
+    """Write a run of `size` preference questions and as many held-out ones under the folder."""
     rng = random.Random(seed)
-    run = Folders(ROOT / "dvc.yaml", folder / "data", folder / "metrics", folder / "models")
+    run = RunPaths(ROOT / "dvc.yaml", folder / "data", folder / "metrics", folder / "models")
     _rows(run.data, rng, size, hostile)
     _models(run.models)
     for name, metrics in _metrics(size, rng).items():
@@ -68,88 +68,73 @@ def write_run(folder: Path, size: int = 60, hostile: tuple[str, ...] = HOSTILE, 
     return run
 
 
-def given(max_rows: int = 300) -> sections.Params:
-    """The parameters that the stage hands on, with another limit."""
-    changes = {
-        "report": sections.ReportParams(max_rows=max_rows),
-        "pairs": sections.PairsParams(**pair_params()),
-    }
+def report_params(max_rows: int = 300) -> sections.Params:
+    """The parameters of the report, with another limit of rows."""
+    changes = {"report": sections.ReportParams(max_rows=max_rows), "pairs": PAIRS}
     return params.read_params(ROOT / "params.yaml").model_copy(update=changes)
 
 
 def text(rng: random.Random, least: int = 4, most: int = 60) -> str:
-    chosen = [rng.choice(WORDS) for _ in range(rng.randint(least, most))]
-    return " ".join(chosen).capitalize() + "."
+    return " ".join(rng.choice(WORDS) for _ in range(rng.randint(least, most))).capitalize() + "."
 
 
 def _rows(data: Path, rng: random.Random, size: int, hostile: tuple[str, ...]) -> None:
-    def said(number: int, prefix: str = "") -> str:
+    def hostile_text(number: int, prefix: str = "") -> str:
         return f"{prefix}{hostile[number] if number < len(hostile) else text(rng)}"
 
-    questions = [Question(f"q{n:05}", said(n, f"What of {n}? "), said(n)) for n in range(size)]
+    questions = [
+        Question(f"q{n:05}", hostile_text(n, f"What of {n}? "), hostile_text(n)) for n in range(size)
+    ]
     jsonl.write(data / "questions.jsonl", questions)
-    judged = [_judged(row, n, sample, said(n), rng) for n, row in enumerate(questions) for sample in (0, 1)]
+    judged = [
+        _judged(row, n, sample, hostile_text(n), rng) for n, row in enumerate(questions) for sample in (0, 1)
+    ]
     jsonl.write(data / "judged.jsonl", judged)
-    jsonl.write(
-        data / "candidates.jsonl",
-        [Candidate(**{key: getattr(row, key) for key in Candidate.__annotations__}) for row in judged],
-    )
-    made, _ = pairs.build(judged, sections.PairsParams(**pair_params()))
-    jsonl.write(data / "pairs.jsonl", made)
-    held = [_held(n, said(n, f"Held {n}? "), said(n), rng) for n in range(size)]
-    jsonl.write(data / "heldout.jsonl", held)
+    candidates = [
+        Candidate(**{key: getattr(row, key) for key in Candidate.__annotations__}) for row in judged
+    ]
+    jsonl.write(data / "candidates.jsonl", candidates)
+    jsonl.write(data / "pairs.jsonl", pairs.build(judged, PAIRS)[0])
+    held_out = [_held_out(n, hostile_text(n, f"Held {n}? "), hostile_text(n), rng) for n in range(size)]
+    jsonl.write(data / "heldout.jsonl", held_out)
     for name, skill in (("base", 0.25), ("sft", 0.45), ("dpo", 0.65)):
-        answers = [_answer(row, LONG if n == size - 1 else said(n), skill, rng) for n, row in enumerate(held)]
+        texts = [LONG if n == size - 1 else hostile_text(n) for n in range(size)]
+        answers = [_answer(row, answer, skill, rng) for row, answer in zip(held_out, texts, strict=True)]
         jsonl.write(data / "answers" / f"{name}.jsonl", answers)
     jsonl.write(data / "sft.jsonl", [Example(f"s{n:05}", "open", text(rng), text(rng)) for n in range(size)])
     types = ("easy", "hard", "length", "human")
     labelled = [Labelled(f"l{n:05}", types[n % 4], text(rng), "", text(rng), text(rng)) for n in range(size)]
     jsonl.write(data / "labelled.jsonl", labelled)
-    jsonl.write(data / "quarantine.jsonl", [Quarantined("sft:x:3", "x", 3, "torn JSON", said(0))])
+    jsonl.write(data / "quarantine.jsonl", [Quarantined("sft:x:3", "x", 3, "torn JSON", hostile_text(0))])
     audit = [
-        RowAudit(
-            f"questions:train:x:{n:05}",
-            "questions",
-            row.id,
-            ("open", "literature")[n % 2],
-            types[n % 4],
-            "kept",
-            "",
-        )
-        for n, row in enumerate(questions)
+        RowAudit(f"questions:train:x:{n:05}", "questions", row.id, kind, types[n % 4], "kept", "")
+        for n, (row, kind) in enumerate(zip(questions, cycle(("open", "literature"))))
     ]
     jsonl.write(data / "audit.jsonl", audit)
-    jsonl.write(data / "agreement.jsonl", [_agreed(row, rng) for row in labelled])
+    jsonl.write(data / "agreement.jsonl", [_judged_pair(row, rng) for row in labelled])
     kinds = ("key", "verdict", "padding")
-    scores = [rng.random() / 2 for _ in range(30)]
     attacks = [
-        AttackResult(f"l0#{n:02}", f"attack {n}", kinds[n % 3], said(n), score, None, 0.8, 0.9)
-        for n, score in enumerate(scores)
+        AttackResult(
+            f"l0#{n:02}", f"attack {n}", kinds[n % 3], hostile_text(n), rng.random() / 2, None, 0.8, 0.9
+        )
+        for n in range(30)
     ]
     jsonl.write(data / "attacks.jsonl", attacks)
 
 
-def pair_params() -> dict[str, Any]:
-    """What a pair takes, with every parameter that the section has by now."""
-    known = {"min_margin": 0.05, "max_length_ratio": None}
-    return {name: known[name] for name in sections.PairsParams.model_fields}
-
-
-def _judged(row: Question, number: int, sample: int, said: str, rng: random.Random) -> Judged:
+def _judged(row: Question, number: int, sample: int, answer: str, rng: random.Random) -> Judged:
     common = {"id": f"{row.id}#{sample}", "question_id": row.id, "sample": sample}
     common |= {"question": row.question, "reference": row.reference}
     if number % 10 == 9:
-        nothing = dict.fromkeys(("accuracy", "completeness", "key_points", "score"))
-        why = "label mass under 0.5"
-        return Judged(
-            **common, **nothing, text=said, finish_reason="stop", mass=0.1, truncated_chars=0, unscored=why
-        )
+        unscored = dict.fromkeys(("accuracy", "completeness", "key_points", "score"))
+        unscored |= {"finish_reason": "stop", "mass": 0.1, "unscored": "label mass under 0.5"}
+        return Judged(**common, **unscored, text=answer, truncated_chars=0)
     each = [round(rng.random(), 6) for _ in range(3)] if number % 7 else [0.5, 0.5, 0.5]
     return Judged(
         **common,
         **dict(zip(("accuracy", "completeness", "key_points"), each, strict=True)),
         score=round(fmean(each), 6),
-        text=f"{said} ({sample})",
+        text=f"{answer} ({sample})",
         finish_reason="length" if number % 13 == 5 else "stop",
         mass=0.97,
         truncated_chars=0,
@@ -157,21 +142,21 @@ def _judged(row: Question, number: int, sample: int, said: str, rng: random.Rand
     )
 
 
-def _held(number: int, question: str, reference: str, rng: random.Random) -> HeldOut:
+def _held_out(number: int, question: str, reference: str, rng: random.Random) -> HeldOut:
     kind = ("open", "exam")[number % 4 == 3]
     gold = "B" if kind == "exam" else ""
     return HeldOut(f"h{number:05}", kind, question, reference, (), gold, reference, text(rng))
 
 
-def _answer(row: HeldOut, said: str, skill: float, rng: random.Random) -> Answer:
+def _answer(row: HeldOut, answer: str, skill: float, rng: random.Random) -> Answer:
     each = [round(min(1.0, max(0.0, rng.gauss(skill, 0.2))), 6) for _ in range(3)]
     choice = rng.choice("ABCD") if row.gold else ""
     return Answer(
         id=row.id,
         kind=row.kind,
-        text=said,
+        text=answer,
         finish_reason="stop",
-        tokens=len(said.split()),
+        tokens=len(answer.split()),
         key_point_recall=round(rng.random(), 2),
         token_f1=0.4,
         rouge_l=0.35,
@@ -194,7 +179,7 @@ def _answer(row: HeldOut, said: str, skill: float, rng: random.Random) -> Answer
     )
 
 
-def _agreed(row: Labelled, rng: random.Random) -> JudgedPair:
+def _judged_pair(row: Labelled, rng: random.Random) -> JudgedPair:
     sides = [round(rng.random(), 3), round(rng.random() * 0.7, 3)]
     return JudgedPair(row.id, row.label_type, *sides, 0.9, 12, 14, -20.0, -22.0, True, "judge (x)")
 
@@ -227,14 +212,9 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
     made = {"questions": size, "pairs": size - sum(left_out.values()), **left_out}
     made |= {"margin_mean": 0.31, "chosen_longer": 0.53, "score_length_correlation": -0.04}
     gain = {"paired": size, "compared": size - 4, "wins": 0.5, "losses": 0.1, "ties": 0.4}
-    means = {
-        "score": 0.2,
-        "key_point_recall": 0.21,
-        "token_f1": 0.1,
-        "rouge_l": 0.11,
-        "reference_logprob": 0.54,
-    }
-    for name, mean in (means | {"repetition": -0.02, "cut_off": -0.51}).items():
+    means = {"score": 0.2, "key_point_recall": 0.21, "token_f1": 0.1, "rouge_l": 0.11}
+    means |= {"reference_logprob": 0.54, "repetition": -0.02, "cut_off": -0.51}
+    for name, mean in means.items():
         gain |= _interval(f"{name}_gain", mean, 0.06)
     by = {
         name: {"rows": size, **_interval("agreement", mean, 0.04)}
@@ -300,12 +280,11 @@ def _curves(folder: Path, rng: random.Random) -> None:
         file.writelines(f"{n}\t{3 / n**0.5 + rng.random() / 5:.4f}\t0.001\n" for n in range(1, 101))
     with jsonl.atomic_write(folder / "dpo.tsv") as file:
         file.write("step\tloss\tlearning_rate\tmargin\taccuracy\tchosen_logprob\trejected_logprob\n")
-        file.writelines(
-            f"{n}\t{0.7 - n / 200:.4f}\t0.001\t{n / 80:.4f}\t{min(1, 0.5 + n / 50):.4f}\t{-5 - n / 40}\t{-5 - n / 20}\n"
-            for n in range(1, 34)
-        )
+        for n in range(1, 34):
+            file.write(f"{n}\t{0.7 - n / 200:.4f}\t0.001\t{n / 80:.4f}\t{min(1, 0.5 + n / 50):.4f}\t")
+            file.write(f"{-5 - n / 40}\t{-5 - n / 20}\n")
 
 
-def pair_ids(run: Folders) -> set[str]:
+def pair_ids(run: RunPaths) -> set[str]:
     """The questions that gave a pair."""
     return {row.id for row in jsonl.read(run.data / "pairs.jsonl", Pair)}

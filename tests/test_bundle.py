@@ -1,4 +1,4 @@
-"""The folder that `make gpu-bundle` writes; a script stands for Python 3.12, and for its pip."""
+"""The folder that `make gpu-bundle` writes; a script plays Python 3.12 and its pip."""
 
 from pathlib import Path
 
@@ -25,17 +25,8 @@ def fake(folder: Path, version: str = "3.12.1", size: int = 1000, code: int = 0)
 
 def test_the_machine_keeps_its_own_torch() -> None:
     names = bundle.packages().keys()
-    assert {
-        "trl",
-        "gptqmodel",
-        "optimum",
-        "datasets",
-        "pydantic",
-        "transformers",
-        "peft",
-        "pypcre",
-        "dill",
-    } <= names
+    needed = "trl gptqmodel optimum datasets pydantic transformers peft pypcre dill"
+    assert set(needed.split()) <= names
     assert not names & {"torch", "numpy", "pandas", "pyarrow", "dvc", "maturin"}
 
 
@@ -47,7 +38,7 @@ def test_a_closure_follows_what_python_3_12_needs() -> None:
     assert not versions.keys() & {"dvc", "pandas", "python-dateutil"}
 
 
-def test_the_folder_is_put_in_place(tmp_path: Path) -> None:
+def test_the_folder_replaces_an_old_one(tmp_path: Path) -> None:
     out = tmp_path / "gpu-bundle"
     out.mkdir()
     (out / "old-1-py3-none-any.whl").touch()
@@ -68,7 +59,7 @@ def test_the_folder_is_put_in_place(tmp_path: Path) -> None:
         ({"code": 1}, "could not fetch or build"),
     ],
 )
-def test_what_cannot_be_written_leaves_the_old_folder(tmp_path: Path, change: dict, reason: str) -> None:
+def test_an_error_leaves_the_old_folder(tmp_path: Path, change: dict, reason: str) -> None:
     out = tmp_path / "gpu-bundle"
     out.mkdir()
     (out / "old-1-py3-none-any.whl").touch()
@@ -77,6 +68,6 @@ def test_what_cannot_be_written_leaves_the_old_folder(tmp_path: Path, change: di
     assert [path.name for path in out.iterdir()] == ["old-1-py3-none-any.whl"]
 
 
-def test_no_python_3_12_is_named(tmp_path: Path) -> None:
+def test_the_error_without_python_3_12_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="PYTHON312=PATH"):
         bundle.write(str(tmp_path / "nowhere"), tmp_path / "gpu-bundle")

@@ -1,6 +1,4 @@
-"""What only a GPU does, tried without one: on which device tensors are, which GPU a process takes, how CUDA
-says that memory ran out, and the dtype of an adapter beside 16-bit weights.
-"""
+"""What only a GPU does, tested without one: devices of tensors, CUDA's errors, dtypes of adapters."""
 
 import os
 import subprocess
@@ -28,7 +26,7 @@ ROWS = [[*range(9), 50], [*range(9), 60, 61], [1, 2, 3]]
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two GPUs, as far as anyone asks."""
+    """Two GPUs, as far as torch reports."""
     from accelerate.state import AcceleratorState
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -40,11 +38,9 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def faked() -> Any:
-    """A small Qwen2 in bfloat16 and the tree of ROWS, of tensors on a device that is not the CPU and has no
-    memory.
+    """A small Qwen2 in bfloat16 and the tree of ROWS, on a device that is not the CPU and has no memory.
 
-    So is whatever they are multiplied with; an operation on tensors of two devices raises, as it does on a
-    GPU.
+    An operation on tensors of two devices raises, as it does on a GPU.
     """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -102,21 +98,21 @@ def test_each_process_loads_on_its_own_gpu(
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     if rank:
         monkeypatch.setenv("LOCAL_RANK", rank)
-    seen: list[str] = []
+    devices: list[str] = []
     monkeypatch.setattr(
-        AutoModelForCausalLM, "from_pretrained", lambda _, device_map, **__: seen.append(device_map)
+        AutoModelForCausalLM, "from_pretrained", lambda _, device_map, **__: devices.append(device_map)
     )
     with pytest.raises(AttributeError):  # of the model that was not loaded
         model.load(tiny_base, "bfloat16")
-    assert seen == [device]
+    assert devices == [device]
 
 
 def test_all_processes_come_to_the_same_fingerprint(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def named(rank: str) -> str:
+    def fingerprint(rank: str) -> str:
         monkeypatch.setenv("LOCAL_RANK", rank)
         return checkpoints.fingerprint([], [], [])
 
-    assert named("0") == named("1")
+    assert fingerprint("0") == fingerprint("1")
 
 
 def test_more_processes_than_gpus_do_not_begin_to_train(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +148,7 @@ def test_one_process_trains_on_one_of_two_gpus(gpus: None, tmp_path: Path, kind:
         (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), False),
     ],
 )
-def test_how_cuda_says_that_memory_ran_out(error: Exception, ran_out: bool) -> None:
+def test_out_of_memory_errors_of_cuda_are_recognised(error: Exception, ran_out: bool) -> None:
     assert environment.out_of_memory(error) == ran_out
 
 
@@ -172,7 +168,7 @@ def test_doctor_misses_the_compiler_that_training_on_a_gpu_needs(
 
 
 @pytest.mark.parametrize("own", [None, "backend:native"])
-def test_segments_of_a_gpus_memory_grow_unless_the_user_says_otherwise(own: str | None) -> None:
+def test_segments_of_a_gpus_memory_grow_unless_the_user_sets_another_way(own: str | None) -> None:
     env = {name: value for name, value in os.environ.items() if "ALLOC_CONF" not in name}
     env |= {"PYTORCH_ALLOC_CONF": own} if own else {}
     settings = "import torch; print(torch._C._accelerator_getAllocatorSettings())"

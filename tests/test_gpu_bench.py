@@ -1,11 +1,10 @@
-"""bench.gpu at a small size on a CPU: every part runs and is counted right; what it measures there means
-nothing.
-"""
+"""bench.gpu at a small size on a CPU: every part runs and is computed right; its numbers mean nothing."""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import packages_distributions
@@ -20,7 +19,8 @@ from bench import bundle, gpu, gpu_parts, gpu_sizes, gpu_smoke
 from medqa import model
 
 ROOT = Path(__file__).parent.parent
-# Hides modules from a process and from those that it starts, as if they were not installed.
+OPERATIONS = {"sft": 8, "dpo": 10, "generate": 2, "judge": 2}  # per weight and token
+# Hides modules from a process and its children, as if they were not installed.
 HIDE = """
 import os, sys
 from importlib.machinery import PathFinder
@@ -35,9 +35,8 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
 
 
 def small_bench(work: Path) -> gpu_sizes.Bench:
-    return gpu_sizes.Bench(
-        gpu_sizes.SMALL, yaml.safe_load((ROOT / "presets" / "qwen2.5-1.5b.yaml").read_text()), work
-    )
+    params = yaml.safe_load((ROOT / "presets" / "qwen2.5-1.5b.yaml").read_text())
+    return gpu_sizes.Bench(gpu_sizes.SMALL, params, work)
 
 
 def write_models(work: Path) -> None:
@@ -51,7 +50,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
     work = tmp_path_factory.mktemp("gpu")
     write_models(work)
     bench = small_bench(work)
-    ours = {part: gpu.measured(part, bench) for part in gpu.PARTS}
+    ours = {part: gpu.measure(part, bench) for part in gpu.PARTS}
     return ours | {part: measure(bench) for part, measure in gpu.PEERS.items()}
 
 
@@ -60,11 +59,10 @@ def test_every_part_is_measured(results: dict) -> None:
     assert all(results[peer]["seconds_per_row"] > 0 for peer in gpu.PEERS)
     for part in gpu.PARTS:
         row = results[part]
-        parameters = gpu_sizes.SMALL.base.parameters()
-        needed = (
-            {"sft": 8, "dpo": 10, "generate": 2, "judge": 2}[part] * parameters * row["tokens_per_second"]
+        per_token = OPERATIONS[part] * gpu_sizes.SMALL.base.parameters()
+        assert row["share_of_floor"] == pytest.approx(
+            per_token * row["tokens_per_second"] / row["product_rate"]
         )
-        assert row["share_of_floor"] == pytest.approx(needed / row["product_rate"])
         assert row["peak_gb"] > 0
         assert row["hours_for_all"] == pytest.approx(109_353 / row["questions_per_second"] / 3600)
         assert part in ("sft", "dpo") or row["over_plain"] > 0
@@ -74,7 +72,7 @@ def test_every_part_is_measured(results: dict) -> None:
     )
 
 
-def test_the_table_says_that_a_small_trial_is_none(results: dict) -> None:
+def test_the_table_says_that_a_small_trial_means_nothing(results: dict) -> None:
     lines = gpu.table(results, {}, gpu.where(small=True)).splitlines()
     assert [line.split()[0] for line in lines[1:-2]] == list(gpu.PARTS)
     assert "says nothing about real sizes or a GPU" in lines[-1]
@@ -98,7 +96,7 @@ def test_without_a_gpu_it_measures_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "gpu.json").exists()
 
 
-def test_what_is_missed_is_named() -> None:
+def test_the_missed_targets_are_named() -> None:
     reached = {"share_of_floor": 0.5, "peak_gb": 5.0, "most_memory_gb": 8.0}
     rows: dict[str, dict] = {part: reached | {"target": target} for part, target in gpu.TARGETS.items()}
     rows["smoke"] = {"checks": {}, "faults": []}
@@ -119,52 +117,55 @@ def test_what_is_missed_is_named() -> None:
     assert lines[1:3] == ["smoke: layers: 196 quantised layers, 196 left", "missed: smoke, sft (failed)"]
 
 
-def test_neither_loading_nor_compiling_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_loading_nor_compiling_counts() -> None:
     counts = []
 
     def train(count: int) -> float:
         counts.append(count)
         return count / 2
 
-    monkeypatch.setattr(gpu_parts, "timed", lambda run: (5.0 + run(), None))
+    def clock(run: Callable[[], float]) -> tuple[float, None]:
+        return 5.0 + run(), None
+
     size = replace(gpu_sizes.SMALL, few=2, many=6)
-    assert gpu_parts._marginal(train, size) == 0.5
+    assert gpu_parts.seconds_per_row(train, size, clock) == 0.5
     assert counts == [2, 2, 6]
     with pytest.raises(RuntimeError, match="too busy"):
-        gpu_parts._marginal(lambda count: 0.0, size)
+        gpu_parts.seconds_per_row(lambda count: 0.0, size, clock)
 
 
 @pytest.fixture(scope="module")
-def as_there(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment in which only what the bundle holds, and what the machine has, can be imported."""
+def bundle_only(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which only the packages of the bundle and of the machine can be imported."""
     folder = tmp_path_factory.mktemp("hiding")
     (folder / "sitecustomize.py").write_text(HIDE)
-    there = bundle.packages().keys() | bundle.closure(bundle.MACHINE).keys() | {"medqa"}
-    owners = packages_distributions().items()
+    present = bundle.packages().keys() | bundle.closure(bundle.MACHINE).keys() | {"medqa"}
     hidden = [
-        name for name, packages in owners if not {canonicalize_name(package) for package in packages} & there
+        module
+        for module, packages in packages_distributions().items()
+        if not {canonicalize_name(package) for package in packages} & present
     ]
     return os.environ | {"PYTHONPATH": str(folder), "HIDDEN": " ".join(hidden)}
 
 
 @pytest.fixture(scope="module")
-def smoke_run(tmp_path_factory: pytest.TempPathFactory, as_there: dict[str, str]) -> tuple[str, dict]:
+def smoke_run(tmp_path_factory: pytest.TempPathFactory, bundle_only: dict[str, str]) -> tuple[str, dict]:
     """The smoke test run as a user would on a machine with the bundle: its output and its JSON."""
     out = tmp_path_factory.mktemp("smoke") / "gpu.json"
     command = [sys.executable, "-m", "bench.gpu", "--small", "--smoke", "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, env=as_there, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=bundle_only, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout, json.loads(out.read_text())
 
 
 @pytest.mark.parametrize("name", ["dvc", "rensa", "pytest"])
-def test_what_the_machine_lacks_is_hidden(as_there: dict[str, str], name: str) -> None:
+def test_what_the_machine_lacks_cannot_be_imported(bundle_only: dict[str, str], name: str) -> None:
     code = [sys.executable, "-c", f"import yaml, {name}"]
-    done = subprocess.run(code, cwd=ROOT, env=as_there, capture_output=True, text=True)
+    done = subprocess.run(code, cwd=ROOT, env=bundle_only, capture_output=True, text=True)
     assert f"No module named '{name}'" in done.stderr
 
 
-def test_the_smoke_test_passes_on_what_the_bundle_holds(smoke_run: tuple) -> None:
+def test_the_smoke_test_passes_with_the_packages_of_the_bundle(smoke_run: tuple) -> None:
     output, written = smoke_run
     assert "smoke: passed" in output and "missed: nothing" in output
     assert list(written["parts"]) == ["cpu", "smoke"] and written["missing"] == {}
@@ -183,14 +184,12 @@ def test_an_adapter_that_does_not_learn_would_show(smoke_run: tuple) -> None:
     assert min(gpu_smoke.differences(frozen, losses).values()) > 5 * gpu_smoke.TOLERANCE
 
 
-def test_a_check_that_fails_ends_none_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_fails_ends_none_of_the_others(tmp_path: Path) -> None:
     def fails(bench: gpu_sizes.Bench) -> dict[str, Any]:
         raise RuntimeError("no kernel image")
 
     checks = {"first": fails, "second": lambda bench: {"tokens": 3, "faults": ["too few"]}}
-    monkeypatch.setattr(gpu_smoke, "CHECKS", checks)
-    monkeypatch.setattr(gpu_smoke, "peak_memory", lambda: 9.0)
-    result = gpu_smoke.smoke(small_bench(tmp_path))
+    result = gpu_smoke.smoke(small_bench(tmp_path), checks, peak=lambda: 9.0)
     assert result["checks"] == {"second": {"tokens": 3, "peak_gb": 9.0}}
     assert result["faults"] == [
         "first: RuntimeError('no kernel image')",
@@ -208,17 +207,14 @@ def test_layers_that_stay_quantised_are_a_fault(tmp_path: Path, monkeypatch: pyt
     ]
 
 
-def test_what_is_done_is_written_before_the_next_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_done_is_written_before_the_next_part(tmp_path: Path) -> None:
     out, stages = tmp_path / "gpu.json", []
 
     def run_part(part: str, folder: Path, small: bool, seconds: float) -> dict[str, Any] | str:
         stages.append(json.loads(out.read_text()) if out.exists() else {})
         return {"dpo": "failed", "sft": {"questions_per_second": 3.0}}.get(part, {"seconds_per_row": 2.0})
 
-    monkeypatch.setattr(gpu, "run_part", run_part)
-    results, missing = gpu.run(("sft", "dpo", *gpu.PEERS), True, 1, out)
+    results, missing = gpu.run(("sft", "dpo", *gpu.PEERS), True, 1, out, run_part)
     assert [list(stage.get("parts", {})) for stage in stages] == [[], ["sft"], ["sft"], ["sft", "trl-sft"]]
     assert stages[2]["missing"] == {"dpo": "failed"} == missing
     assert json.loads(out.read_text())["parts"] == results

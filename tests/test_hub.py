@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_hub import Repo, running, sha256
 
 import medqa.hub
+from bench.local_hub import Repo, running, sha256
 from medqa import models
 from medqa.data import raw_rows
 from medqa.runtime import data_section

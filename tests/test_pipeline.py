@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bench import checkout
 from medqa import jsonl, records
 
 ROOT = Path(__file__).parent.parent
@@ -32,13 +31,7 @@ SMALLER = {
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of its own with this checkout's files, smaller parameters, and the pipeline run once."""
     folder = tmp_path_factory.mktemp("project")
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(
-        listed, cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines():
-        if (ROOT / name).is_file() and name != "dvc.lock":
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
+    checkout.copy(folder)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     for section, values in SMALLER.items():
         at = params
@@ -46,27 +39,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             at = at[key]
         at |= values
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    for command in (
-        ["init", "-q"],
-        ["add", "-A"],
-        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"],
-    ):
-        subprocess.run(["git", *command], cwd=folder, check=True)
+    checkout.commit(folder)
     dvc(folder, "repro")
     return folder
 
 
 def dvc(folder: Path, *arguments: str, fails: bool = False) -> str:
     """Run dvc in the folder; its output. The stages must find this interpreter."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MEDQA_", "GIT_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=folder,
-        env=env | {"PATH": path},
-        capture_output=True,
-        text=True,
-    )
+    command = [*checkout.DVC, *arguments]
+    done = subprocess.run(command, cwd=folder, env=checkout.environment(), capture_output=True, text=True)
     assert (done.returncode != 0) == fails, done.stdout + done.stderr
     return done.stdout + done.stderr
 

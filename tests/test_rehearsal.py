@@ -1,6 +1,4 @@
-"""The rehearsal at a tiny shape: the checkpoints are what the real ones are, and the preset's pipeline runs
-on them.
-"""
+"""The rehearsal at a tiny shape: checkpoints look like real ones, and the preset's pipeline runs on them."""
 
 import json
 from dataclasses import replace
@@ -8,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 
 from bench import checkpoints, rehearsal
 from medqa import model
@@ -16,32 +14,29 @@ from medqa import model
 TINY = checkpoints.Shape(layers=2, width=128, heads=2, kv_heads=2, mlp=384, vocabulary=1024)
 
 
-def held(folder: Path) -> dict[str, torch.Tensor]:
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    return found
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for path in folder.glob("*.safetensors"):
+        tensors |= load_file(path)
+    return tensors
 
 
 def test_a_checkpoint_has_the_form_of_a_quantised_one(tiny_base: Path, tmp_path: Path) -> None:
-    real = held(tiny_base)
+    real = read_tensors(tiny_base)
     shape = replace(TINY, vocabulary=real["model.embed_tokens.weight"].shape[0])
-    checkpoints.write(
-        shape, checkpoints.tokenizer(shape.vocabulary), quantised=True, seed=0, out=tmp_path / "base"
-    )
-    made = held(tmp_path / "base")
-    assert {name: tensor.shape for name, tensor in made.items()} == {
-        name: tensor.shape for name, tensor in real.items()
-    }
+    tokenizer = checkpoints.tokenizer(shape.vocabulary)
+    checkpoints.write(shape, tokenizer, quantised=True, seed=0, out=tmp_path / "base")
+    made = read_tensors(tmp_path / "base")
+    shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (made, real)]
+    assert shapes[0] == shapes[1]
     quantised = (".qweight", ".qzeros", ".scales", ".g_idx", ".bias")
     assert all(made[name].dtype == real[name].dtype for name in real if name.endswith(quantised))
-    # Our own quantiser writes the newer format, whose zero points are not less 1.
+    # Our own quantiser writes the newer format, which stores the zero points without subtracting 1.
     name = "model.layers.0.mlp.down_proj.qzeros"
     assert (made[name] + 0x11111111 == real[name]).all()
 
 
-def test_it_loads_and_stands_for_weights_as_wide_as_said(tmp_path: Path) -> None:
+def test_it_loads_with_weights_of_the_stated_deviation(tmp_path: Path) -> None:
     checkpoints.write(TINY, checkpoints.tokenizer(1024), quantised=True, seed=0, out=tmp_path / "base")
     plain = model.load(tmp_path / "base", "float32", dequantised=True)
     wide = model.load(tmp_path / "base", "float32")
@@ -54,11 +49,11 @@ def test_it_loads_and_stands_for_weights_as_wide_as_said(tmp_path: Path) -> None
 
 
 def test_a_large_checkpoint_comes_in_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tok = checkpoints.tokenizer(1024)
-    checkpoints.write(TINY, tok, quantised=False, seed=0, out=tmp_path / "whole")
+    tokenizer = checkpoints.tokenizer(1024)
+    checkpoints.write(TINY, tokenizer, quantised=False, seed=0, out=tmp_path / "whole")
     monkeypatch.setattr(checkpoints, "SHARD", 300_000)
-    checkpoints.write(TINY, tok, quantised=False, seed=0, out=tmp_path / "shards")
-    whole, shards = held(tmp_path / "whole"), held(tmp_path / "shards")
+    checkpoints.write(TINY, tokenizer, quantised=False, seed=0, out=tmp_path / "shards")
+    whole, shards = read_tensors(tmp_path / "whole"), read_tensors(tmp_path / "shards")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
     assert whole.keys() == shards.keys() and all((whole[name] == shards[name]).all() for name in whole)
     loaded = model.load(tmp_path / "shards", "bfloat16")
@@ -67,41 +62,40 @@ def test_a_large_checkpoint_comes_in_shards(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_tokenizer_fills_its_vocabulary() -> None:
     tok = checkpoints.tokenizer(20_000)
-    assert len(tok) == 20_000 - checkpoints.CONTROL_ROOM + 3
+    assert len(tok) == 20_000 - checkpoints.CONTROL_ROWS + 3
     assert tok.convert_ids_to_tokens(len(tok) - 1) == "<|im_end|>" == tok.eos_token
     text = "What are the symptoms of asthma? 5"
     assert tok.decode(tok(text).input_ids) == text
     assert len(tok.encode("5", add_special_tokens=False)) == 1
-    assert all(
-        len(tok.decode([place]).split()) == 2 for place in range(5000, 20_000 - checkpoints.CONTROL_ROOM, 500)
-    )
+    pairs = range(5000, 20_000 - checkpoints.CONTROL_ROWS, 500)
+    assert all(len(tok.decode([token]).split()) == 2 for token in pairs)
 
 
-def test_the_shapes_are_those_of_the_models_they_stand_for() -> None:
+def test_the_shapes_have_as_many_parameters_as_the_real_models() -> None:
     # Their model cards: 1.54 billion parameters and 1.31 without embeddings; 3.09 and 2.77.
     assert round(checkpoints.BASE.parameters() / 1e9, 2) == 1.54
     assert round(checkpoints.JUDGE.parameters() / 1e9, 2) == 3.09
 
 
 def test_the_preset_runs_on_it_as_far_as_its_pairs(tmp_path: Path) -> None:
-    # What follows is as in test_pipeline.py, and would take longer than all of this.
+    # The later stages are as in test_pipeline.py, and would take longer than all of this.
     shapes = {"base": TINY, "judge": replace(TINY, width=64)}
     result = rehearsal.rehearse(shapes, rehearsal.OVERRIDES, tmp_path, targets=["pairs"])
-    told = rehearsal.table(result)
-    assert result["exit_code"] == 0, told
-    wanted = {"check", "models@base", "models@judge", "data", "sft", "generate", "judge", "pairs"}
-    assert {row["stage"] for row in result["stages"]} == wanted
-    assert all(row["peak_gb"] > 0 and f"\n{row['stage']} " in told for row in result["stages"])
-    measured = tmp_path / "project" / "metrics" / "models"
-    pins = {name: json.loads((measured / f"{name}.json").read_text()) for name in ("base", "judge")}
+    table = rehearsal.table(result)
+    assert result["exit_code"] == 0, table
+    expected = {"check", "models@base", "models@judge", "data", "sft", "generate", "judge", "pairs"}
+    assert {row["stage"] for row in result["stages"]} == expected
+    assert all(row["peak_gb"] > 0 and f"\n{row['stage']} " in table for row in result["stages"])
+    metrics = tmp_path / "project" / "metrics" / "models"
+    pins = {name: json.loads((metrics / f"{name}.json").read_text()) for name in ("base", "judge")}
     assert pins["base"]["commit"] == "4f5a0e31008e2966e8f787964bcc4e1105e03dc3"
     assert pins["judge"]["commit"] == "aa8e72537993ba99e69dfaafa59ed015b17504d1"
     assert pins["judge"]["licence"] == "not stated"  # random weights have no README.md
     assert json.loads((tmp_path / "project" / "metrics" / "pairs.json").read_text())["pairs"] > 0
-    assert told.splitlines()[-1].endswith("every stage ran; bfloat16 on a CPU")
+    assert table.splitlines()[-1].endswith("every stage ran; bfloat16 on a CPU")
 
 
-def test_a_stage_that_fails_is_told(tmp_path: Path) -> None:
+def test_a_stage_that_fails_is_in_the_table(tmp_path: Path) -> None:
     shapes = {"base": TINY, "judge": TINY}
     result = rehearsal.rehearse(shapes, {"data.max_bad_share": 2}, tmp_path, targets=["data"])
     assert result["exit_code"] != 0 and not result["stages"]

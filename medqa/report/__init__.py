@@ -1,5 +1,5 @@
-"""The report: one page with all that a run found."""
+"""The report: one page with all results of a run."""
 
-from medqa.report.contents import Folders, build
+from medqa.report.contents import RunPaths, build
 
-__all__ = ["Folders", "build"]
+__all__ = ["RunPaths", "build"]

@@ -1,11 +1,9 @@
-"""The rows that the report lets a person browse, and what is counted on the way: files are read once, row by
-row.
-"""
+"""The rows that a reader of the report can browse, and the counts for its histograms."""
 
 import hashlib
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -13,96 +11,87 @@ from typing import Any
 
 from medqa import jsonl, pairs
 from medqa.records import Answer, HeldOut, Judged, Pair, Question, RowAudit
-from medqa.runtime import sections
+from medqa.report import tables
+from medqa.report.labels import MODELS
+from medqa.runtime.sections import PairsParams
 from medqa.text import words
 
-MODELS = {"base": "base", "sft": "SFT", "dpo": "DPO"}
 CRITERIA = ("accuracy", "completeness", "key_points")
-SHOWN = (
-    "score",
-    *CRITERIA,
-    "key_point_recall",
-    "token_f1",
-    "rouge_l",
-)  # of a held-out answer, each from 0 to 1
+# What is shown of a candidate and of a held-out answer, each from 0 to 1.
+QUESTION_SCORES = ("score", *CRITERIA)
+ANSWER_SCORES = (*QUESTION_SCORES, "key_point_recall", "token_f1", "rouge_l")
+BINS = 20  # of the scores from 0 to 1
 
 
 @dataclass
-class Browsed:
-    """A tab of rows as plain dictionaries, and the counts that histograms are drawn from."""
+class Tab:
+    """A tab of rows as plain dictionaries, and the counts over all rows."""
 
-    total: int  # rows that there are; `rows` may hold fewer
+    total: int  # all rows; `rows` may hold fewer
     rows: list[dict[str, Any]] = field(default_factory=list)
-    scores: Counter[int] = field(default_factory=Counter)  # by twentieth of the score
+    scores: Counter[int] = field(default_factory=Counter)  # by bin
     unscored: int = 0
-    words: dict[str, Counter[int]] = field(
-        default_factory=lambda: defaultdict(Counter)
-    )  # lengths by chosen, base, ...
+    # Lengths in words, by chosen, rejected or model.
+    words: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
 
 
-def preference_questions(data: Path, params: sections.PairsParams, limit: int) -> Browsed:
-    """At most `limit` questions with all candidates, what became of them and why; counts over all of them."""
-    picked, total = pick((row.id for row in jsonl.read(data / "questions.jsonl", Question)), limit)
-    told = Browsed(total)
-    groups, paired = defaultdict(list), {}
+def question_tab(data: Path, params: PairsParams, limit: int) -> Tab:
+    """At most `limit` preference questions with their candidates and outcome; counts over all questions."""
+    selected, total = select((row.id for row in jsonl.read(data / "questions.jsonl", Question)), limit)
+    tab = Tab(total)
+    candidates, selected_pairs = defaultdict(list), {}
     for row in jsonl.read(data / "judged.jsonl", Judged):
         if row.score is None:
-            told.unscored += 1
+            tab.unscored += 1
         else:
-            told.scores[min(int(row.score * 20), 19)] += 1
-        if row.question_id in picked:
-            groups[row.question_id].append(row)
+            tab.scores[min(int(row.score * BINS), BINS - 1)] += 1
+        if row.question_id in selected:
+            candidates[row.question_id].append(row)
     for pair in jsonl.read(data / "pairs.jsonl", Pair):
-        told.words["chosen"][len(words(pair.chosen))] += 1
-        told.words["rejected"][len(words(pair.rejected))] += 1
-        if pair.id in picked:
-            paired[pair.id] = pair
-    kinds = _kinds(jsonl.read(data / "audit.jsonl", RowAudit), picked)
+        tab.words["chosen"][len(words(pair.chosen))] += 1
+        tab.words["rejected"][len(words(pair.rejected))] += 1
+        if pair.id in selected:
+            selected_pairs[pair.id] = pair
+    kinds = _kinds(jsonl.read(data / "audit.jsonl", RowAudit), selected)
     for row in jsonl.read(data / "questions.jsonl", Question):
-        if row.id in picked:
-            candidates = sorted(groups[row.id], key=lambda candidate: candidate.sample)
-            told.rows.append(_question(row, kinds.get(row.id, ""), candidates, paired.get(row.id), params))
-    return told
+        if row.id in selected:
+            group = sorted(candidates[row.id], key=lambda candidate: candidate.sample)
+            tab.rows.append(
+                _question_row(row, kinds.get(row.id, ""), group, selected_pairs.get(row.id), params)
+            )
+    return tab
 
 
-def held_out_questions(data: Path, tie: float, limit: int) -> Browsed:
-    """At most `limit` held-out questions with the answers of all models; counts over all of them."""
-    picked, total = pick((row.id for row in jsonl.read(data / "heldout.jsonl", HeldOut)), limit)
-    told = Browsed(total)
+def held_out_tab(data: Path, tie: float, limit: int) -> Tab:
+    """At most `limit` held-out questions with the answers of all models; counts over all questions."""
+    selected, total = select((row.id for row in jsonl.read(data / "heldout.jsonl", HeldOut)), limit)
+    tab = Tab(total)
     answers: dict[str, dict[str, Answer]] = defaultdict(dict)
-    for name in MODELS:
-        for row in jsonl.read(data / "answers" / f"{name}.jsonl", Answer):
-            told.words[name][len(words(row.text))] += 1
-            if row.id in picked:
-                answers[row.id][name] = row
+    for model in MODELS:
+        for row in jsonl.read(data / "answers" / f"{model}.jsonl", Answer):
+            tab.words[model][len(words(row.text))] += 1
+            if row.id in selected:
+                answers[row.id][model] = row
     for row in jsonl.read(data / "heldout.jsonl", HeldOut):
-        if row.id in picked:
-            told.rows.append(_held_out(row, answers[row.id], tie))
-    return told
+        if row.id in selected:
+            tab.rows.append(_held_out_row(row, answers[row.id], tie))
+    return tab
 
 
-def pick(ids: Iterable[str], limit: int) -> tuple[set[str], int]:
-    """At most `limit` of the ids, the same whatever their order, and how many ids there are."""
-    total = 0
-
-    def counted() -> Iterator[str]:
-        nonlocal total
-        for total, name in enumerate(ids, 1):  # noqa: B007 - the count outlives the loop
-            yield name
-
-    return set(
-        heapq.nsmallest(limit, counted(), key=lambda name: hashlib.sha256(name.encode()).digest())
-    ), total
+def select(ids: Iterable[str], limit: int) -> tuple[set[str], int]:
+    """At most `limit` of the ids, the same in whatever order they come, and the number of all ids."""
+    ids = list(ids)
+    return set(heapq.nsmallest(limit, ids, key=lambda row: hashlib.sha256(row.encode()).digest())), len(ids)
 
 
-def _kinds(audit: Iterable[RowAudit], picked: set[str]) -> dict[str, str]:
-    """The kind of each picked question; the questions' own file does not hold it."""
-    kept = (row for row in audit if row.output == "questions" and row.outcome == "kept")
-    return {row.row: row.kind for row in kept if row.row in picked}
+def _kinds(audit: Iterable[RowAudit], selected: set[str]) -> dict[str, str]:
+    """The kind of each selected question; questions.jsonl does not hold it."""
+    questions = (row for row in audit if row.output == "questions" and row.outcome == "kept")
+    return {row.row: row.kind for row in questions if row.row in selected}
 
 
-def _question(
-    row: Question, kind: str, candidates: Sequence[Judged], pair: Pair | None, params: sections.PairsParams
+def _question_row(
+    row: Question, kind: str, candidates: Sequence[Judged], pair: Pair | None, params: PairsParams
 ) -> dict[str, Any]:
     roles = _roles(candidates, pair)
     scores = [candidate.score for candidate in candidates if candidate.score is not None]
@@ -111,55 +100,56 @@ def _question(
         "kind": kind,
         "question": row.question,
         "reference": row.reference,
-        "outcome": "pair" if pair else _why_not(candidates, params),
+        "outcome": "pair" if pair else _left_out_reason(candidates, params),
         "margin": round(max(scores) - min(scores), 6) if len(scores) > 1 else None,
         "flags": _question_flags(candidates, roles),
         "answers": [
-            {
-                "name": f"candidate {candidate.sample}",
-                "role": roles.get(candidate.id, ""),
-                "text": candidate.text,
-                "scores": {name: getattr(candidate, name) for name in ("score", *CRITERIA)},
-                "notes": _notes(candidate),
-            }
-            for candidate in candidates
+            _answer(f"candidate {row.sample}", roles.get(row.id, ""), row, QUESTION_SCORES, _notes(row))
+            for row in candidates
         ],
     }
 
 
-def _why_not(candidates: Sequence[Judged], params: sections.PairsParams) -> str:
-    """The reason that the stage `pairs` counts for a question that gave no pair."""
+def _answer(
+    name: str, role: str, row: Judged | Answer, scores: Sequence[str], notes: list[str]
+) -> dict[str, Any]:
+    shown = {score: getattr(row, score) for score in scores}
+    return {"name": name, "role": role, "text": row.text, "scores": shown, "notes": notes}
+
+
+def _left_out_reason(candidates: Sequence[Judged], params: PairsParams) -> str:
+    """The reason for which the stage `pairs` counts a question that gave no pair."""
     _, counts = pairs.build(candidates, params)
-    reasons = [
-        key.removeprefix("left_out_")
-        for key, value in counts.items()
-        if key.startswith("left_out_") and value
-    ]
-    return reasons[0] if reasons else "unknown"
+    return next((reason for reason, count in tables.left_out(counts).items() if count), "unknown")
 
 
 def _roles(candidates: Sequence[Judged], pair: Pair | None) -> dict[str, str]:
-    """Which candidate, by id, stands on which side of the pair."""
+    """The chosen and the rejected candidate's role, by candidate id."""
     if pair is None:
         return {}
-    chosen, rejected = (pair.chosen, pair.chosen_score), (pair.rejected, pair.rejected_score)
-    sides = {(row.text, row.score): row.id for row in reversed(candidates)}
-    return {sides[side]: role for side, role in ((chosen, "chosen"), (rejected, "rejected")) if side in sides}
+    ids = {(row.text, row.score): row.id for row in reversed(candidates)}
+    sides = {
+        "chosen": (pair.chosen, pair.chosen_score),
+        "rejected": (pair.rejected, pair.rejected_score),
+    }
+    return {ids[side]: role for role, side in sides.items() if side in ids}
 
 
 def _question_flags(candidates: Sequence[Judged], roles: dict[str, str]) -> list[str]:
     sides = {roles[row.id]: row for row in candidates if row.id in roles}
-    flags = {"unscored": any(row.score is None for row in candidates)}
-    flags["shortened"] = any(row.truncated_chars for row in candidates)
+    flags = {
+        "unscored": any(row.score is None for row in candidates),
+        "shortened": any(row.truncated_chars for row in candidates),
+    }
     if len(sides) == 2:
-        better, worse = sides["chosen"], sides["rejected"]
-        flags["criteria"] = any(getattr(worse, name) > getattr(better, name) for name in CRITERIA)
-        longer = len(words(better.text)) - len(words(worse.text))
-        flags |= {"shorter": longer < 0, "longer": longer > 0}
-    return [name for name, holds in flags.items() if holds]
+        chosen, rejected = sides["chosen"], sides["rejected"]
+        extra_words = len(words(chosen.text)) - len(words(rejected.text))
+        flags["criteria"] = any(getattr(rejected, name) > getattr(chosen, name) for name in CRITERIA)
+        flags |= {"shorter": extra_words < 0, "longer": extra_words > 0}
+    return [name for name, is_set in flags.items() if is_set]
 
 
-def _held_out(row: HeldOut, answers: dict[str, Answer], tie: float) -> dict[str, Any]:
+def _held_out_row(row: HeldOut, answers: dict[str, Answer], tie: float) -> dict[str, Any]:
     sft, dpo = answers.get("sft"), answers.get("dpo")
     gain = round(dpo.score - sft.score, 6) if sft and dpo and None not in (sft.score, dpo.score) else None
     return {
@@ -173,27 +163,21 @@ def _held_out(row: HeldOut, answers: dict[str, Answer], tie: float) -> dict[str,
         "margin": gain,
         "flags": _held_out_flags(list(answers.values()), gain, tie),
         "answers": [
-            {
-                "name": shown,
-                "role": "",
-                "text": answers[name].text,
-                "scores": {key: getattr(answers[name], key) for key in SHOWN},
-                "notes": _answer_notes(answers[name]),
-            }
-            for name, shown in MODELS.items()
-            if name in answers
+            _answer(series.name, "", answers[model], ANSWER_SCORES, _answer_notes(answers[model]))
+            for model, series in MODELS.items()
+            if model in answers
         ],
     }
 
 
 def _held_out_flags(answers: Sequence[Answer], gain: float | None, tie: float) -> list[str]:
+    # Multiple choice is measured by its letter; neither score nor recall means much there.
     scored = [row for row in answers if row.score is not None]
+    open_answers = [row for row in scored if row.correct is None]
     flags = {
-        # Multiple choice is measured by its letter; neither score nor recall means much there.
         "recall": any(
-            (one.score - other.score) * (one.key_point_recall - other.key_point_recall) < 0
-            for one, other in combinations(scored, 2)
-            if one.correct is None
+            (first.score - second.score) * (first.key_point_recall - second.key_point_recall) < 0
+            for first, second in combinations(open_answers, 2)
         ),
         "dpo_worse": gain is not None and gain < -tie,
         "likelier": any(_finds_rejected_likelier(row) for row in answers),
@@ -201,11 +185,11 @@ def _held_out_flags(answers: Sequence[Answer], gain: float | None, tie: float) -
         "cut_off": any(row.finish_reason == "length" for row in answers),
         "wrong_letter": any(row.correct is False for row in answers),
     }
-    return [name for name, holds in flags.items() if holds]
+    return [name for name, is_set in flags.items() if is_set]
 
 
-def _notes(row: Any) -> list[str]:
-    """What else is to be said of a candidate or an answer."""
+def _notes(row: Judged | Answer) -> list[str]:
+    """Remarks on a candidate or an answer."""
     notes = [f"{len(words(row.text)):,} words"]
     if row.unscored:
         notes.append(f"unscored: {row.unscored}")

@@ -1,4 +1,4 @@
-"""The report: all that a run found, on one page that needs no network and shows the rows behind its numbers."""
+"""The contents of the report: all results of a run, on one page that needs no network."""
 
 import json
 from collections.abc import Sequence
@@ -9,21 +9,20 @@ from typing import Any
 import yaml
 
 from medqa import hub, jsonl
+from medqa.pairs import REASONS
 from medqa.records import AttackResult
-from medqa.report import browse, charts, figures, lineage, page, tables
+from medqa.report import browse, figures, labels, lineage, page, tables
 from medqa.runtime.sections import Params
 
-# What it reads below the folders it is given; dvc.yaml must name the same.
+# The files that the report reads; dvc.yaml must list the same.
 MODELS = ("base", "judge", "sft", "dpo")
 DATA = ("sft", "questions", "heldout", "labelled", "quarantine", "audit", "candidates", "judged", "pairs")
 DATA += ("answers/base", "answers/sft", "answers/dpo", "agreement", "attacks")
 METRICS = ("data", "models/base", "models/judge", "sft", "generate", "judge", "pairs", "dpo")
 METRICS += ("evaluate/base", "evaluate/sft", "evaluate/dpo", "agreement", "compare")
 
-SPLITS = {"questions": "Preference questions", "sft": "SFT rows", "held_out": "Held-out questions"}
-SPLITS |= {"labelled": "Labelled pairs"}
-ATTACKS_SHOWN = 12
-CONTENTS = (
+MAX_ATTACKS = 12
+SECTIONS = (
     ("result", "Side by side"),
     ("funnel", "From source to pairs"),
     ("distributions", "Scores and lengths"),
@@ -33,10 +32,12 @@ CONTENTS = (
     ("lineage", "Lineage"),
 )
 
+Metrics = dict[str, dict[str, Any]]  # by name, as in METRICS
+
 
 @dataclass(frozen=True)
-class Folders:
-    """Where a run lies."""
+class RunPaths:
+    """The files of a run: its dvc.yaml and its folders."""
 
     pipeline: Path
     data: Path
@@ -44,83 +45,93 @@ class Folders:
     models: Path
 
 
-def build(run: Folders, params: Params) -> str:
+def build(run: RunPaths, params: Params) -> str:
     """The page of a run and its parameters, without those that cannot change a result.
 
     The same files and parameters give the same text. Raises UserError for a torn or foreign row.
     """
-    measured = {
+    metrics = {
         name: json.loads((run.metrics / f"{name}.json").read_text(encoding="utf-8")) for name in METRICS
     }
-    limit = params.report.max_rows
-    asked = browse.preference_questions(run.data, params.pairs, limit)
-    held = browse.held_out_questions(run.data, params.compare.tie, limit)
-    reasons = {"pair": "a pair", **tables.REASONS}
-    shown = params.model_dump(mode="json", exclude={"compute"})
+    questions = browse.question_tab(run.data, params.pairs, params.report.max_rows)
+    held_out = browse.held_out_tab(run.data, params.compare.tie, params.report.max_rows)
+    outcomes = {"pair": "a pair", **REASONS}
+    shown_params = params.model_dump(mode="json", exclude={"compute"})
     return page.render(
         {
-            "compare": measured["compare"],
-            "agreement": measured["agreement"],
-            "judge_name": measured["evaluate/dpo"].get("judge", ""),
-            "models": {name: hub.identity(run.models / name) for name in MODELS},
-            "licences": {name: hub.licence(run.models / name) for name in MODELS},
-            "made": {name: _made(measured, name) for name in MODELS},
-            "stages": lineage.stages(run.pipeline, params.corpus),
-            "files": lineage.files(run.data, DATA),
-            "params": yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100),
-            "asked": asked,
-            "held": held,
+            "sections": SECTIONS,
+            "labels": labels,
+            "questions": questions,
+            "held_out": held_out,
+            "outcomes": outcomes,
+            "words": labels.GAINS | outcomes,
             "kinds": _kinds,
-            "bar": charts.bar,
-            "contents": CONTENTS,
-            "step_labels": tables.STEPS.values(),
-            "reasons": reasons,
-            "words": tables.GAINS | reasons,
-            **_tables(measured, shown["compare"].get("guards", {})),
-            **figures.draw(run.metrics, run.data, measured, asked, held),
-            "attacks": _worst(run.data / "attacks.jsonl"),
+            "attacks": _most_successful_attacks(run.data / "attacks.jsonl"),
+            **_metrics_context(metrics),
+            "limits": shown_params["compare"].get("guards", {}),
+            **_lineage_context(run, metrics, shown_params),
+            **figures.draw(run.metrics, run.data, metrics, questions, held_out),
         }
     )
 
 
-def _tables(measured: dict[str, dict[str, Any]], limits: dict[str, Any]) -> dict[str, Any]:
-    evaluations = {name: measured[f"evaluate/{name}"] for name in tables.MODELS}
-    counts = measured["data"]
+def _metrics_context(metrics: Metrics) -> dict[str, Any]:
+    """The numbers of the page and its tables."""
+    counts = metrics["data"]
+    evaluations = [metrics[f"evaluate/{name}"] for name in labels.MODELS]
     return {
-        "measures": tables.side_by_side(evaluations),
-        "gains": tables.gains(measured["compare"]),
-        "failed": tables.failed(measured["compare"]),
-        "guards": tables.guards(measured["compare"], limits),
-        "funnels": {
-            title: tables.funnel(counts[name]["all"])
-            for name, title in SPLITS.items()
+        "compare": metrics["compare"],
+        "agreement": metrics["agreement"],
+        "pairs": metrics["pairs"],
+        "judged": metrics["judge"],
+        "judge_name": metrics["evaluate/dpo"].get("judge", ""),
+        "evaluations": evaluations,
+        "measures": tables.measures(evaluations),
+        "failed_guards": tables.failed_guards(metrics["compare"]),
+        "row_funnels": {
+            title: tables.row_funnel(counts[name]["all"])
+            for name, title in labels.OUTPUTS.items()
             if "all" in counts.get(name, {})
         },
-        "pair_funnel": tables.pair_funnel(measured["pairs"].get("questions", 0), measured),
-        "pairs": measured["pairs"],
-        "judged": measured["judge"],
-        "trained": {"SFT": _made(measured, "sft"), "DPO": _made(measured, "dpo")},
-        "agreed": tables.agreement(measured["agreement"].get("by", {})),
+        "pair_funnel": tables.pair_funnel(metrics),
+        "training": {"SFT": _training_summary(metrics, "sft"), "DPO": _training_summary(metrics, "dpo")},
     }
 
 
-def _made(measured: dict[str, dict[str, Any]], name: str) -> str:
-    """How a model came about: its training in a few figures. What a pin holds is its identity already."""
-    told = measured.get(f"models/{name}", measured.get(name, {}))
-    parts = [
-        f"{tables.spoken(key)} {page.number(value)}"
-        for key, value in told.items()
+def _lineage_context(run: RunPaths, metrics: Metrics, shown_params: dict[str, Any]) -> dict[str, Any]:
+    """The models, stages, files and parameters behind the page."""
+    return {
+        "models": [
+            {
+                "name": name,
+                "identity": hub.identity(run.models / name),
+                "licence": hub.licence(run.models / name),
+                "training": _training_summary(metrics, name),
+            }
+            for name in MODELS
+        ],
+        "stages": lineage.stages(run.pipeline, shown_params["corpus"]),
+        "files": lineage.files(run.data, DATA),
+        "params": yaml.safe_dump(shown_params, sort_keys=False, allow_unicode=True, width=100),
+    }
+
+
+def _training_summary(metrics: Metrics, name: str) -> str:
+    """The numbers of a model's training. Texts are left out: its identity covers those of a pin."""
+    numbers = metrics.get(f"models/{name}", metrics.get(name, {})).items()
+    return ", ".join(
+        f"{labels.label({}, key)} {page.number(value)}"
+        for key, value in numbers
         if not isinstance(value, str)
-    ]
-    return ", ".join(parts)
+    )
 
 
 def _kinds(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The kinds that there are to filter by, for a list of choices."""
+    """The kinds of the rows as the options of a filter."""
     return [(kind, kind) for kind in sorted({row["kind"] for row in rows if row["kind"]})]
 
 
-def _worst(path: Path) -> list[AttackResult]:
-    """The attacks that the judge liked best."""
+def _most_successful_attacks(path: Path) -> list[AttackResult]:
+    """The attacks that the judge scored highest."""
     scored = [row for row in jsonl.read(path, AttackResult) if row.score is not None]
-    return sorted(scored, key=lambda row: (-row.score, row.id))[:ATTACKS_SHOWN]
+    return sorted(scored, key=lambda row: (-row.score, row.id))[:MAX_ATTACKS]

@@ -1,4 +1,4 @@
-"""What the report draws: the charts of a run from its metrics, its curves and the counts of its rows."""
+"""The charts of a run, from its metrics, its training curves and the counts of its rows."""
 
 import csv
 import math
@@ -11,13 +11,14 @@ from markupsafe import Markup
 
 from medqa import jsonl
 from medqa.records import JudgedPair
-from medqa.report import charts, tables
-from medqa.report.browse import Browsed
+from medqa.report import charts, labels, tables
+from medqa.report.browse import BINS, Tab
 from medqa.report.charts import Series
 
 CURVES = ("sft", "dpo")
 CHOSEN, REJECTED, JUDGE = Series("chosen", "sft"), Series("rejected", "dpo"), Series("judge", "judge")
-# What each chart of gains shows. Measures of one scale share a chart; their marks differ by shape.
+MEANS = {"score": "Judged score", "key_point_recall": "Key-point recall (no judge)"}
+# The measures of each chart of gains. Measures of one scale share a chart; their marks differ by shape.
 GAINS = {
     "Gain in judged score": {"score": JUDGE},
     "Gain in key-point recall": {"key_point_recall": JUDGE},
@@ -30,101 +31,99 @@ GAINS = {
 
 
 def draw(
-    metrics: Path, data: Path, measured: dict[str, dict[str, Any]], asked: Browsed, held: Browsed
+    metrics_folder: Path, data: Path, metrics: dict[str, dict[str, Any]], questions: Tab, held_out: Tab
 ) -> dict[str, Sequence[Markup]]:
-    """The charts of each part of the page; those that have nothing to show are left out."""
-    agreement = measured["agreement"].get("by", {})
-    groups = {
-        "mean_charts": [*_means(measured), *_gains(measured["compare"])],
+    """The charts of each section of the page; charts without data are left out."""
+    curves = metrics_folder / "curves"
+    sides = {"chosen": CHOSEN, "rejected": REJECTED}
+    sections = {
+        "mean_charts": [*_means(metrics), *_gains(metrics["compare"])],
         "histograms": [
-            _scores(asked.scores),
-            _lengths("Length of chosen and rejected", asked.words, {"chosen": CHOSEN, "rejected": REJECTED}),
-            _lengths("Length of the models' answers", held.words, tables.MODELS),
+            _scores(questions.scores),
+            _lengths("Length of chosen and rejected", questions.words, sides),
+            _lengths("Length of the models' answers", held_out.words, labels.MODELS),
         ],
-        "curves": [chart for name in CURVES for chart in _curves(metrics / "curves" / f"{name}.tsv", name)],
-        "judge_charts": [_agreement(agreement), _by_margin(data / "agreement.jsonl")],
+        "curves": [chart for name in CURVES for chart in _training_curves(curves / f"{name}.tsv", name)],
+        "judge_charts": [
+            _agreement(metrics["agreement"].get("by", {})),
+            _accuracy_by_margin(data / "agreement.jsonl"),
+        ],
     }
-    return {name: [chart for chart in some if chart] for name, some in groups.items()}
+    return {name: [chart for chart in drawn if chart] for name, drawn in sections.items()}
 
 
-def _means(measured: dict[str, dict[str, Any]]) -> list[Markup]:
-    found = []
-    for name, title in (("score", "Judged score"), ("key_point_recall", "Key-point recall (no judge)")):
-        told = {key: measured[f"evaluate/{key}"] for key in tables.MODELS}
-        rows = [(series.name, tables.dot(series, told[key], name)) for key, series in tables.MODELS.items()]
-        found.append(charts.dots(title, rows, 0, 1, None))
-    return found
+def _means(metrics: dict[str, dict[str, Any]]) -> list[Markup]:
+    drawn = []
+    for measure, title in MEANS.items():
+        rows = [
+            (series.name, tables.dots(metrics[f"evaluate/{model}"], {measure: series}))
+            for model, series in labels.MODELS.items()
+        ]
+        drawn.append(charts.dots(title, rows, 0, 1, None))
+    return drawn
 
 
 def _gains(compare: dict[str, Any]) -> list[Markup]:
     drawn = []
     for title, measures in GAINS.items():
-        rows = []
-        for key, label in tables.STEPS.items():
-            dots = [
-                tables.dot(series, compare.get(key, {}), f"{name}_gain") for name, series in measures.items()
-            ]
-            rows.append((label, sum(dots, [])))
+        keys = {f"{name}_gain": series for name, series in measures.items()}
+        rows = [(text, tables.dots(compare.get(name, {}), keys)) for name, text in labels.COMPARISONS.items()]
         drawn.append(charts.dots(title, rows, -0.1, 0.1, 0))
     return drawn
 
 
+def _agreement(by_label_type: dict[str, dict[str, Any]]) -> Markup:
+    rows = [
+        (labels.label({}, name), tables.dots(metrics, labels.RANKERS))
+        for name, metrics in by_label_type.items()
+    ]
+    return charts.dots("Agreement with labels, beside two baselines", rows, 0, 1, 0.5)
+
+
 def _scores(counts: Counter[int]) -> Markup:
-    heights = [counts[place] for place in range(20)]
-    return charts.histogram("Scores of the candidates", "score", charts.TWENTIETHS, [(JUDGE, heights)])
+    edges = [edge / BINS for edge in range(BINS + 1)]
+    heights = [counts[position] for position in range(BINS)]
+    return charts.histogram("Scores of the candidates", "score", edges, [(JUDGE, heights)])
 
 
 def _lengths(title: str, counts: dict[str, Counter[int]], series: dict[str, Series]) -> Markup:
     edges, heights = charts.binned([counts[name] for name in series])
-    label = f"words; the last step is {edges[-2]:,.0f} and more" if len(edges) > 2 else "words"
-    return charts.histogram(title, label, edges, list(zip(series.values(), heights, strict=True)))
+    x_label = f"words; the last step is {edges[-2]:,.0f} and more" if len(edges) > 2 else "words"
+    return charts.histogram(title, x_label, edges, list(zip(series.values(), heights, strict=True)))
 
 
-def _curves(path: Path, name: str) -> list[Markup]:
-    """A chart for each of the columns that a curve has."""
+def _training_curves(path: Path, model: str) -> list[Markup]:
+    """A chart per measure that the training curve has."""
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
 
-    def line(series: Series, column: str) -> tuple[Series, list[tuple[float, float]]]:
+    def line(series: Series, column: str) -> tuple[Series, list[charts.Point]]:
         points = [(float(row["step"]), float(row[column])) for row in rows if row.get(column)]
         return series, [point for point in points if math.isfinite(point[1])]
 
-    of, own = name.upper(), tables.MODELS[name]
+    name, series = model.upper(), labels.MODELS[model]
     sides = [line(CHOSEN, "chosen_logprob"), line(REJECTED, "rejected_logprob")]
     return [
-        charts.lines(f"{of}: loss", "step", [line(own, "loss")]),
-        charts.lines(f"{of}: reward margin", "step", [line(own, "margin")]),
-        charts.lines(f"{of}: share of pairs ranked right", "step", [line(own, "accuracy")]),
-        charts.lines(f"{of}: log-probability of the answers", "step", sides),
+        charts.lines(f"{name}: loss", "step", [line(series, "loss")]),
+        charts.lines(f"{name}: reward margin", "step", [line(series, "margin")]),
+        charts.lines(f"{name}: share of pairs ranked right", "step", [line(series, "accuracy")]),
+        charts.lines(f"{name}: log-probability of the answers", "step", sides),
     ]
 
 
-def _agreement(by: dict[str, dict[str, Any]]) -> Markup:
-    rows = [
-        (
-            tables.spoken(name),
-            sum((tables.dot(series, one, key) for key, series in tables.BASELINES.items()), []),
-        )
-        for name, one in by.items()
-    ]
-    return charts.dots("Agreement with people, beside two baselines", rows, 0, 1, 0.5)
+def _accuracy_by_margin(path: Path) -> Markup:
+    """The judge's accuracy by tenth of its margin, beside the confidence that the margin implies.
 
-
-def _by_margin(path: Path) -> Markup:
-    """In what share of the pairs the judge is right, by tenth of its margin, beside how sure that margin
-    calls it.
-
-    A margin of m is taken for being sure by (1 + m) / 2, as the calibration error of the stage `agreement`
-    does.
+    A margin of m implies a confidence of (1 + m) / 2, as in the calibration error of the stage `agreement`.
     """
     rows, right = Counter(), Counter()
     for row in jsonl.read(path, JudgedPair):
         if row.chosen_score is not None and row.rejected_score is not None:
             margin = row.chosen_score - row.rejected_score
-            place = min(int(abs(margin) * 10), 9)
-            rows[place] += 1
-            right[place] += 0.5 if margin == 0 else margin > 0
-    found = [(place / 10 + 0.05, right[place] / rows[place]) for place in sorted(rows)]
-    sure = [(at, (1 + at) / 2) for at, _ in found]
-    series = [(JUDGE, found), (Series("as sure as its margin", "base"), sure)]
+            tenth = min(int(abs(margin) * 10), 9)
+            rows[tenth] += 1
+            right[tenth] += 0.5 if margin == 0 else margin > 0
+    accuracy = [(tenth / 10 + 0.05, right[tenth] / rows[tenth]) for tenth in sorted(rows)]
+    confidence = [(margin, (1 + margin) / 2) for margin, _ in accuracy]
+    series = [(JUDGE, accuracy), (Series("as sure as its margin", "base"), confidence)]
     return charts.lines("Share right, by the judge's margin", "difference of the two scores", series)

@@ -30,7 +30,7 @@ def _describe(stage: "Stage", corpus: str) -> dict[str, Any]:
     reads = [dep.def_path for dep in stage.deps if not getattr(dep, "params", None)]
     return {
         "name": stage.name,
-        "says": stage.desc or "",
+        "description": stage.desc or "",
         "reads": [path for path in reads if path == corpus or not path.startswith(CODE)],
         "writes": [out.def_path for out in stage.outs],
     }

@@ -1,9 +1,7 @@
-"""The report's page: one template, one style sheet, one script, put together into a single file that asks for
-nothing.
+"""The report's page: a template, a style sheet and a script as one file that loads nothing else.
 
-Text that comes from data reaches the page in two ways only: escaped by Jinja2, or as JSON that the script
-puts into the document as text. The policy at the page's head lets no other script or style run, and no
-request leave.
+Text from data reaches the page in two ways only: escaped by Jinja2, or as JSON that the script inserts as
+text. The content security policy of the page allows no other script, style or request.
 """
 
 import base64
@@ -15,53 +13,51 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-_HERE = Path(__file__).parent
+_FOLDER = Path(__file__).parent
 _NONE = "–"
 
 
 def render(context: dict[str, Any]) -> str:
     """The whole page. The same context gives the same text."""
-    style, script = (
-        Markup((_HERE / name).read_text(encoding="utf-8")) for name in ("style.css", "script.js")
-    )
+    style = Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))
+    script = Markup((_FOLDER / "script.js").read_text(encoding="utf-8"))
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
+        loader=FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "signed": signed, "embedded": embedded}
-    page = environment.get_template("index.html.j2").render(
-        policy=policy, style=style, script=script, **context
-    )
-    # Half of a surrogate pair is valid JSON and no valid UTF-8; in JSON, its escape is the very same text.
+    template = environment.get_template("index.html.j2")
+    page = template.render(policy=policy, style=style, script=script, **context)
+    # Half of a surrogate pair is valid JSON but not valid UTF-8; its escape in JSON is the same text.
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def embedded(value: Any) -> Markup:
-    """JSON that nothing in a text can end: no tag and no comment can begin in it."""
+    """JSON for a script element: no text in it can begin a tag or a comment, or end the element."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
 
 
-def number(value: float | bool | None, places: int = 3) -> str:
-    """A figure for people: thousands set apart, floats to so many places, a dash for none."""
+def number(value: float | bool | None, decimals: int = 3) -> str:
+    """A number for readers: separated thousands, floats with so many decimals, a dash for None."""
     if value is None:
         return _NONE
-    text = f"{value:,.{places}f}" if isinstance(value, float) else f"{value:,}"
+    text = f"{value:,.{decimals}f}" if isinstance(value, float) else f"{value:,}"
     return text.replace("-", "−")
 
 
-def signed(value: float | None, places: int = 3) -> str:
+def signed(value: float | None, decimals: int = 3) -> str:
     """A difference, with its sign."""
-    return _NONE if value is None else f"{value:+,.{places}f}".replace("-", "−")
+    return _NONE if value is None else f"{value:+,.{decimals}f}".replace("-", "−")
 
 
 def _digest(text: str) -> str:

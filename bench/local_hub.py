@@ -1,4 +1,4 @@
-"""A small Hub on loopback for the client huggingface_hub, which fails as often as a test wants."""
+"""A small Hub on loopback: it answers huggingface_hub like the real one, with faults on demand."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ BIG = (".safetensors", ".bin", ".parquet")
 
 @dataclass
 class Repo:
-    """One commit of a repo: its files (bytes or paths), its branches, and the token that opens it."""
+    """One commit of a repo: its files or their paths, the branches that name it, the token that it needs."""
 
     files: dict[str, bytes | Path]
     commit: str = "c" * 40
@@ -30,9 +30,10 @@ class Repo:
 
 @dataclass
 class Hub:
-    """The server's repos and log; cut, spoil and fail count down the faults by file name (fail: by path).
+    """What the server serves, and the requests that it got.
 
-    A cut ends the connection halfway, with a reset if `reset` is set.
+    `cut`, `spoil` and `fail` count faults down by file name (`fail`: by path). A cut ends the connection
+    halfway, with a reset if `reset` is set.
     """
 
     url: str = ""
@@ -44,12 +45,12 @@ class Hub:
     reset: bool = False
 
     def ranges(self, method: str, name: str) -> list[str | None]:
-        """The Range headers of the requests for a file, in their order."""
+        """The Range headers of the requests for a file, in order."""
         return [span for verb, path, span in self.log if verb == method and path.endswith(name)]
 
 
 def sha256(data: bytes) -> str:
-    """The checksum by which the Hub names a big file."""
+    """The digest by which the Hub identifies a big file."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -143,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(206, headers, data[start:], name)
 
     def _stream(self, headers: dict[str, str], path: Path) -> None:
-        """A file that is too large to hold, whole and without faults."""
+        """Send a file that is too large for memory, whole and without faults."""
         self.send_response(200)
         for key, value in (headers | {"Accept-Ranges": "none", "Content-Length": str(_size(path))}).items():
             self.send_header(key, value)

@@ -1,0 +1,80 @@
+"""The labels of the report: what metrics, outcomes, models and comparisons are called on the page."""
+
+from medqa.report.charts import Series
+
+MODELS = {"base": Series("base", "base"), "sft": Series("SFT", "sft"), "dpo": Series("DPO", "dpo")}
+COMPARISONS = {
+    "sft_over_base": "SFT over base",
+    "dpo_over_sft": "DPO over SFT",
+    "dpo_over_base": "DPO over base",
+}
+GAINS = {
+    "score": "judged score",
+    "key_point_recall": "key-point recall",
+    "token_f1": "token F1",
+    "rouge_l": "ROUGE-L",
+    "reference_logprob": "log-likelihood of references, nats per token",
+    "repetition": "repetition (less is better)",
+    "cut_off": "share cut off (less is better)",
+}
+COUNTS = {
+    "paired": "questions that both models answered",
+    "compared": "of these, both judged",
+    "wins": "share won by judged score",
+    "ties": "share tied",
+    "losses": "share lost",
+}
+RANKERS = {
+    "agreement": Series("judge", "judge"),
+    "longer_wins": Series("longer wins", "longer"),
+    "likelier_wins": Series("likelier wins", "likelier"),
+}
+# In display order. A measure that is not listed follows under its own name.
+MEASURES = {
+    "questions": "held-out questions",
+    "failed": "questions that the model could not answer",
+    "unscored": "unscored open questions",
+    "score": "judged score, 0 to 1",
+    "judged_accuracy": "judged accuracy",
+    "judged_completeness": "judged completeness",
+    "judged_key_points": "judged key points",
+    "key_point_recall": "key-point recall (no judge)",
+    "token_f1": "token F1 against the reference",
+    "rouge_l": "ROUGE-L against the reference",
+    "reference_logprob": "log-likelihood of the reference, nats per token",
+    "exam_accuracy": "multiple choice right (0.25 is chance)",
+    "exam_unreadable": "multiple choice unreadable",
+    "preference_alignment": "preference alignment",
+    "tokens": "tokens per answer",
+    "cut_off": "cut off by the token limit",
+    "repetition": "repeated word trigrams (repetition)",
+    "shortened": "open questions that the judge saw shortened",
+    "chosen_logprob": "log-probability of the chosen answer, nats per token",
+}
+OUTPUTS = {
+    "questions": "Preference questions",
+    "sft": "SFT rows",
+    "held_out": "Held-out questions",
+    "labelled": "Labelled pairs",
+}
+OUTCOMES = {
+    "quarantined": "could not be read: quarantined",
+    "other_kind": "of a kind that is not selected",
+    "contaminated": "contaminated: a held-out question",
+    "near_duplicate": "near-duplicate of a held-out question",
+    "duplicate": "duplicate",
+    "over_limit": "over the limit",
+}
+GUARDS = {
+    "repetition_rise": "rise in repetition",
+    "length_ratio": "length, DPO to SFT",
+    "cut_off_rise": "rise in share cut off",
+    "chosen_logprob_drop": "drop in log-probability of chosen answers",
+    "exam_unreadable_rise": "rise in unreadable multiple choice",
+    "exam_accuracy_drop": "drop in multiple choice right",
+}
+
+
+def label(labels: dict[str, str], key: str) -> str:
+    """The label of a key; the key as words if it has none."""
+    return labels.get(key, key.replace("_", " "))
