@@ -176,7 +176,6 @@ def _write_models(shape: Shape, texts: list[str], folder: Path) -> None:
 
     from medqa import model
     from medqa.miniature import quantise, scratch
-    from medqa.runtime.folders import atomic_folder
     from medqa.training import fine_tuning
 
     rubric = (Path(prompts.__file__).parent / "judge.txt").read_text(encoding="utf-8")

@@ -132,7 +132,10 @@ class HttpEngine:
 
     def _escape(self, messages: Messages) -> Messages:
         # The server tokenises them: control tokens of its model have to be escaped before.
-        return [{**message, "content": self.chat_format.escape_control_tokens(message["content"])} for message in messages]
+        return [
+            {**message, "content": self.chat_format.escape_control_tokens(message["content"])}
+            for message in messages
+        ]
 
     def _escape_answer(self, text: str) -> str:
         escaped = self.chat_format.escape_control_tokens(escape_control_tokens(text))
