@@ -8,7 +8,7 @@ from bench import judge as bench_judge
 from bench import runs
 from bench.generate import started
 from bench.workloads import Workload, some
-from medqa import evaluate, judge
+from medqa import evaluate
 from medqa.records import HeldOut
 from medqa.runtime import sections
 
@@ -29,8 +29,7 @@ def contenders(load: Workload) -> dict[str, Callable[[int], runs.Run]]:
         ]
 
         def run() -> float:
-            score = lambda cases: judge.score(grade, cases, load.judging)  # noqa: E731
-            return len(evaluate.evaluate_model(write, score, held_out, params, "judge"))
+            return len(evaluate.evaluate_model(write, grade, held_out, params, load.judging, "judge"))
 
         return run
 

@@ -9,7 +9,7 @@ from typing import Any
 from bench import runs
 from bench.workloads import SEED, Workload, some
 from medqa import engines, model, prompts
-from medqa.engines import Completion, sample_seed
+from medqa.engines import Completion, Request, Sampling, sample_seed
 from medqa.runtime import sections
 
 UNIT = "tokens"
@@ -56,8 +56,13 @@ def answers(
 ) -> list[Completion]:
     """What medqa.generate asks the engine for; the tokens are counted besides."""
     wanted = [(row, sample) for row in asked for sample in range(sampling.n)]
-    seeds = [sample_seed(SEED, row.id, sample) for row, sample in wanted]
-    return engine.generate([prompts.ask(row.question) for row, _ in wanted], sampling, seeds)
+    requests = [
+        Request(f"{row.id}#{sample}", prompts.ask(row.question), sample_seed(SEED, row.id, sample))
+        for row, sample in wanted
+    ]
+    limits = Sampling(sampling.temperature, sampling.top_p, sampling.max_new_tokens)
+    results = dict(engine.generate(requests, limits))
+    return [results[request.id] for request in requests]
 
 
 def one_by_one(

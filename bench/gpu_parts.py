@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.gpu_sizes import Bench, Size
 from medqa import chat, dpo, judge, model, prompts, sft
-from medqa.engines import Sampling, sample_seed
+from medqa.engines import Request, Sampling, sample_seed
 from medqa.runtime import sections
 from medqa.training import fine_tuning
 
@@ -172,24 +172,27 @@ def measure_generate(bench: Bench) -> dict[str, Any]:
 
     size, given = bench.size, bench.given["generate"]
     base, adapter = bench.work / "base", bench.work / "adapter"
-    asked = [prompts.ask(question) for question in bench.questions(size.questions) for _ in range(2)]
-    seeds = [sample_seed(0, str(place // 2), place % 2) for place in range(len(asked))]
+    requests = [
+        Request(f"{row}#{sample}", prompts.ask(question), sample_seed(0, str(row), sample))
+        for row, question in enumerate(bench.questions(size.questions))
+        for sample in range(2)
+    ]
     told = {name: given[name] for name in ("temperature", "top_p")}
     tok = model.tokenizer(base)
     engine = transformers_engine.TransformersEngine(
         model.load_merged(base, bench.dtype, adapter), tok, size.batch
     )
-    engine.generate(asked[:2], Sampling(**told, max_new_tokens=2), seeds[:2])
+    list(engine.generate(requests[:2], Sampling(**told, max_new_tokens=2)))
     sampling = Sampling(**told, max_new_tokens=size.new_tokens)
-    seconds, answers = timed(lambda: engine.generate(asked, sampling, seeds))
+    seconds, answers = timed(lambda: dict(engine.generate(requests, sampling)))
     peak = peak_memory()
     loaded = model.load(base, bench.dtype, adapter)
     plain = {"do_sample": True, "top_k": 0, **told}
-    _write(loaded, tok, asked[0], 2, plain)
+    _write(loaded, tok, requests[0].messages, 2, plain)
     plainly, lengths = timed(
-        lambda: [_write(loaded, tok, one, size.plain_tokens, plain) for one in asked[:4]]
+        lambda: [_write(loaded, tok, row.messages, size.plain_tokens, plain) for row in requests[:4]]
     )
-    tokens = sum(answer.tokens for answer in answers)
+    tokens = sum(answer.tokens for answer in answers.values())
     return {
         "per_second": tokens / seconds,
         "tokens_per_second": tokens / seconds,
@@ -207,7 +210,8 @@ def measure_judge(bench: Bench) -> dict[str, Any]:
     params = sections.JudgeParams(**bench.given["judge"] | {"min_mass": 0.0})
     cases = bench.cases(size.pairs)
     loaded, tok = model.load_merged(folder, bench.dtype), model.tokenizer(folder)
-    asked = [list(prompts.judge(params.template, *case).values()) for case in cases]
+    texts = [(case.question, case.reference, case.answer) for case in cases]
+    asked = [list(prompts.judge(params.template, *each).values()) for each in texts]
     plain = {"do_sample": False}
     _write(loaded, tok, asked[0][0], 2, plain)
     some = [messages for criteria in asked[:2] for messages in criteria]
@@ -217,7 +221,7 @@ def measure_judge(bench: Bench) -> dict[str, Any]:
     )
     judge.score(engine, cases[:2], params)
     seconds, scores = timed(lambda: judge.score(engine, cases, params))
-    if not all(score.score is not None for score in scores):
+    if not all(score.score is not None for score in scores.values()):
         raise AssertionError("an answer came out unscored")
     return {
         "per_second": size.pairs / seconds,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import checkpoints
-from medqa import records
+from medqa import judge, records
 from medqa.miniature import embedded
 
 
@@ -69,11 +69,11 @@ class Bench:
             for n, question in enumerate(self.questions(count))
         ]
 
-    def cases(self, count: int) -> list[tuple[str, str, str]]:
+    def cases(self, count: int) -> list[judge.Case]:
         """So many questions for the judge, each twice: with a reference and with one of two candidates."""
         words = self.size.words
         return [
-            (question, self.text(n, words), self.text(n + other, words))
+            judge.Case(f"{n}#{other}", question, self.text(n, words), self.text(n + other, words))
             for n, question in enumerate(self.questions(count))
             for other in (1, 2)
         ]

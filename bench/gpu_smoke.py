@@ -18,7 +18,7 @@ from bench import checkpoints
 from bench.gpu_parts import MOST_MEMORY, peak_memory
 from bench.gpu_sizes import SMALL, Bench
 from medqa import dpo, judge, model, prompts, sft
-from medqa.engines import Sampling, sample_seed
+from medqa.engines import Request, Sampling, sample_seed
 from medqa.runtime import sections
 from medqa.training import fine_tuning
 
@@ -146,11 +146,13 @@ def _generate(bench: Bench) -> dict[str, Any]:
     rows, section = bench.given["compute"]["generate_batch_size"], bench.given["generate"]
     loaded = model.load_merged(bench.work / "base", bench.dtype, bench.work / "adapter")
     engine = transformers_engine.TransformersEngine(loaded, model.tokenizer(bench.work / "base"), rows)
-    questions = [prompts.ask(question) for question in bench.questions(rows)]
+    requests = [
+        Request(str(row), prompts.ask(question), sample_seed(0, str(row), 0))
+        for row, question in enumerate(bench.questions(rows))
+    ]
     most = min(NEW_TOKENS, bench.size.new_tokens)
     sampling = Sampling(temperature=section["temperature"], top_p=section["top_p"], max_new_tokens=most)
-    answers = engine.generate(questions, sampling, [sample_seed(0, str(row), 0) for row in range(rows)])
-    tokens = [answer.tokens for answer in answers]
+    tokens = [answer.tokens for _, answer in engine.generate(requests, sampling)]
     fault = f"answers of {tokens} tokens, each has to have {most}"
     return {"tokens": sum(tokens), "faults": [] if set(tokens) == {most} else [fault]}
 
@@ -164,7 +166,7 @@ def _judge(bench: Bench) -> dict[str, Any]:
     engine = transformers_engine.TransformersEngine(
         loaded, model.tokenizer(folder), bench.given["compute"]["judge_batch_size"]
     )
-    scores = [score.score for score in judge.score(engine, bench.cases(2), params)]
+    scores = [score.score for score in judge.score(engine, bench.cases(2), params).values()]
     return {"scores": scores, "faults": ["an answer came out unscored"] if None in scores else []}
 
 

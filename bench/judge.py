@@ -7,6 +7,7 @@ from typing import Any
 from bench import runs
 from bench.workloads import Workload, some
 from medqa import engines, judge, model, prompts
+from medqa.engines import Request
 from medqa.records import Candidate
 
 UNIT = "prompts"
@@ -93,16 +94,16 @@ def check(load: Workload) -> str:
 
     load, rows = dataclasses.replace(load, dtype="float32"), min(8, ROWS[load.name])
     asked, engine = list(states(load, rows)), started(load)
-    labels = engine.label_probabilities(
-        [[{"role": "user", "content": state}] for state in asked], prompts.LABELS
-    )
-    expected, decide, write = [judge.expected(row) for row in labels], deciding(load), writing(load)
+    requests = [Request(str(n), [{"role": "user", "content": state}]) for n, state in enumerate(asked)]
+    results = dict(engine.label_probabilities(requests, prompts.LABELS))
+    labels = [results[request.id] for request in requests]
+    expected, decide, write = [judge.expected_label(row) for row in labels], deciding(load), writing(load)
     apart = max(abs(one - decide(state)) for one, state in zip(expected, asked, strict=True))
     assert apart < 1e-5, f"scores are {apart:.1e} apart from the pipeline's"
     assert max(expected) - min(expected) > 1e-3, "the scores are all alike: this shows nothing"
     # The scores of the files are these, weighted and rounded.
     told = judge.score(engine, cases(load, rows), load.judging)
-    told = [getattr(row, name) for row in told for name in prompts.CRITERIA]
+    told = [getattr(row, name) for row in told.values() for name in prompts.CRITERIA]
     assert max(abs(one - other) for one, other in zip(expected, told, strict=True)) < 1e-5, (
         "not the engine's own scores"
     )
@@ -117,7 +118,7 @@ def check(load: Workload) -> str:
 
 def cases(load: Workload, rows: int) -> list[judge.Case]:
     """Question, reference and answer for both candidates of so many questions."""
-    return [(row.question, row.reference, row.text) for row in candidates(load, rows)]
+    return [judge.Case(row.id, row.question, row.reference, row.text) for row in candidates(load, rows)]
 
 
 def candidates(load: Workload, rows: int) -> Sequence[Candidate]:
@@ -128,6 +129,7 @@ def candidates(load: Workload, rows: int) -> Sequence[Candidate]:
 def states(load: Workload, rows: int) -> Iterator[str]:
     """The text of each prompt."""
     for case in cases(load, rows):
-        shown = [judge.shorten(text, load.judging.max_chars) for text in case]
+        texts = (case.question, case.reference, case.answer)
+        shown = [judge.shorten(text, load.judging.max_chars) for text in texts]
         for messages in prompts.judge(load.judging.template, *shown).values():
             yield messages[0]["content"]
