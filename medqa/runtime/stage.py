@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from medqa.runtime import distributed, locks
 from medqa.runtime.environment import out_of_memory, scratch_root, set_up
@@ -83,10 +83,3 @@ def fail(stage: str, message: str, code: int) -> None:
         time.sleep(distributed.PATIENCE)  # what is wrong in all processes the main one says
     print(f"{stage}: {message}", file=sys.stderr, flush=True)
     os._exit(code)
-
-
-def bar(label: str, total: int) -> Any:
-    """A progress bar with counts and time left."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=label, unit="row", mininterval=1)
