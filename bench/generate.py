@@ -102,9 +102,8 @@ def continuously(
 
 def check(load: Workload) -> str:
     """That all contenders write the same greedy texts in float32. Raises AssertionError where one does not."""
-    load = dataclasses.replace(
-        load, dtype="float32", sampling=dataclasses.replace(load.sampling, temperature=0.0)
-    )
+    greedy = load.sampling.model_copy(update={"temperature": 0.0})
+    load = dataclasses.replace(load, dtype="float32", sampling=greedy)
     rows = some(load.questions, min(CHECKED, ROWS[load.name]))
     wanted = answers(started(load), load.sampling, rows)
     net, tok = model.load_merged(load.base, load.dtype, load.adapter), model.tokenizer(load.base)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-STEADY_TOKENS = (
+INVARIANT_TOKENS = (
     512  # tokens a pass, for each thread pair, from which matrix products add up a row in one order
 )
-STEADY_ROWS = 64  # rows whose logits are taken at once, for the same reason
+INVARIANT_ROWS = 64  # rows whose logits are taken at once, for the same reason
 BLOCK = 64  # queries that attend at once on a CPU; its kernel cuts fewer than 192 into blocks of 32
 NAME = "medqa"  # of the attention, as transformers knows it
 
@@ -91,7 +91,7 @@ def build(rows: Sequence[Sequence[int]], common: Sequence[int], device: Any, bat
         paths.append(path + [0] * (width - len(path)))
     own = [range(same, len(row)) for row, same in zip(rows, common, strict=True)]
     blocks, owners = _blocks(own, width, size)
-    least = STEADY_TOKENS * -(-torch.get_num_threads() // 2)
+    least = INVARIANT_TOKENS * -(-torch.get_num_threads() // 2)
     fill = max(least, -(-len(ids) // 64) * 64) - len(ids) if batch_invariant else 0
     lengths = [len(row) for row in rows]
     told = (ids + [ids[0]] * fill, positions + [0] * fill, paths, lengths, owners + [0] * fill)
@@ -153,7 +153,7 @@ def last_logits(model: Any, tree: PrefixTree, states: Any) -> Any:
     """The logits after each row's last token (rows × vocabulary)."""
     rows = len(tree.lengths)
     last = tree.token_index.gather(1, tree.lengths[:, None] - 1)[:, 0]
-    last = last.repeat(-(-max(rows, STEADY_ROWS) // rows))[: -(-rows // STEADY_ROWS) * STEADY_ROWS]
+    last = last.repeat(-(-max(rows, INVARIANT_ROWS) // rows))[: -(-rows // INVARIANT_ROWS) * INVARIANT_ROWS]
     return logits(model, states[0].index_select(0, last))[:rows]
 
 

@@ -168,7 +168,7 @@ class TransformersEngine:
         # All logits of a long answer over a real vocabulary would take gigabytes.
         total = 0.0
         for states, tokens in zip(hidden.split(LOGIT_ROWS), ids.split(LOGIT_ROWS), strict=True):
-            filled = pad(states, (0, 0, 0, -len(states) % prefix_tree.STEADY_ROWS))
+            filled = pad(states, (0, 0, 0, -len(states) % prefix_tree.INVARIANT_ROWS))
             logits = prefix_tree.logits(self.model, filled)[: len(states)].float()
             total += float(logits.log_softmax(-1).gather(-1, tokens[:, None]).double().sum())
         return Likelihood(total, len(ids))
