@@ -6,7 +6,7 @@ from bench import generate as bench_generate
 from bench import judge as bench_judge
 from bench import runs
 from bench.workloads import Workload, take
-from medqa import evaluate, judge
+from medqa import evaluate
 from medqa.records import HeldOut
 from medqa.runtime import sections
 
@@ -26,8 +26,7 @@ def contenders(workload: Workload) -> dict[str, Callable[[int], runs.Run]]:
         ]
 
         def run() -> float:
-            score = lambda cases: judge.score(grader, cases, workload.judging)  # noqa: E731
-            return len(evaluate.evaluate_model(policy, score, held_out, params, "judge"))
+            return len(evaluate.evaluate_model(policy, grader, held_out, params, workload.judging, "judge"))
 
         return run
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bench import peers, runs
 from bench.workloads import SEED, Workload, take
 from medqa import engines, model, prompts
-from medqa.engines import Completion, sample_seed
+from medqa.engines import Completion, Request, Sampling, sample_seed
 from medqa.records import Question
 from medqa.runtime.sections import GenerateParams
 
@@ -60,9 +60,14 @@ def answers(
     engine: engines.Engine, sampling: GenerateParams, questions: Sequence[Question]
 ) -> list[Completion]:
     """The answers of the engine to the requests of medqa.generate."""
-    requests = [(row, sample) for row in questions for sample in range(sampling.n)]
-    seeds = [sample_seed(SEED, row.id, sample) for row, sample in requests]
-    return engine.generate([prompts.ask(row.question) for row, _ in requests], sampling, seeds)
+    requests = [
+        Request(f"{row.id}#{sample}", prompts.ask(row.question), sample_seed(SEED, row.id, sample))
+        for row in questions
+        for sample in range(sampling.n)
+    ]
+    limits = Sampling(sampling.temperature, sampling.top_p, sampling.max_new_tokens)
+    results = dict(engine.generate(requests, limits))
+    return [results[request.id] for request in requests]
 
 
 def load_model(workload: Workload) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:

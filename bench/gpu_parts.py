@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bench import peers
 from bench.gpu_sizes import Bench, Size
 from medqa import chat, curves, dpo, judge, model, prompts, sft
-from medqa.engines import Sampling, sample_seed
+from medqa.engines import Request, Sampling, sample_seed
 from medqa.engines.transformers_engine import TransformersEngine
 from medqa.records import Example, Pair
 from medqa.runtime import sections
@@ -164,22 +164,25 @@ def measure_generate(bench: Bench) -> dict[str, Any]:
     """Tokens per second of two answers per question, and of a loop that writes one answer at a time."""
     size, section = bench.size, bench.params["generate"]
     base, adapter = bench.work / "base", bench.work / "adapter"
-    messages = [prompts.ask(question) for question in bench.questions(size.questions) for _ in range(2)]
-    seeds = [sample_seed(0, str(number // 2), number % 2) for number in range(len(messages))]
+    requests = [
+        Request(f"{row}#{sample}", prompts.ask(question), sample_seed(0, str(row), sample))
+        for row, question in enumerate(bench.questions(size.questions))
+        for sample in range(2)
+    ]
     shape = {name: section[name] for name in ("temperature", "top_p")}
     tokenizer = model.tokenizer(base)
     engine = TransformersEngine(model.load_merged(base, bench.dtype, adapter), tokenizer, size.batch)
-    engine.generate(messages[:2], Sampling(**shape, max_new_tokens=2), seeds[:2])
+    list(engine.generate(requests[:2], Sampling(**shape, max_new_tokens=2)))
     sampling = Sampling(**shape, max_new_tokens=size.new_tokens)
-    seconds, answers = timed(lambda: engine.generate(messages, sampling, seeds))
+    seconds, answers = timed(lambda: dict(engine.generate(requests, sampling)))
     peak = peak_memory()
-    rate = sum(answer.tokens for answer in answers) / seconds
+    rate = sum(answer.tokens for answer in answers.values()) / seconds
     plain = {"do_sample": True, "top_k": 0, **shape}
     policy = model.load(base, bench.dtype, adapter)
-    peers.write(policy, tokenizer, messages[0], max_new_tokens=2, **plain)
+    peers.write(policy, tokenizer, requests[0].messages, max_new_tokens=2, **plain)
     plain |= {"max_new_tokens": size.plain_tokens}
     plain_seconds, plain_answers = timed(
-        lambda: [peers.write(policy, tokenizer, prompt, **plain) for prompt in messages[:4]]
+        lambda: [peers.write(policy, tokenizer, row.messages, **plain) for row in requests[:4]]
     )
     return {
         "per_second": rate,
@@ -196,7 +199,8 @@ def measure_judge(bench: Bench) -> dict[str, Any]:
     params = sections.JudgeParams(**bench.params["judge"] | {"min_mass": 0.0})
     cases = bench.cases(size.pairs)
     grader, tokenizer = model.load_merged(folder, bench.dtype), model.tokenizer(folder)
-    messages = [list(prompts.judge(params.template, *case).values()) for case in cases]
+    texts = [(case.question, case.reference, case.answer) for case in cases]
+    messages = [list(prompts.judge(params.template, *each).values()) for each in texts]
     plain = {"do_sample": False, "max_new_tokens": min(64, size.plain_tokens)}
     peers.write(grader, tokenizer, messages[0][0], do_sample=False, max_new_tokens=2)
     first_pair = [prompt for criteria in messages[:2] for prompt in criteria]
@@ -206,7 +210,7 @@ def measure_judge(bench: Bench) -> dict[str, Any]:
     engine = TransformersEngine(grader, tokenizer, 4 * bench.params["compute"]["judge_batch_size"])
     judge.score(engine, cases[:2], params)
     seconds, scores = timed(lambda: judge.score(engine, cases, params))
-    if not all(score.score is not None for score in scores):
+    if not all(score.score is not None for score in scores.values()):
         raise AssertionError("an answer came out unscored")
     return {
         "per_second": size.pairs / seconds,

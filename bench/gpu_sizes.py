@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import checkpoints
-from medqa import records
+from medqa import judge, records
 from medqa.miniature import embedded
 
 
@@ -66,11 +66,13 @@ class Bench:
             rows.append(records.Pair(f"{number:03}", question, chosen, rejected, 1.0, 0.0))
         return rows
 
-    def cases(self, count: int) -> list[tuple[str, str, str]]:
+    def cases(self, count: int) -> list[judge.Case]:
         """So many questions for the judge, each twice: with a reference and with one of two candidates."""
         words = self.size.words
         return [
-            (question, self.text(number, words), self.text(number + shift, words))
+            judge.Case(
+                f"{number}#{shift}", question, self.text(number, words), self.text(number + shift, words)
+            )
             for number, question in enumerate(self.questions(count))
             for shift in (1, 2)
         ]

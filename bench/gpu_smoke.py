@@ -16,7 +16,7 @@ from bench import checkpoints
 from bench.gpu_parts import MAX_MEMORY, peak_memory, train_dpo, train_sft
 from bench.gpu_sizes import SMALL, Bench
 from medqa import judge, model, prompts
-from medqa.engines import Sampling, sample_seed
+from medqa.engines import Request, Sampling, sample_seed
 from medqa.engines.transformers_engine import TransformersEngine
 from medqa.runtime import sections
 
@@ -139,11 +139,13 @@ def _check_generate(bench: Bench) -> dict[str, Any]:
     rows, section = bench.params["compute"]["generate_batch_size"], bench.params["generate"]
     policy = model.load_merged(bench.work / "base", bench.dtype, bench.work / "adapter")
     engine = TransformersEngine(policy, model.tokenizer(bench.work / "base"), rows)
-    messages = [prompts.ask(question) for question in bench.questions(rows)]
+    requests = [
+        Request(str(row), prompts.ask(question), sample_seed(0, str(row), 0))
+        for row, question in enumerate(bench.questions(rows))
+    ]
     limit = min(NEW_TOKENS, bench.size.new_tokens)
     sampling = Sampling(temperature=section["temperature"], top_p=section["top_p"], max_new_tokens=limit)
-    answers = engine.generate(messages, sampling, [sample_seed(0, str(row), 0) for row in range(rows)])
-    tokens = [answer.tokens for answer in answers]
+    tokens = [answer.tokens for _, answer in engine.generate(requests, sampling)]
     fault = f"answers of {tokens} tokens, each has to have {limit}"
     return {"tokens": sum(tokens), "faults": [] if set(tokens) == {limit} else [fault]}
 
@@ -153,7 +155,7 @@ def _check_judge(bench: Bench) -> dict[str, Any]:
     params = sections.JudgeParams(**bench.params["judge"] | {"min_mass": 0.0})
     grader, batch_size = model.load_merged(folder, bench.dtype), bench.params["compute"]["judge_batch_size"]
     engine = TransformersEngine(grader, model.tokenizer(folder), batch_size)
-    scores = [score.score for score in judge.score(engine, bench.cases(2), params)]
+    scores = [score.score for score in judge.score(engine, bench.cases(2), params).values()]
     return {"scores": scores, "faults": ["an answer came out unscored"] if None in scores else []}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from bench import peers, runs
 from bench.workloads import Workload, take
+from medqa.engines import Request
 from medqa import engines, judge, model, prompts
 
 UNIT = "prompts"
@@ -81,15 +82,16 @@ def check(workload: Workload) -> str:
     """
     workload, rows = dataclasses.replace(workload, dtype="float32"), min(8, ROWS[workload.name])
     texts, engine = list(prompt_texts(workload, rows)), start_engine(workload)
-    messages = [[{"role": "user", "content": text}] for text in texts]
-    labels = engine.label_probabilities(messages, prompts.LABELS)
-    expected, decide, write = [judge.expected(row) for row in labels], deciding(workload), writing(workload)
+    requests = [Request(str(n), [{"role": "user", "content": text}]) for n, text in enumerate(texts)]
+    results = dict(engine.label_probabilities(requests, prompts.LABELS))
+    labels = [results[request.id] for request in requests]
+    expected, decide, write = [judge.expected_label(row) for row in labels], deciding(workload), writing(workload)
     difference = max(abs(score - decide(text)) for score, text in zip(expected, texts, strict=True))
     assert difference < 1e-5, f"scores are {difference:.1e} apart from the pipeline's"
     assert max(expected) - min(expected) > 1e-3, "the scores are all alike: this shows nothing"
     # The scores in the pipeline's files are these, weighted and rounded.
     scores = judge.score(engine, cases(workload, rows), workload.judging)
-    by_criterion = [getattr(score, name) for score in scores for name in prompts.CRITERIA]
+    by_criterion = [getattr(score, name) for score in scores.values() for name in prompts.CRITERIA]
     differences = (abs(left - right) for left, right in zip(expected, by_criterion, strict=True))
     assert max(differences) < 1e-5, "not the engine's own scores"
     read = 0
@@ -106,12 +108,14 @@ def check(workload: Workload) -> str:
 
 def cases(workload: Workload, rows: int) -> list[judge.Case]:
     """Question, reference and answer for both candidates of so many questions."""
-    return [(row.question, row.reference, row.text) for row in take(workload.candidates, 2 * rows)]
+    rows_of_pairs = take(workload.candidates, 2 * rows)
+    return [judge.Case(row.id, row.question, row.reference, row.text) for row in rows_of_pairs]
 
 
 def prompt_texts(workload: Workload, rows: int) -> Iterator[str]:
     """The text of each prompt."""
     for case in cases(workload, rows):
-        shortened = [judge.shorten(text, workload.judging.max_chars) for text in case]
+        texts = (case.question, case.reference, case.answer)
+        shortened = [judge.shorten(text, workload.judging.max_chars) for text in texts]
         for messages in prompts.judge(workload.judging.template, *shortened).values():
             yield messages[0]["content"]

@@ -163,7 +163,7 @@ def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any
 
 def _per_token(answers: Sequence[Answer], name: str) -> list[float]:
     pairs = [(getattr(row, f"{name}_logprob"), getattr(row, f"{name}_tokens")) for row in answers]
-    return [nats / tokens for nats, tokens in pairs if tokens]
+    return [nats / tokens for nats, tokens in pairs if nats is not None]
 
 
 def _mean(name: str, values: Sequence[float]) -> dict[str, float]:

@@ -2,15 +2,17 @@
 
 import datetime as clock
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from fake_engine import requests
 from fake_formats import CHATML, CONTEXT, FORMATS, write
 
 from medqa import chat, hub, model, models, prompts, sft
-from medqa.engines import Labels, Sampling, continuous_batching, naming, transformers_engine
+from medqa.engines import Failure, Labels, Sampling, continuous_batching, transformers_engine
 from medqa.records import Example
 from medqa.runtime import model_sections, sections
 from medqa.runtime.errors import UserError
@@ -51,7 +53,7 @@ def test_a_formats_facts(name: str, folder: Path) -> None:
     assert format.context == CONTEXT and format.continues
     assert format.dated == (name == "Llama 3")
     assert {*FORMATS[name].tokens} <= {*format.control}
-    assert engine(folder).chat == format
+    assert engine(folder).chat.format == format
 
 
 def test_the_record_is_the_detected_format(folder: Path, tmp_path: Path) -> None:
@@ -92,9 +94,8 @@ def test_an_answer_stops_at_each_end(
         return torch.where(steps < 3, letter, end)
 
     monkeypatch.setattr(continuous_batching, "sample_token", rigged)
-    (result,) = policy.generate(
-        [prompts.ask("Why?")], Sampling(temperature=0, top_p=1, max_new_tokens=8), [0]
-    )
+    sampling = Sampling(temperature=0, top_p=1, max_new_tokens=8)
+    ((_, result),) = policy.generate(requests(["Why?"]), sampling)
     assert (result.text, result.finish_reason, result.tokens) == ("aaa", "stop", 3)
 
 
@@ -105,11 +106,12 @@ def test_answers_and_likelihoods_are_those_of_transformers(name: str, folder: Pa
         "input_ids"
     ]
     assert prompt.shape[1] > LONGER
-    (result,) = policy.generate([prompts.ask(LONG)], Sampling(temperature=0, top_p=1, max_new_tokens=12), [0])
+    sampling = Sampling(temperature=0, top_p=1, max_new_tokens=12)
+    ((_, result),) = policy.generate(requests([LONG]), sampling)
     with torch.inference_mode():
         out = net.generate(input_ids=prompt, do_sample=False, max_new_tokens=12)[0, prompt.shape[1] :]
     assert result.text == tok.decode(out, skip_special_tokens=True).strip()
-    (likely,) = policy.answer_logprobs([prompts.ask(LONG)], ["Rest."])
+    ((_, likely),) = policy.answer_logprobs(requests([LONG], answer="Rest."))
     turns = [*prompts.ask(LONG), *prompts.reply("Rest.")]
     whole = tok.apply_chat_template(turns, return_tensors="pt")["input_ids"]
     end = tok.convert_tokens_to_ids(FORMATS[name].end)
@@ -120,7 +122,7 @@ def test_answers_and_likelihoods_are_those_of_transformers(name: str, folder: Pa
 
 
 def test_labels_are_one_token_each_after_what_they_share(folder: Path) -> None:
-    (result,) = engine(folder).label_probabilities([prompts.ask("How good?")], prompts.LABELS)
+    ((_, result),) = engine(folder).label_probabilities(requests(["How good?"]), prompts.LABELS)
     assert sum(result.probabilities) == pytest.approx(1) and 0 < result.mass < 1
 
 
@@ -284,21 +286,20 @@ def test_the_context_is_what_the_model_reads(config: dict, limit: int, context: 
 
 
 def test_what_exceeds_the_context_is_refused_and_named(folders: dict[str, Path]) -> None:
-    policy, long = engine(folders["Llama 3"]), prompts.ask("gout " * CONTEXT)
+    policy = engine(folders["Llama 3"])
     with pytest.raises(
         UserError, match=f"max_new_tokens = {CONTEXT} leaves no room .* context of {CONTEXT} tokens"
     ):
-        policy.generate([prompts.ask("Why?")], Sampling(temperature=0, top_p=1, max_new_tokens=CONTEXT), [0])
-    message = rf"^b: a prompt of \d+ tokens.* not fit in a context of {CONTEXT}"
-    for run in (
-        lambda rows: policy.generate(rows, Sampling(temperature=0, top_p=1, max_new_tokens=4), [0, 0]),
-        lambda rows: policy.answer_logprobs(rows, ["Rest."] * 2),
-    ):
-        with pytest.raises(UserError, match=message), naming(["a", "b"]):
-            run([prompts.ask("Why?"), long])
+        list(policy.generate(requests(["Why?"]), Sampling(temperature=0, top_p=1, max_new_tokens=CONTEXT)))
+    rows = requests(["Why?", "gout " * CONTEXT], answer="Rest.")
+    sampling = Sampling(temperature=0, top_p=1, max_new_tokens=4)
+    for results in (dict(policy.generate(rows, sampling)), dict(policy.answer_logprobs(rows))):
+        assert not isinstance(results["q0"], Failure)
+        message = rf"^a prompt of \d+ tokens.* not fit in a context of {CONTEXT}; shorten it"
+        assert re.match(message, results["q1"].reason)
     # The judge calls such a row unscored; the others are worth their scores.
-    unread, read = policy.label_probabilities([long, prompts.ask("Why?")], prompts.LABELS)
-    assert unread == Labels((), 0.0) and read.mass > 0
+    labels = dict(policy.label_probabilities(rows, prompts.LABELS))
+    assert labels["q1"] == Labels((), 0.0) and labels["q0"].mass > 0
 
 
 def test_training_beyond_the_context_is_refused(folders: dict[str, Path]) -> None:
@@ -323,8 +324,8 @@ def test_a_template_whose_prompt_differs_from_its_answers_is_not_trained(
     with pytest.raises(UserError, match="asks for an answer in another way than it writes one"):
         fine_tuning.check_format("sft", tmp_path / "base", 64)
     policy = engine(tmp_path / "base")
-    tok = policy.tok
-    (result,) = policy.answer_logprobs([prompts.ask("Why?")], ["Rest."])
+    tok = policy.chat.tok
+    ((_, result),) = policy.answer_logprobs(requests(["Why?"], answer="Rest."))
     assert result.tokens == len(tok.encode("Rest.")) + 1
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from fake_engine import requests
 
 from bench import checkpoints
 from medqa import model, prompts, quantised
@@ -188,10 +189,10 @@ def test_the_setting_reaches_the_loader_of_every_quantised_model_and_no_other(
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", recorded)
     model.load(base, "float32", adapter, trainable=True)
     for judge in (base, plain):
-        loaded = loading._transformers(judge, None, "bfloat16", batch_size=2)
-        loaded.label_probabilities([prompts.ask("What is gout?")], prompts.LABELS)
-        assert not quantised.layers(loaded.model)
-    loading._transformers(base, adapter, "float32", batch_size=2)
+        engine = loading.load_transformers(judge, None, "bfloat16", batch_size=2)
+        list(engine.label_probabilities(requests(["What is gout?"]), prompts.LABELS))
+        assert not quantised.layers(engine.model)
+    loading.load_transformers(base, adapter, "float32", batch_size=2)
     assert seen == ["auto_trainable", "auto_trainable", None, "auto_trainable"]
     assert quantised.describe(model.load(plain, "float32", dequantised=True)) == ""
 

@@ -90,11 +90,11 @@ def test_an_engine_keeps_the_tags_whatever_the_tokenizer_makes_of_them(
     net.resize_token_embeddings(len(tok))
     engine = TransformersEngine(net, tok, batch_size=2)
     (question,) = requests(["What is gout?"], answer="fever")
-    tag = thinking.opened(*engine.render([question.messages]))
+    tag = thinking.opened(*engine.chat.render([question.messages]))
     assert tag == ("<think>" if opened else "")
 
     def made(text: str, ended: bool) -> Completion:
-        return engine.completion(tok.encode(text) + [tok.eos_token_id] * ended, tag)
+        return engine.chat.completion(tok.encode(text) + [tok.eos_token_id] * ended, tag)
 
     begin = "" if opened else "<think>"
     whole, cut = made(begin + "joint pain</think>fever", True), made(begin + "joint pain", False)

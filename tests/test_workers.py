@@ -16,7 +16,7 @@ import yaml
 from fake_engine import requests
 from fault_place import Place, kill
 
-from medqa.engines import Failure, Request, Sampling, workers
+from medqa.engines import Failure, Request, Sampling, worker_process, workers
 from medqa.engines.cached import CachedEngine
 from medqa.runtime import row_cache
 from medqa.runtime.errors import UserError
@@ -248,7 +248,7 @@ def test_each_has_a_gpu_of_its_own_where_there_are_some(
     if variable:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    environments = [workers.device_environment(rank) for rank in range(4)]
+    environments = [worker_process.device_environment(rank) for rank in range(4)]
     assert environments == [{"CUDA_VISIBLE_DEVICES": name} for name in devices]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert workers.device_environment(1) == {}
+    assert worker_process.device_environment(1) == {}

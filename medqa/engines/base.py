@@ -33,7 +33,7 @@ class Request:
     id: str
     messages: Messages
     seed: int = 0  # of a sampled answer
-    answer: str = ""  # whose log-probability is asked for
+    answer: str = ""  # whose log-probability is computed
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Labels:
-    """The probability of each label among the labels (they sum to 1), and the mass that they hold together."""
+    """The probability of each label among the labels (they sum to 1), and their mass together."""
 
     probabilities: tuple[float, ...]
     mass: float
@@ -69,7 +69,10 @@ class Failure:
 
 
 class Engine(Protocol):
-    """Each operation yields one (id, result) per request, in any order. Raises UserError for what ends a stage."""
+    """Each operation yields one (id, result) per request, in any order.
+
+    It raises UserError for what ends a stage.
+    """
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling
@@ -86,7 +89,7 @@ class Engine(Protocol):
 
 
 def sample_seed(seed: int, question_id: str, sample: int) -> int:
-    """The 62-bit seed of one sample: the same wherever, whenever and beside whatever it is drawn."""
+    """The 62-bit seed of a sample, which depends on these three alone."""
     return (
         int.from_bytes(hashlib.sha256(f"{seed}\n{question_id}\n{sample}".encode()).digest()[:8], "big") >> 2
     )

@@ -52,26 +52,19 @@ class CachedEngine:
             raise KeyboardInterrupt(f"{rows} kept in the store; dvc repro goes on from there") from None
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Results:
-        sampled = sampling.temperature > 0
-
-        def question(request: Request) -> list[Any]:
-            return [request.messages, asdict(sampling), request.seed if sampled else 0]
-
-        return self._run(Completion, requests, question, lambda engine, rows: engine.generate(rows, sampling))
+        settings, sampled = asdict(sampling), sampling.temperature > 0
+        parts = [[row.messages, settings, row.seed if sampled else 0] for row in requests]
+        return self._run(Completion, requests, parts, lambda engine, rows: engine.generate(rows, sampling))
 
     def label_probabilities(self, requests: Sequence[Request], labels: Sequence[str]) -> Results:
-        def question(request: Request) -> list[Any]:
-            return [request.messages, list(labels)]
-
+        parts = [[row.messages, list(labels)] for row in requests]
         return self._run(
-            Labels, requests, question, lambda engine, rows: engine.label_probabilities(rows, labels)
+            Labels, requests, parts, lambda engine, rows: engine.label_probabilities(rows, labels)
         )
 
     def answer_logprobs(self, requests: Sequence[Request]) -> Results:
-        def question(request: Request) -> list[Any]:
-            return [request.messages, request.answer]
-
-        return self._run(Likelihood, requests, question, lambda engine, rows: engine.answer_logprobs(rows))
+        parts = [[row.messages, row.answer] for row in requests]
+        return self._run(Likelihood, requests, parts, lambda engine, rows: engine.answer_logprobs(rows))
 
     def close(self) -> None:
         """Write what is finished and free the memory of the model, so that another one fits beside it."""
@@ -87,16 +80,17 @@ class CachedEngine:
         self,
         kind: type,
         requests: Sequence[Request],
-        question: Callable[[Request], list[Any]],
+        parts: Sequence[list[Any]],
         compute: Callable[[Engine, list[Request]], Results],
     ) -> Results:
+        """The result of each request. `parts` holds, per request, what it adds to the key of its row."""
         ids: dict[bytes, list[str]] = defaultdict(list)
-        for request in requests:
-            text = json.dumps([kind.__name__, self.identity, question(request)], sort_keys=True)
+        for request, part in zip(requests, parts, strict=True):
+            text = json.dumps([kind.__name__, self.identity, part], sort_keys=True)
             ids[hashlib.sha256(text.encode()).digest()].append(request.id)
         known = self.cache.get(*self.model, list(ids)) if self.cache else {}
         for key, row in known.items():
-            result = kind(*(tuple(part) if isinstance(part, list) else part for part in row))
+            result = kind(*(tuple(value) if isinstance(value, list) else value for value in row))
             yield from ((id, result) for id in ids[key])
         keys = {ids[key][0]: key for key in ids if key not in known}
         unknown = [request for request in requests if request.id in keys]
@@ -144,7 +138,8 @@ def _checked(kind: type, requests: Sequence[Request], results: Iterable[tuple[st
         raise
     if pending:
         raise UserError(
-            f"the engine gave no result for {len(pending)} of {len(requests)} rows ({_abbreviated([*pending])}); "
+            f"the engine gave no result for {len(pending)} of {len(requests)} rows "
+            f"({_abbreviated([*pending])}); "
             "rerun the stage, with a smaller batch size in `compute` if it happens again"
         )
 

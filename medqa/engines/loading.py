@@ -34,7 +34,7 @@ def load(
         return http_engine.load(model_dir, adapter, content, compute)
     libraries = [version(library) for library in ("torch", "transformers", "gptqmodel")]
     identity = ["transformers", ARITHMETIC, libraries, content, dtype, model.device().split(":")[0]]
-    start = partial(_transformers, model_dir, adapter, dtype, batch_size)
+    start = partial(load_transformers, model_dir, adapter, dtype, batch_size)
     if compute.processes > 1:
         start = partial(Workers, start, compute.processes, batch_size)
     cache = row_cache.open_cache(compute)
@@ -42,7 +42,8 @@ def load(
     return CachedEngine(start, cache, name, identity, compute.max_failed_rows)
 
 
-def _transformers(model_dir: Path, adapter: Path | None, dtype: str, batch_size: int) -> Engine:
+def load_transformers(model_dir: Path, adapter: Path | None, dtype: str, batch_size: int) -> Engine:
+    """The engine of a model directory in this process, without a row cache."""
     from medqa import model
     from medqa.engines.transformers_engine import TransformersEngine
 

@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from medqa import chat
 from medqa.engines import prefix_tree, thinking
 from medqa.engines.base import Completion, Failure, Labels, Likelihood, Request, Sampling
+from medqa.engines.chat_tokens import ChatTokens
 from medqa.engines.continuous_batching import SPARE, ContinuousBatch, Decoding
-from medqa.prompts import Messages, reply
+from medqa.prompts import reply
 from medqa.runtime.environment import out_of_memory
-from medqa.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -35,14 +34,10 @@ class TransformersEngine:
     """
 
     def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", batch_size: int):
-        self.model, self.tok, self.batch_size = model, tokenizer, batch_size
-        # On a GPU or in 16 bits no filling makes a row's last bit independent of its batch; it only costs time.
+        self.model, self.batch_size = model, batch_size
+        self.chat = ChatTokens(model, tokenizer)
+        # On a GPU or in 16 bits nothing makes a row independent of its batch: filling would only cost time.
         self.batch_invariant = model.device.type == "cpu" and model.dtype.itemsize == 4
-        # Decoding leaves control tokens out. Tags around thoughts may be control tokens, and are needed.
-        special = {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
-        self.tags = {id: tag for id, tag in special.items() if tag in chain(*thinking.TAGS)}
-        settings = model.config.to_dict(), model.generation_config.to_dict()
-        self.chat = chat.from_tokenizer(tokenizer, *settings, str(model.name_or_path))
         self.divisor, self.fitted = 1, 0  # of the batch size, and how many batches fitted since it changed
         prefix_tree.prepare(model)
 
@@ -53,30 +48,30 @@ class TransformersEngine:
         self, requests: Sequence[Request], sampling: Sampling
     ) -> Iterator[tuple[str, Completion | Failure]]:
         """Answers as they end. One that cannot fit into the context with its prompt is a Failure."""
-        self.chat.check_room(sampling.max_new_tokens)
+        self.chat.format.check_room(sampling.max_new_tokens)
         for window in _windows(requests):
-            texts = self.render([request.messages for request in window])
-            prompts = self._tokenize(texts)
+            texts = self.chat.render([request.messages for request in window])
+            prompts = self.chat.tokenize(texts)
             opening = thinking.opened(texts[0])
             waiting = []
             for row, (request, prompt) in enumerate(zip(window, prompts, strict=True)):
-                if failure := self._beyond_context(prompt, sampling.max_new_tokens):
+                if failure := self.chat.beyond_context(prompt, sampling.max_new_tokens):
                     yield request.id, failure
                 else:
                     waiting.append(Decoding(row, prompt, request.seed))
             for decoding in self._decode(waiting, sampling):
                 done = decoding.tokens
-                yield window[decoding.row].id, self.completion(done, opening) if done else TOO_LARGE
+                yield window[decoding.row].id, self.chat.completion(done, opening) if done else TOO_LARGE
 
     def label_probabilities(
         self, requests: Sequence[Request], labels: Sequence[str]
     ) -> Iterator[tuple[str, Labels | Failure]]:
         """A prompt beyond the context has no probabilities and no mass."""
-        lead, label_ids = self._label_ids(labels)
+        lead, label_ids = self.chat.label_ids(labels)
         for window in _windows(requests):
-            prompts = self._tokenize(self.render([request.messages for request in window]))
+            prompts = self.chat.tokenize(self.chat.render([request.messages for request in window]))
             rows = {request.id: [*prompt, *lead] for request, prompt in zip(window, prompts, strict=True)}
-            for id in [id for id, row in rows.items() if self._beyond_context(row)]:
+            for id in [id for id, row in rows.items() if self.chat.beyond_context(row)]:
                 del rows[id]
                 yield id, Labels((), 0.0)
             yield from self._read(rows, partial(self._labels, label_ids), self.batch_size)
@@ -84,12 +79,12 @@ class TransformersEngine:
     def answer_logprobs(self, requests: Sequence[Request]) -> Iterator[tuple[str, Likelihood | Failure]]:
         """The likelihood of each answer after its messages. One beyond the context is a Failure."""
         for window in _windows(requests):
-            prompts = self._tokenize(self.render([request.messages for request in window]))
+            prompts = self.chat.tokenize(self.chat.render([request.messages for request in window]))
             turns = [[*request.messages, *reply(request.answer)] for request in window]
-            answered = self._tokenize(self.render(turns, answered=True))
+            answered = self.chat.tokenize(self.chat.render(turns, answered=True))
             rows, starts = {}, {}
             for request, prompt, row in zip(window, prompts, answered, strict=True):
-                if failure := self._beyond_context(row):
+                if failure := self.chat.beyond_context(row):
                     yield request.id, failure
                     continue
                 # An answer begins where it differs from the prompt: a template may open thoughts there.
@@ -97,33 +92,13 @@ class TransformersEngine:
             # These answers may be long, and attention takes memory by the square of the length.
             yield from self._read(rows, partial(self._likelihoods, starts), max(1, self.batch_size // 8))
 
-    def render(self, conversations: Sequence[Messages], answered: bool = False) -> list[str]:
-        """The text of each conversation, up to where the answer begins unless it is answered."""
-        return [
-            self.tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered)
-            for messages in conversations
-        ]
-
-    def completion(self, ids: list[int], opening: str) -> Completion:
-        """The answer of these tokens, to a prompt that ends with the tag `opening` (empty: with none)."""
-        ended = ids[-1] in self.chat.ends.values()
-        written = ids[:-1] if ended else ids
-        pieces = (
-            self.tags[tag] if tag is not None else self.tok.decode(list(group), skip_special_tokens=True)
-            for tag, group in groupby(written, lambda id: id if id in self.tags else None)
-        )
-        text = "".join(pieces).strip()
-        # If it was cut off before a closing tag, all of it is thoughts, and only the prompt shows that.
-        text = text if ended else f"{opening}{text}"
-        return Completion(text, "stop" if ended else "length", len(written))
-
     def _decode(self, waiting: list[Decoding], sampling: Sampling) -> Iterator[Decoding]:
         """The rows as they end; one that does not fit into memory alone has no tokens."""
         import torch
 
         # Longest first: if a batch does not fit into memory, that shows at once.
         waiting.sort(key=lambda row: (row.length, row.prompt, row.row))
-        stops = list(self.chat.ends.values())
+        stops = list(self.chat.format.ends.values())
         batch = ContinuousBatch(self.model, sampling, stops)
         while waiting or batch.alive:
             room = self._room(self.batch_size)
@@ -146,7 +121,7 @@ class TransformersEngine:
     def _read(
         self, rows: dict[str, list[int]], measure: Measure[Result], size: int
     ) -> Iterator[tuple[str, Result | Failure]]:
-        """What `measure` gives for each row (token ids by id), from passes over neighbours in sorted order."""
+        """What `measure` gives for each row (its token ids by its id), from passes over neighbouring rows."""
         import torch
 
         def read(ids: list[str], common: list[int]) -> list[Result]:
@@ -221,27 +196,6 @@ class TransformersEngine:
         if self.divisor > 1 and self.fitted >= RECOVERY:
             self.divisor, self.fitted = self.divisor // 2, 0
         return done
-
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        return self.tok(texts, add_special_tokens=False).input_ids
-
-    def _beyond_context(self, ids: Sequence[int], max_new_tokens: int = 0) -> Failure | None:
-        context = self.chat.context
-        if not context or len(ids) + max_new_tokens <= context:
-            return None
-        verb = f" and max_new_tokens = {max_new_tokens} do" if max_new_tokens else " does"
-        return Failure(f"a prompt of {len(ids)} tokens{verb} not fit in a context of {context}; shorten it")
-
-    def _label_ids(self, labels: Sequence[str]) -> tuple[list[int], list[int]]:
-        """The tokens that all labels begin with (a mark of a word's beginning, or none), and their last tokens."""
-        rows = [self.tok.encode(label, add_special_tokens=False) for label in labels]
-        leads, ids = {tuple(row[:-1]) for row in rows}, [row[-1] for row in rows]
-        if len(leads) != 1 or len(set(ids)) != len(labels):
-            raise UserError(
-                f"{self.model.name_or_path}: the labels {', '.join(labels)} are not one token each to this tokenizer; "
-                "choose another judge"
-            )
-        return [*leads.pop()], ids
 
 
 def _windows(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:

@@ -4,22 +4,18 @@ The main process keeps the order, the row cache and the files. A worker gets a p
 rows, so that those with a common prompt or prefix are computed together.
 """
 
-import multiprocessing
-import os
 import signal
 import sys
-import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from medqa.engines import worker_process
 from medqa.engines.base import Completion, Engine, Failure, Labels, Likelihood, Request, Sampling
-from medqa.runtime.environment import set_up
 from medqa.runtime.errors import UserError
 
 PIECES = 4  # per worker if there are enough rows: then a slow one does not delay the others
@@ -137,25 +133,16 @@ class Workers:
         cause += "; 9 is what the system sends when memory runs out" if code == -signal.SIGKILL else ""
         if piece.deaths == ATTEMPTS:
             raise UserError(
-                f"a process of compute.processes died {ATTEMPTS} times at the same {rows} rows ({cause}); rerun with "
-                "fewer processes or a smaller batch size in `compute`: with compute.row_cache what was done is kept"
+                f"a process of compute.processes died {ATTEMPTS} times at the same {rows} rows ({cause}); "
+                "rerun with fewer processes or a smaller batch size in `compute`: "
+                "with compute.row_cache what was done is kept"
             )
         message = f"process {worker.process.pid} died ({cause}); a new one does its {rows} rows"
         print(f"workers: {message}", file=sys.stderr, flush=True)
 
     def _start_worker(self, rank: int) -> Worker:
-        import torch
-
-        context = multiprocessing.get_context("spawn")
-        threads = max(1, torch.get_num_threads() // self.processes)
-        near, far = context.Pipe()
-        arguments = (far, self.start, device_environment(rank), threads)
-        process = context.Process(target=_serve, args=arguments, daemon=True, name=f"medqa worker {rank}")
-        with _uninterrupted():
-            process.start()
-        # Only the worker has its end open, so that the pipe ends when the worker does.
-        far.close()
-        self.workers.append(Worker(rank, process, near))
+        process, pipe = worker_process.start(rank, self.processes, self.start)
+        self.workers.append(Worker(rank, process, pipe))
         return self.workers[-1]
 
 
@@ -173,57 +160,3 @@ def pieces(requests: Sequence[Request], processes: int, batch_size: int) -> Iter
             end += 1
         yield requests[start:end]
         start = end
-
-
-def device_environment(rank: int) -> dict[str, str]:
-    """The environment variables that let a worker see its own GPU alone; none on a machine without GPUs."""
-    import torch
-
-    count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = visible.split(",") if visible else [str(number) for number in range(count)]
-    return {"CUDA_VISIBLE_DEVICES": devices[rank % count].strip()} if count else {}
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A process that starts within it never sees Ctrl-C, which a terminal sends to all processes."""
-    resource_tracker.ensure_running()  # its own start would lift the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _serve(
-    pipe: connection.Connection, start: Callable[[], Engine], device: dict[str, str], threads: int
-) -> None:
-    """Run a worker: calls come through the pipe and their rows or errors go back, until the pipe ends."""
-    # The environment has to be set before CUDA is looked for.
-    os.environ.update(device)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    set_up()
-    import torch
-
-    torch.set_num_threads(threads)
-    engine: Engine | None = None
-    while True:
-        try:
-            operation, *arguments = pipe.recv()
-        except EOFError:
-            return
-        try:
-            engine = engine or start()
-            answer = list(getattr(engine, operation)(*arguments))
-        except UserError as error:
-            answer = error
-        except Exception:
-            # Not every error can be pickled; what matters is where it came from.
-            answer = RuntimeError(f"in a process of compute.processes:\n{traceback.format_exc()}")
-        pipe.send(answer)
-
-
-def _end_with_parent() -> None:
-    # A killed main process cannot end its workers, and one that computes a piece reads no pipe.
-    multiprocessing.parent_process().join()
-    os._exit(1)

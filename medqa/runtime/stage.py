@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from medqa.runtime import distributed, locks
 from medqa.runtime.environment import out_of_memory, scratch_root, set_up
@@ -92,10 +92,3 @@ def _fail(name: str, message: str, code: int) -> None:
         time.sleep(distributed.PATIENCE)  # let rank 0 report an error that all ranks share
     print(f"{name}: {message}", file=sys.stderr, flush=True)
     os._exit(code)
-
-
-def bar(label: str, total: int) -> "tqdm":
-    """A progress bar with counts and time left."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=label, unit="row", mininterval=1)

@@ -108,7 +108,8 @@ def test_a_full_disk_under_a_checkpoint_leaves_the_one_before_it(tmp_path: Path,
 def test_a_lock_on_a_full_disk_holds(small: Path) -> None:
     fill(small, 0)
     assert locks.take(small / "lock") is None
-    look = "import sys; from pathlib import Path; from medqa.runtime import locks; print(locks.take(Path(sys.argv[1])))"
+    look = "import sys; from pathlib import Path; from medqa.runtime import locks; "
+    look += "print(locks.take(Path(sys.argv[1])))"
     told = subprocess.run(
         [sys.executable, "-c", look, small / "lock"], capture_output=True, text=True, check=True
     )
