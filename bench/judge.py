@@ -7,8 +7,8 @@ from typing import Any
 
 from bench import peers, runs
 from bench.workloads import Workload, take
-from medqa.engines import Request
 from medqa import engines, judge, model, prompts
+from medqa.engines import Request
 
 UNIT = "prompts"
 ROWS = {"embedded": 64, "random": 8, "tiny": 2}  # questions, six prompts each
@@ -85,7 +85,11 @@ def check(workload: Workload) -> str:
     requests = [Request(str(n), [{"role": "user", "content": text}]) for n, text in enumerate(texts)]
     results = dict(engine.label_probabilities(requests, prompts.LABELS))
     labels = [results[request.id] for request in requests]
-    expected, decide, write = [judge.expected_label(row) for row in labels], deciding(workload), writing(workload)
+    expected, decide, write = (
+        [judge.expected_label(row) for row in labels],
+        deciding(workload),
+        writing(workload),
+    )
     difference = max(abs(score - decide(text)) for score, text in zip(expected, texts, strict=True))
     assert difference < 1e-5, f"scores are {difference:.1e} apart from the pipeline's"
     assert max(expected) - min(expected) > 1e-3, "the scores are all alike: this shows nothing"

@@ -20,7 +20,7 @@ class ChatTokens:
     def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"):
         self.tok, self.name = tokenizer, str(model.name_or_path)
         settings = model.config.to_dict(), model.generation_config.to_dict()
-        self.format = chat.inspect(tokenizer, *settings, self.name)
+        self.format = chat.from_tokenizer(tokenizer, *settings, self.name)
         # Decoding leaves control tokens out. Tags around thoughts may be control tokens, and are needed.
         special = {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.tags = {id: tag for id, tag in special.items() if tag in chain(*thinking.TAGS)}

@@ -18,9 +18,6 @@ from medqa.runtime.environment import out_of_memory, scratch_root, set_up
 from medqa.runtime.errors import UserError
 from medqa.runtime.params import read_params
 
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
 OUT_OF_MEMORY = (
     "memory ran out; training takes less with a smaller micro_batch_size or with activation_checkpointing: "
     "true, other stages with a smaller batch size in `compute`"
