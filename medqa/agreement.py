@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medqa import attacks, judge, metrics, prompts
-from medqa.engines import Engine, Failure, Likelihood, Request, collect
+from medqa.engines import Engine, Failure, Request, collect
 from medqa.records import AttackResult, JudgedPair, Labelled
 from medqa.runtime.sections import AgreementParams, JudgeParams
 from medqa.text import words
@@ -20,24 +20,25 @@ SIDES = ("chosen", "rejected")
 Interval = Callable[[str, list[float]], dict[str, float]]
 
 
-def read_answers(base: Engine, labelled: Sequence[Labelled]) -> dict[str, Likelihood | Failure]:
-    """The likelihood of both sides of each pair under the base model, by `pair:side`."""
+def answer_logprobs(base: Engine, labelled: Sequence[Labelled]) -> dict[str, float | None]:
+    """The log-probability in nats of both sides of each pair under the base model, by `pair:side`."""
     requests = [
         Request(f"{row.id}:{side}", prompts.ask(row.question), answer=getattr(row, side))
         for side in SIDES
         for row in labelled
     ]
-    return collect(base.answer_logprobs(requests), requests, "likelihood")
+    results = collect(base.answer_logprobs(requests), requests, "likelihood")
+    return {id: None if isinstance(each, Failure) else each.nats for id, each in results.items()}
 
 
 def judge_pairs(
     grader: Engine,
     labelled: Sequence[Labelled],
-    likelihoods: dict[str, Likelihood | Failure],
+    logprobs: dict[str, float | None],
     params: JudgeParams,
     judge_name: str,
 ) -> list[JudgedPair]:
-    """Each labelled pair with both sides judged, and their likelihoods as `read_answers` gives them.
+    """Each labelled pair with both sides judged, and their log-probabilities from `answer_logprobs`.
 
     The reference is never the chosen answer itself, else the judge would only have to compare texts.
     """
@@ -47,10 +48,6 @@ def judge_pairs(
         for row in labelled
     ]
     scores = judge.score(grader, cases, params)
-
-    def nats(id: str) -> float | None:
-        return likelihoods[id].nats if isinstance(likelihoods[id], Likelihood) else None
-
     return [
         JudgedPair(
             id=row.id,
@@ -60,8 +57,8 @@ def judge_pairs(
             mass=min(scores[f"{row.id}:{side}"].mass for side in SIDES),
             chosen_words=len(words(row.chosen)),
             rejected_words=len(words(row.rejected)),
-            chosen_logprob=nats(f"{row.id}:chosen"),
-            rejected_logprob=nats(f"{row.id}:rejected"),
+            chosen_logprob=logprobs[f"{row.id}:chosen"],
+            rejected_logprob=logprobs[f"{row.id}:rejected"],
             with_reference=bool(row.reference),
             judge=judge_name,
         )
@@ -134,19 +131,22 @@ def summary(
         margins = [pair.chosen_score - pair.rejected_score for pair in scored]
         result["calibration_error"] = calibration_error(margins)
         result |= interval("over_longer", [_judge_wins(pair) - _longer_wins(pair) for pair in scored])
-    groups = {"all": scored}
-    for label_type in sorted({pair.label_type for pair in pairs}):
-        groups[label_type] = [pair for pair in scored if pair.label_type == label_type]
-    result["by"] = {
-        name: {"rows": len(group)}
+    label_types = sorted({pair.label_type for pair in pairs})
+    groups = {name: [pair for pair in scored if pair.label_type == name] for name in label_types}
+    groups = {name: group for name, group in ({"all": scored} | groups).items() if group}
+    result["by"] = {name: _group_metrics(group, share) for name, group in groups.items()}
+    result["attacks"] = _attack_metrics(attacked, share, interval)
+    return result
+
+
+def _group_metrics(group: Sequence[JudgedPair], share: Interval) -> dict[str, Any]:
+    """The judge and the two baselines on a group of pairs."""
+    return (
+        {"rows": len(group)}
         | share("agreement", [_judge_wins(pair) for pair in group])
         | share("longer_wins", [_longer_wins(pair) for pair in group])
         | share("likelier_wins", [_likelier_wins(pair) for pair in group])
-        for name, group in groups.items()
-        if group
-    }
-    result["attacks"] = _attack_metrics(attacked, share, interval)
-    return result
+    )
 
 
 def calibration_error(margins: Sequence[float]) -> float:

@@ -22,9 +22,9 @@ def main(model: Path, base: Path, labelled: Path, agreed: Path, attacked: Path, 
     rows = jsonl.read_all(labelled, records.Labelled)
     # One model after the other: 8 GB do not hold both.
     with engines.load(base, None, params.dtype, compute, compute.generate_batch_size) as policy:
-        likelihoods = agreement.read_answers(policy, rows)
+        logprobs = agreement.answer_logprobs(policy, rows)
     with engines.load(model, None, params.dtype, compute, compute.judge_batch_size) as grader:
-        pairs = agreement.judge_pairs(grader, rows, likelihoods, params.judge, hub.describe(model))
+        pairs = agreement.judge_pairs(grader, rows, logprobs, params.judge, hub.describe(model))
         attacks = agreement.attack_judge(grader, rows, pairs, params.agreement, params.judge, params.seed)
     jsonl.write(agreed, pairs)
     jsonl.write(attacked, attacks)

@@ -44,16 +44,16 @@ ROWS = [
 
 
 def measure(score=begins_with_score, rows=ROWS, attack_score=lambda text: 0.5) -> dict:
-    likelihoods = agreement.read_answers(FakeEngine(), rows)
+    logprobs = agreement.answer_logprobs(FakeEngine(), rows)
     judge = FakeEngine(judges=by_candidate(score))
-    pairs = agreement.judge_pairs(judge, rows, likelihoods, JUDGING, "judge (x)")
+    pairs = agreement.judge_pairs(judge, rows, logprobs, JUDGING, "judge (x)")
     return agreement.summary(pairs, attack(attack_score, rows, score), PARAMS, seed=0)
 
 
 def attack(score, rows: list[Labelled], pair_score=lambda text: 0.5) -> list[AttackResult]:
-    likelihoods = agreement.read_answers(FakeEngine(), rows)
+    logprobs = agreement.answer_logprobs(FakeEngine(), rows)
     judge = FakeEngine(judges=by_candidate(pair_score))
-    pairs = agreement.judge_pairs(judge, rows, likelihoods, JUDGING, "judge (x)")
+    pairs = agreement.judge_pairs(judge, rows, logprobs, JUDGING, "judge (x)")
     attacked = FakeEngine(judges=by_candidate(score))
     return agreement.attack_judge(attacked, rows, pairs, PARAMS, JUDGING, seed=0)
 
@@ -87,15 +87,15 @@ def test_the_interval_holds_the_mean(name: str) -> None:
 
 def test_the_judge_reads_the_rows_own_reference() -> None:
     judge, rows = FakeEngine(judges=by_candidate(begins_with_score)), ROWS[1:2]
-    agreement.judge_pairs(judge, rows, agreement.read_answers(FakeEngine(), rows), JUDGING, "judge (x)")
+    agreement.judge_pairs(judge, rows, agreement.answer_logprobs(FakeEngine(), rows), JUDGING, "judge (x)")
     begins = {prompt.rpartition("\n")[0] for prompt in judge.prompts}
     assert begins == {f"{rows[0].reference}\n{text}" for text in (rows[0].chosen, rows[0].rejected)}
 
 
 def test_a_side_that_cannot_be_read_has_no_likelihood_and_decides_nothing() -> None:
-    likelihoods = agreement.read_answers(FakeEngine(fails=lambda prompt: True), ROWS)
+    logprobs = agreement.answer_logprobs(FakeEngine(fails=lambda prompt: True), ROWS)
     judge = FakeEngine(judges=by_candidate(begins_with_score))
-    pairs = agreement.judge_pairs(judge, ROWS, likelihoods, JUDGING, "judge (x)")
+    pairs = agreement.judge_pairs(judge, ROWS, logprobs, JUDGING, "judge (x)")
     assert {(pair.chosen_logprob, pair.rejected_logprob) for pair in pairs} == {(None, None)}
     assert (
         agreement.summary(pairs, attack(lambda text: 0.5, ROWS), PARAMS, seed=0)["by"]["all"]["likelier_wins"]

@@ -121,7 +121,7 @@ def test_the_end_of_a_stage_is_the_end_of_its_workers(place: Place, how: int) ->
     if how == signal.SIGINT:
         os.killpg(process.pid, how)  # as a terminal does
         told = process.communicate()[1]
-        assert process.returncode == 130 and "kept in the store; dvc repro goes on" in told
+        assert process.returncode == 130 and "kept in the row cache; dvc repro goes on" in told
         assert "Traceback" not in told
     else:
         kill(process, how)

@@ -49,7 +49,7 @@ class CachedEngine:
         if kind is KeyboardInterrupt:
             written = self.cache is not None and self.cache.writes
             rows = f"{RowCache.written} rows of this run are" if written else "no row is"
-            raise KeyboardInterrupt(f"{rows} kept in the store; dvc repro goes on from there") from None
+            raise KeyboardInterrupt(f"{rows} kept in the row cache; dvc repro goes on from there") from None
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Results:
         settings, sampled = asdict(sampling), sampling.temperature > 0
