@@ -110,7 +110,9 @@ class CachedEngine:
                 known |= dict(zip(self.asking, self._rows(kind, run, some), strict=True))
         except KeyboardInterrupt:
             kept = (
-                f"{RowCache.written} rows of this run are" if self.store and self.store.writes else "no row is"
+                f"{RowCache.written} rows of this run are"
+                if self.store and self.store.writes
+                else "no row is"
             )
             raise KeyboardInterrupt(f"{kept} kept in the store; dvc repro goes on from there") from None
         return [
