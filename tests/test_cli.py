@@ -78,18 +78,8 @@ def test_a_folder_has_the_hash_that_dvc_gives_it(project: Path) -> None:
         assert hashing.dvc_hash(project / item["path"]) == item["md5"]
 
 
-FILES = [
-    "a.txt",
-    ".DS_Store",
-    "sub/b.tmp",
-    "sub/keep.tmp",
-    "sub/deep/c",
-    "cache/d",
-    "cache/e/f",
-    ".git/x",
-    "é.log",
-]
-FILES += ["x y.txt", "__pycache__/z.pyc", "[a]/w", "build", "sub/build/q"]
+FILES = ["a.txt", ".DS_Store", "sub/b.tmp", "sub/keep.tmp", "sub/deep/c", "cache/d", "cache/e/f", ".git/x"]
+FILES += ["é.log", "x y.txt", "__pycache__/z.pyc", "[a]/w", "build", "sub/build/q"]
 PATTERNS = [
     "",
     ".DS_Store",

@@ -18,19 +18,8 @@ from medqa.runtime.environment import scratch_root
 from medqa.runtime.errors import UserError
 from medqa.runtime.params import PARAMS, read_params
 
-LIBRARIES = [
-    "medqa",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "datasets",
-    "gptqmodel",
-    "optimum",
-    "dvc",
-    "numpy",
-]
+LIBRARIES = ["medqa", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "gptqmodel"]
+LIBRARIES += ["optimum", "dvc", "numpy"]
 GB = 1e9
 # What presets/qwen2.5-1.5b.yaml takes: both models (1.2 and 6.2 GB), the two data sets, and room for outputs.
 REAL_DISK, REAL_GPU, REAL_MEMORY = 14, 8, 16

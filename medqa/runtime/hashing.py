@@ -10,7 +10,7 @@ DEFAULT_PATTERNS = (".hg/", ".git/", ".git", ".dvc/")  # what DVC ignores in eve
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
+    """The sha256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

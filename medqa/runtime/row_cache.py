@@ -27,6 +27,11 @@ CREATE TABLE IF NOT EXISTS users(model TEXT, project TEXT, PRIMARY KEY(model, pr
 CREATE TABLE IF NOT EXISTS
     rows(key BLOB PRIMARY KEY, model TEXT, day INTEGER, value BLOB, sum BLOB) WITHOUT ROWID;
 """
+# A quarter of the rows, the least recently used ones.
+DROP_OLDEST = """
+DELETE FROM rows
+WHERE key IN (SELECT key FROM rows ORDER BY day, key LIMIT (SELECT count(*) / 4 + 1 FROM rows));
+"""
 
 
 def path() -> Path:
@@ -98,7 +103,7 @@ class RowCache:
 
         def write(db: sqlite3.Connection) -> None:
             if size(db) > self.limit:
-                drop_oldest(db, 0.25)
+                db.execute(DROP_OLDEST)
             db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)", entries)
 
         # The second try is for a file that was found damaged, dropped and made again.
@@ -169,12 +174,3 @@ def size(db: sqlite3.Connection) -> int:
         db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
     return (pages - unused) * width
-
-
-def drop_oldest(db: sqlite3.Connection, share: float) -> None:
-    """Delete this share of the rows, the least recently used first."""
-    count = db.execute("SELECT count(*) FROM rows").fetchone()[0]
-    db.execute(
-        "DELETE FROM rows WHERE key IN (SELECT key FROM rows ORDER BY day, key LIMIT ?)",
-        (int(count * share) + 1,),
-    )
