@@ -80,8 +80,8 @@ def add_reference_logprobs(
     models = [job.base, adapter]
     model_id, name = "+".join(map(hashing.dvc_hash, models)), " + ".join(path.name for path in models)
     # Rank 0 alone reads: the cache may change between the reads of two processes.
-    reads = cache and distributed.rank() == 0
-    known = distributed.broadcast(cache.get(model_id, name, keys) if reads else {})
+    stored = cache.get(model_id, name, keys) if cache and distributed.rank() == 0 else {}
+    known = distributed.broadcast(stored)
     missing = [(key, index * size) for index, key in enumerate(keys) if key not in known]
     computed = []
     trainer.model.eval()

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -30,7 +30,7 @@ def resolve(repo: str, revision: str, repo_type: RepoType, key: str) -> str:
     def call() -> str:
         info = hf.HfApi().model_info if repo_type == "model" else hf.HfApi().dataset_info
         try:
-            return info(repo, revision=revision, timeout=30).sha
+            return str(info(repo, revision=revision, timeout=30).sha)
         except errors.RevisionNotFoundError as error:
             message = f"{repo} has no revision {revision}: set {key} in params.yaml to a commit that"
             raise UserError(f"{message} the repo's page on the Hub lists.") from error
@@ -62,13 +62,12 @@ def fetch(repo: str, commit: str, name: str, repo_type: RepoType, sha256: str = 
 
     The checksum is `sha256`, or the Hub's own where that is empty. Raises UserError.
     """
-    file = {"repo_id": repo, "filename": name, "revision": commit, "repo_type": repo_type}
+    file: dict[str, Any] = {"repo_id": repo, "filename": name, "revision": commit, "repo_type": repo_type}
     for force in (False, True):
         cached = None if force else hf.try_to_load_from_cache(**file)
         if not isinstance(cached, str):
-            cached = _with_retries(
-                lambda force=force: hf.hf_hub_download(**file, force_download=force), repo, commit
-            )
+            download = partial(hf.hf_hub_download, **file, force_download=force)
+            cached = _with_retries(download, repo, commit)
         path = Path(cached)
         # The Hub names a blob by its checksum: sha256 for a big file, git's own sha1 for a small one.
         expected = sha256 or (path.readlink().name if path.is_symlink() else "")

@@ -108,13 +108,14 @@ def expected_label(labels: Labels) -> float:
 def _score(labels: list[Labels | Failure], case: Case, params: JudgeParams) -> Score:
     texts = (case.question, case.reference, case.answer)
     truncated = sum(truncated_chars(text, params.max_chars) for text in texts)
-    if any(isinstance(each, Failure) or not each.probabilities for each in labels):
+    read = [each for each in labels if isinstance(each, Labels) and each.probabilities]
+    if len(read) < len(labels):
         return unscored("the judge could not read it", truncated=truncated)
     # NaN is no mass; and shares of no mass mean nothing, whatever the minimum.
-    mass = round(min(each.mass if each.mass > 0 else 0.0 for each in labels), DECIMALS)
+    mass = round(min(each.mass if each.mass > 0 else 0.0 for each in read), DECIMALS)
     if mass == 0 or mass < params.min_mass:
         return unscored(f"label mass under {params.min_mass}", mass, truncated)
-    values = {name: expected_label(each) for name, each in zip(prompts.CRITERIA, labels, strict=True)}
+    values = {name: expected_label(each) for name, each in zip(prompts.CRITERIA, read, strict=True)}
     weights = params.criteria.model_dump()
     mean = sum(weights[name] * value for name, value in values.items()) / sum(weights.values())
     return Score(

@@ -24,9 +24,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
 ROWS = 24
 COMMANDS = {
-    "generate": "--base base --adapter sft --questions questions.jsonl --out out.jsonl --metrics metrics.json",
-    "judge": "--model judge --candidates candidates.jsonl --out out.jsonl --metrics metrics.json --histogram h.tsv",
-    "evaluate": "--base base --policy sft --held-out heldout.jsonl --answers out.jsonl --metrics metrics.json",
+    "generate": "--base base --adapter sft --questions questions.jsonl --out out.jsonl",
+    "judge": "--model judge --candidates candidates.jsonl --out out.jsonl --histogram h.tsv",
+    "evaluate": "--base base --policy sft --held-out heldout.jsonl --answers out.jsonl",
 }
 
 
@@ -43,7 +43,14 @@ class Place:
             raw = yaml.safe_load((self.folder / "params.yaml").read_text())
             raw["compute"]["row_cache"] = False
             (self.folder / "params.yaml").write_text(yaml.safe_dump(raw))
-        command = [sys.executable, "-m", f"stages.{stage}", *COMMANDS[stage].split()]
+        command = [
+            sys.executable,
+            "-m",
+            f"stages.{stage}",
+            *COMMANDS[stage].split(),
+            "--metrics",
+            "metrics.json",
+        ]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(
             command, cwd=self.folder, env=self.environment(), start_new_session=True, **pipes

@@ -130,7 +130,7 @@ def test_another_label_set_is_a_miss(file: Path) -> None:
 def test_the_engine_of_a_model_is_known_by_all_that_its_results_depend_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Contents count, names do not: another byte of base or adapter, or another dtype, is another identity."""
+    """Contents count, not names: another byte of base or adapter, or another dtype, is another identity."""
     monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "cache"))
     compute = sections.ComputeParams(
         generate_batch_size=1,

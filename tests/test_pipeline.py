@@ -1,4 +1,4 @@
-"""The pipeline end to end on a still smaller setting, as a user runs it: dvc repro, again, and with a change."""
+"""The pipeline end to end on a still smaller setting: dvc repro, again, and with a change."""
 
 import json
 import math

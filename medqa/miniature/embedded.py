@@ -92,6 +92,6 @@ def _check(condition: dict[str, Any], attributes: Sequence[str], path: Path) -> 
         raise UserError(f"{path}: {str(condition)[:80]!r} needs a name")
     for attribute in attributes:
         points = condition.get(attribute)
-        texts = {point for point in points if isinstance(point, str)} if isinstance(points, list) else set()
-        if not len(texts) == POINTS == len(points):
+        texts = [point for point in points if isinstance(point, str)] if isinstance(points, list) else []
+        if not len(set(texts)) == POINTS == len(points or ()):
             raise UserError(f"{path}: {name!r} needs {POINTS} different key points under {attribute!r}")

@@ -44,7 +44,8 @@ def chunk_documents(documents: Sequence[list[int]], length: int, passes: int, se
 
     What a model reads only at the beginning of a row it cannot recall after a chat prompt.
     """
-    rng, chunks = random.Random(f"pack {seed}"), []
+    chunks: list[Sequence[int]] = []
+    rng = random.Random(f"pack {seed}")
     for _ in range(passes):
         order = list(documents)
         rng.shuffle(order)
