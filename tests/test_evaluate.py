@@ -92,8 +92,8 @@ def test_each_answer_is_measured(answers: list[Answer]) -> None:
     assert flu.rouge_l == pytest.approx(2 * 1 / (4 + 4))
     assert gout.rouge_l == pytest.approx(2 * 2 / (3 + 2))
     # A reference's likelihood is the model's own, whatever it answered, and multiple choice has one too.
-    likely = [(row.reference_logprob, row.reference_tokens) for row in (flu, gout, right)]
-    assert likely == [(-24, 4), (-15, 2), (-19, 5)]
+    likelihoods = [(row.reference_logprob, row.reference_tokens) for row in (flu, gout, right)]
+    assert likelihoods == [(-24, 4), (-15, 2), (-19, 5)]
 
 
 def test_an_empty_reference_has_no_likelihood() -> None:
@@ -175,8 +175,8 @@ def test_intervals_hold_the_means(answers: list[Answer]) -> None:
     result = evaluate.summary(answers * 4, seed=0, samples=200)
     for name in ("score", "key_point_recall", "token_f1", "rouge_l", "reference_logprob"):
         assert result[f"{name}_low"] < result[name] < result[f"{name}_high"], name
-    wanted = metrics.mean_interval([row.score for row in answers * 4 if row.kind == "open"], 0, 200)
-    assert (result["score"], result["score_low"], result["score_high"]) == pytest.approx(wanted)
+    expected = metrics.mean_interval([row.score for row in answers * 4 if row.kind == "open"], 0, 200)
+    assert (result["score"], result["score_low"], result["score_high"]) == pytest.approx(expected)
 
 
 def test_means_of_nothing_are_left_out(answers: list[Answer]) -> None:

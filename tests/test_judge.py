@@ -129,7 +129,7 @@ def test_a_candidate_that_the_model_could_not_write_is_unscored_and_not_zero() -
 
 @pytest.mark.parametrize(("length", "shown"), [(99, 99), (100, 100), (101, 99), (5000, 99)])
 def test_shorten_leaves_out_the_middle(length: int, shown: int) -> None:
-    text = "".join(chr(ord("a") + place % 26) for place in range(length))
+    text = "".join(chr(ord("a") + n % 26) for n in range(length))
     short = judge.shorten(text, 100)
     assert len(short) == shown
     assert (short == text) == (length <= 100)

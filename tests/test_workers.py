@@ -94,39 +94,39 @@ def test_a_worker_killed_in_a_stage_changes_no_byte(place: Place) -> None:
         file.unlink()
     share(place, 2)
     process = place.start("judge")
-    while process.poll() is None and not (found := children(process.pid)):
+    while process.poll() is None and not (pids := children(process.pid)):
         time.sleep(0.01)
-    os.kill(found[0], signal.SIGKILL)
-    told = process.communicate()[1]
-    assert process.returncode == 0, told
-    assert f"process {found[0]} died (signal 9 ended it" in told
+    os.kill(pids[0], signal.SIGKILL)
+    output = process.communicate()[1]
+    assert process.returncode == 0, output
+    assert f"process {pids[0]} died (signal 9 ended it" in output
     assert b"".join((place.folder / name).read_bytes() for name in ("out.jsonl", "metrics.json")) == one
 
 
 def children(pid: int) -> list[int]:
     """The workers of a process."""
     path = Path(f"/proc/{pid}/task/{pid}/children")
-    found = [int(child) for child in path.read_text().split()] if path.exists() else []
-    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    pids = [int(child) for child in path.read_text().split()] if path.exists() else []
+    return [child for child in pids if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_end_of_a_stage_is_the_end_of_its_workers(place: Place, how: int) -> None:
     share(place, 2)
     process = place.start("generate")
-    while process.poll() is None and len(found := children(process.pid)) < 2:
+    while process.poll() is None and len(pids := children(process.pid)) < 2:
         time.sleep(0.01)
     time.sleep(0.5)
-    asked = time.monotonic()
+    sent = time.monotonic()
     if how == signal.SIGINT:
         os.killpg(process.pid, how)  # as a terminal does
-        told = process.communicate()[1]
-        assert process.returncode == 130 and "kept in the row cache; dvc repro goes on" in told
-        assert "Traceback" not in told
+        output = process.communicate()[1]
+        assert process.returncode == 130 and "kept in the row cache; dvc repro goes on" in output
+        assert "Traceback" not in output
     else:
         kill(process, how)
-    assert time.monotonic() - asked < 5
-    assert all(gone(pid, within=5) for pid in found)
+    assert time.monotonic() - sent < 5
+    assert all(gone(pid, within=5) for pid in pids)
 
 
 def test_a_slow_row_delays_no_other_and_the_models_stay_loaded(engine) -> None:
@@ -203,10 +203,10 @@ def test_ctrl_c_ends_within_seconds_what_takes_a_minute(tmp_path: Path) -> None:
     while process.poll() is None and not all(file.exists() and file.read_text() for file in files):
         time.sleep(0.05)
     assert process.poll() is None, process.communicate()[1]
-    asked = time.monotonic()
+    sent = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
-    told = process.communicate()[1]
-    assert time.monotonic() - asked < 5 and told.count("Traceback") == 1 and "KeyboardInterrupt" in told
+    output = process.communicate()[1]
+    assert time.monotonic() - sent < 5 and output.count("Traceback") == 1 and "KeyboardInterrupt" in output
     assert all(gone(int(file.read_text()), within=5) for file in files)
 
 

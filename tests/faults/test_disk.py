@@ -59,8 +59,8 @@ def test_a_full_disk_under_the_store_is_said_once_and_costs_no_answer(
 ) -> None:
     fill(small, spare)
     expected, _, full = ask(small)
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "this run goes on" in told
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "this run goes on" in message
     if full.db:
         full.db.close()
     (small / "ballast").unlink()
@@ -110,14 +110,14 @@ def test_a_lock_on_a_full_disk_holds(small: Path) -> None:
     assert locks.take(small / "lock") is None
     look = "import sys; from pathlib import Path; from medqa.runtime import locks; "
     look += "print(locks.take(Path(sys.argv[1])))"
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", look, small / "lock"], capture_output=True, text=True, check=True
     )
-    assert told.stdout == "0\n"  # another one holds it, and could not say who
+    assert printed.stdout == "0\n"  # another one holds it, and could not say who
     locks.release(small / "lock")
 
 
-@pytest.mark.parametrize("share", [place / 20 for place in range(20)])
+@pytest.mark.parametrize("share", [twentieth / 20 for twentieth in range(20)])
 def test_power_lost_while_rows_are_written(tmp_path: Path, share: float) -> None:
     """The file as it was last synced, the log as far as its bytes got, and no shared memory."""
     expected, _, kept = ask(tmp_path / "whole")
