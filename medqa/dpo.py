@@ -83,7 +83,7 @@ def add_reference_logprobs(
     stored = cache.get(model_id, name, keys) if cache and distributed.rank() == 0 else {}
     known = distributed.broadcast(stored)
     missing = [(key, index * size) for index, key in enumerate(keys) if key not in known]
-    computed = []
+    computed: list[tuple[bytes, Any]] = []
     trainer.model.eval()
     for key, start in missing[distributed.rank() :: distributed.world_size()]:
         logprobs = _reference_logprobs(trainer, start, min(start + size, len(pairs)))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import huggingface_hub as hf
 from huggingface_hub import errors

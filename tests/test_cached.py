@@ -211,7 +211,7 @@ def test_rows_are_kept_while_a_slow_engine_works(file: Path, monkeypatch: pytest
 
 
 def test_ctrl_c_says_what_is_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_cache.RowCache, "kept", 0)
+    monkeypatch.setattr(row_cache.RowCache, "written", 0)
     message = "2 rows of this run are kept in the row cache; dvc repro goes on"
     with (
         pytest.raises(KeyboardInterrupt, match=message),

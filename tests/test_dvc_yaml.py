@@ -61,18 +61,12 @@ def test_no_stage_depends_on_what_only_runs_it() -> None:
         assert all(name.startswith("medqa.runtime") for name in imported), path
 
 
-@pytest.mark.xfail(strict=True, reason="all records are in one module")
 def test_a_new_field_of_attack_rows_reruns_no_training() -> None:
     attacks = stages_of(code_deps.defining_file("medqa.records", "AttackResult"))
     assert "agreement" in attacks and not attacks & {"models", "data", "sft", "generate", "judge", "dpo"}
 
 
-EMBEDDED = pytest.mark.xfail(strict=True, reason="embedded.py imports it")
-
-
-@pytest.mark.parametrize(
-    "name", ["train_scratch", "training_text", pytest.param("corrupted_answers", marks=EMBEDDED)]
-)
+@pytest.mark.parametrize("name", ["train_scratch", "training_text", "corrupted_answers"])
 def test_an_edit_of_the_curriculum_of_the_judge_does_not_rerun_data(name: str) -> None:
     assert stages_of(f"medqa/miniature/{name}.py") == {"models"}
 

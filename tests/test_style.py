@@ -46,4 +46,6 @@ def test_an_init_holds_imports_only() -> None:
         docstring, *rest = ast.parse(path.read_text()).body
         kinds = {type(node) for node in rest}
         assert kinds <= {ast.ImportFrom, ast.Assign, ast.AugAssign}, path
-        assert all("__all__" in ast.unparse(node) for node in rest if not isinstance(node, ast.ImportFrom)), path
+        assert all("__all__" in ast.unparse(node) for node in rest if not isinstance(node, ast.ImportFrom)), (
+            path
+        )

@@ -27,7 +27,7 @@ PERMUTATIONS, BANDS = 128, 32
 class Decontamination:
     """Finds the held-out prompt of which a training prompt is a near-duplicate.
 
-    First `count_words` of every prompt there is, once: rare words are told from common ones by it. Then
+    First `count_words` of every prompt there is, once: that tells rare words from common ones. Then
     `add_held_out`, then `match`.
     """
 

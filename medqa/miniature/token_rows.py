@@ -44,13 +44,13 @@ def chunk_documents(documents: Sequence[list[int]], length: int, passes: int, se
 
     What a model reads only at the beginning of a row it cannot recall after a chat prompt.
     """
-    chunks: list[Sequence[int]] = []
+    chunks: list[list[int]] = []
     rng = random.Random(f"pack {seed}")
     for _ in range(passes):
         order = list(documents)
         rng.shuffle(order)
         stream = [token for document in order for token in document]
-        chunks += batched(stream, length)
+        chunks += map(list, batched(stream, length))
     return [
         TokenRow(ids, [1.0] * len(ids), [0] * len(ids), [NO_POINT] * len(ids))
         for ids in chunks
