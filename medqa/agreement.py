@@ -1,4 +1,4 @@
-"""How far the judge can be trusted: beside people's labels, beside simpler judges, and under attack."""
+"""How far the judge can be trusted: beside the labels, beside simpler judges, and under attack."""
 
 import hashlib
 from collections import defaultdict

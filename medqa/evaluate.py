@@ -130,7 +130,7 @@ def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any
     Means of nothing are left out. Failed answers count for none of the means of texts and letters. In
     `preference_alignment` a tie counts as half. `score`, `key_point_recall`, `token_f1`, `rouge_l` and
     `reference_logprob` come with a 95% bootstrap interval. `chosen_logprob` and `reference_logprob` are in
-    nats per token, of the answer that people chose and the reference.
+    nats per token, of the answer labelled better and the reference.
     """
     open_ended = [row for row in answers if row.correct is None]
     exam = [row for row in answers if row.correct is not None and row.finish_reason != "failed"]

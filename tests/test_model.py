@@ -96,7 +96,7 @@ def test_passes_are_filled_up_only_where_that_makes_bits_equal(
     base: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, filled: bool
 ) -> None:
     from medqa import prompts
-    from medqa.engines import prefix_tree, transformers_engine
+    from medqa.engines import Request, prefix_tree, transformers_engine
 
     seen, states = [], prefix_tree.hidden_states
     recorded = lambda loaded, ids, *rest: seen.append(ids.numel()) or states(loaded, ids, *rest)  # noqa: E731
@@ -104,7 +104,7 @@ def test_passes_are_filled_up_only_where_that_makes_bits_equal(
     engine = transformers_engine.TransformersEngine(
         model.load(base, dtype, dequantised=True), model.tokenizer(base), batch_size=2
     )
-    engine.label_probabilities([prompts.ask("What is gout?")], prompts.LABELS)
+    list(engine.label_probabilities([Request("gout", prompts.ask("What is gout?"))], prompts.LABELS))
     assert (seen[0] >= prefix_tree.INVARIANT_TOKENS) == filled
 
 

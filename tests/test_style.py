@@ -49,3 +49,12 @@ def test_an_init_holds_imports_only() -> None:
         assert all("__all__" in ast.unparse(node) for node in rest if not isinstance(node, ast.ImportFrom)), (
             path
         )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_architecture_names_each_module_with_what_it_is(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    lines = (ROOT / "docs" / "ARCHITECTURE.md").read_text().splitlines()
+    summary = docstring.partition("\n")[0]
+    if path.name != "__init__.py":
+        assert any(line.split()[:1] == [path.name] and line.endswith(summary) for line in lines)

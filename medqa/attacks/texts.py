@@ -14,7 +14,7 @@ _FIELD = re.compile(r"\{(question|poor)\}")
 
 @dataclass(frozen=True)
 class Attack:
-    """One attempt; `form` may hold {question} and {poor}, the answer that people rejected."""
+    """One attempt; `form` may hold {question} and {poor}, the answer labelled worse."""
 
     name: str
     kind: str  # one of KINDS
