@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 export HOME := $(or $(value HOME),$(CURDIR)/.medqa/home)
 export USER := $(or $(value USER),$(value LOGNAME),$(shell id -un 2>/dev/null),user)
 
-.PHONY: repro test real bench soak install clean
+.PHONY: repro test test-all real bench soak install clean
 
 # Each path is relative or $$PWD: the shell expands that once, whatever characters the folder's name has. dvc is started
 # as a module, since the first line of an installed script holds the path too. The check says first what DVC says badly.
@@ -22,11 +22,20 @@ repro: $(INSTALLED)
 	@$(WITHOUT_GIT)
 	$(DVC) repro
 
+# One thread per worker: two workers on two cores are faster than two threads in one.
+TESTS := PATH="$$PWD/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest
+	$(TESTS) -m "not slow"
+
+# Also whole pipelines, kills, real servers, several processes, benchmarks and a browser; under forty minutes.
+test-all: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(TESTS)
 
 # Real weights: SmolLM2-135M on the files of data/raw, or on the embedded corpus where there are none. Under an hour.
 REAL := presets/smollm2$(if $(wildcard data/raw/sft.jsonl),-files).yaml

@@ -8,6 +8,8 @@ import pytest
 
 from bench import runs, sft, workloads
 
+pytestmark = pytest.mark.slow
+
 README = "before\n<!-- make bench writes from here -->\nold\n<!-- to here -->\nafter\n"
 
 

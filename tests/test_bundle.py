@@ -7,6 +7,8 @@ import pytest
 from bench import bundle
 from medqa.runtime.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 FAKE = """#!/bin/sh
 [ "$1" = -V ] && echo "Python {version}" && exit
 while [ "$1" != --wheel-dir ]; do shift; done

@@ -14,6 +14,8 @@ from fault_place import ROOT
 
 from medqa import curves, jsonl, records
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = [
     records.Example(f"e{n:02}", "open", f"What causes gout {n}?", "It is age. " * (1 + n % 3))
     for n in range(32)

@@ -18,6 +18,8 @@ from packaging.utils import canonicalize_name
 from bench import bundle, gpu, gpu_parts, gpu_sizes, gpu_smoke
 from medqa import model
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 OPERATIONS = {"sft": 8, "dpo": 10, "generate": 2, "judge": 2}  # per weight and token
 # Hides modules from a process and its children, as if they were not installed.

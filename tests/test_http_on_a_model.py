@@ -24,6 +24,8 @@ from medqa.engines import Request, Sampling, http_engine, transformers_engine
 from medqa.runtime import sections
 from medqa.runtime.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 ANSWERS = {"gout": "fever and a long cough", "asthma": "gout", "measles": "", "scurvy": "a rash"}
 REQUESTS = [
     Request(name, prompts.ask(f"What are the symptoms of {name}?"), answer=answer)

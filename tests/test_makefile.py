@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 # Stands for Python: makes a copy of itself as the environment's, and notes how it is called.
 PYTHON = """#!/bin/sh

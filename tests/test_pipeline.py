@@ -13,6 +13,8 @@ import yaml
 from bench import checkout
 from medqa import jsonl, records
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 SMALLER = {
     "models.base": {"steps": 40, "layers": 2, "vocabulary": 800},

@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from bench import checkpoints, rehearsal
 from medqa import model
 
+pytestmark = pytest.mark.slow
+
 TINY = checkpoints.Shape(layers=2, width=128, heads=2, kv_heads=2, mlp=384, vocabulary=1024)
 
 

@@ -15,9 +15,10 @@ from medqa import jsonl, report
 from medqa.records import Answer, HeldOut, Judged, Question
 from medqa.report import RunPaths
 
-pytestmark = pytest.mark.skipif(
-    browser.BINARY is None, reason="no chromium here (Debian: apt-get install chromium)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(browser.BINARY is None, reason="no chromium here (Debian: apt-get install chromium)"),
+]
 
 VIEWS = [(360, False), (360, True), (1280, False), (1280, True)]
 

@@ -18,6 +18,8 @@ from medqa.engines.cached import CachedEngine
 from medqa.runtime import locks, row_cache
 from medqa.training import checkpoints
 
+pytestmark = pytest.mark.slow
+
 WARM = engines.Sampling(temperature=0.7, top_p=0.95, max_new_tokens=8)
 ROWS = 60
 

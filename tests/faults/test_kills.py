@@ -10,6 +10,8 @@ import time
 import pytest
 from fault_place import COMMANDS, ROWS, Place, kill
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("MEDQA_SOAK", "2"))  # `make soak` asks for more
 # Rows that the stage keeps in all; this base answers without a word, and the judge is not asked about that.
 TOTAL = {"generate": 2 * ROWS, "judge": 3 * ROWS, "evaluate": 4 * ROWS}

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from fault_place import ROOT
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import json, resource, sys

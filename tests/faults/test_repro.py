@@ -20,7 +20,7 @@ from fault_place import Place
 from test_pipeline import dvc, project, ran  # noqa: F401 - the fixture
 
 KILLS = int(os.environ.get("MEDQA_SOAK", "0"))
-pytestmark = pytest.mark.skipif(not KILLS, reason="make soak runs it")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not KILLS, reason="make soak runs it")]
 OUTPUTS = {
     "generate": ["data/candidates.jsonl", "metrics/generate.json"],
     "judge": ["data/judged.jsonl", "metrics/judge.json", "metrics/curves/scores.tsv"],

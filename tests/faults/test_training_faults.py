@@ -18,6 +18,8 @@ from medqa import jsonl, model, prompts, sft
 from medqa.runtime.errors import UserError
 from medqa.training import checkpoints, fine_tuning
 
+pytestmark = pytest.mark.slow
+
 BROKEN = {
     "a NaN in a batch": (
         lambda loss, weight: loss * float("nan"),
