@@ -23,7 +23,7 @@ from fake_server import FILLER, Answer, FakeServer, Tamper
 
 from medqa import chat, engines, prompts
 from medqa.engines import Completion, Failure, Labels, Likelihood, Request, Sampling, http_engine, thinking
-from medqa.runtime import sections
+from medqa.runtime import compute_section, sections
 from medqa.runtime.errors import UserError
 
 WARM = Sampling(temperature=0.7, top_p=0.95, max_new_tokens=8)
@@ -41,7 +41,7 @@ def delays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
 
     monkeypatch.setattr(anyio, "sleep", shorter)
     monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "kept"))
-    monkeypatch.delenv(sections.KEY, raising=False)
+    monkeypatch.delenv(compute_section.KEY, raising=False)
     return delays
 
 
@@ -322,7 +322,7 @@ def test_an_answer_in_another_form_is_read(engine, change: Any, text: str, finis
     ],
 )
 def test_a_refused_request_is_not_repeated(engine, monkeypatch, status: int, key: str, message: str) -> None:
-    monkeypatch.setenv(sections.KEY, key)
+    monkeypatch.setenv(compute_section.KEY, key)
     for name in ("API_KEY", "ORG_ID", "PROJECT_ID"):
         monkeypatch.setenv(f"OPENAI_{name}", "for OpenAI alone")
 
@@ -676,4 +676,4 @@ def test_a_section_that_makes_no_sense_is_refused(changes: Any, message: str) ->
     section = compute("http://a/v1/").servers["base"]
     assert section.address == "http://a/v1"
     with pytest.raises(ValueError, match=message):
-        sections.Server(**section.model_dump() | changes)
+        compute_section.Server(**section.model_dump() | changes)

@@ -21,7 +21,7 @@ from transformers.utils.import_utils import is_serve_available
 
 from medqa import chat, engines, model, prompts
 from medqa.engines import Request, Sampling, http_engine, transformers_engine
-from medqa.runtime import sections
+from medqa.runtime import compute_section
 from medqa.runtime.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ def loaded(tiny_base: Path) -> tuple[Any, Any]:
 @contextmanager
 def http(address: str, name: str, tok: Any) -> Iterator[http_engine.HttpEngine]:
     section = {"address": address, "model": name, "requests": 1, "timeout": 60, "patience": 1, "extra": {}}
-    server = sections.Server(**section)
+    server = compute_section.Server(**section)
     with closing(http_engine.HttpEngine(server, name, None, lambda: tok, chat.ChatFormat())) as engine:
         yield engine
 

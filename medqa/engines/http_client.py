@@ -18,8 +18,8 @@ from anyio.from_thread import start_blocking_portal
 
 from medqa.engines.base import Failure, Request
 from medqa.engines.http_answers import INSTEAD, NotFound, ServerError, Unanswered, read_choice
+from medqa.runtime.compute_section import KEY, Server
 from medqa.runtime.errors import UserError
-from medqa.runtime.sections import KEY, Server
 
 BUSY = (408, 429, 502, 503, 504)  # HTTP status codes that say nothing about the request
 UNSUITABLE = (400, 413, 422)  # those that may be due to one row, for example to its length

@@ -21,8 +21,8 @@ from medqa.engines.http_answers import INSTEAD, ServerError, Unanswered
 from medqa.engines.http_client import Connection, Results
 from medqa.prompts import Messages, escape_control_tokens, reply
 from medqa.runtime import row_cache
+from medqa.runtime.compute_section import ComputeParams, Server
 from medqa.runtime.errors import UserError
-from medqa.runtime.sections import ComputeParams, Server
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
