@@ -25,6 +25,7 @@ def train(stage: str, base: Path, adapter: Path, folder: Path, **changes: float)
         dpo.train(dpo_job(base, folder, minutes=0, epochs=2, sft_weight=0.1, **changes), adapter, PAIRS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_an_interrupted_run_ends_with_the_bytes_of_an_undisturbed_one(
     stage: str, tiny_base: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -145,8 +145,9 @@ def test_prompts_that_share_all_but_a_name_take_linear_time(form: str) -> None:
         assert sum(checked.match(key) is not None for key in keys) == len(keys[::3])
         return time.process_time() - began
 
-    # Four times the prompts take about four times the time; the square would be sixteen.
-    assert seconds(4000) < 8 * seconds(1000) + 0.1
+    # Four times the prompts take about four times the time; the square would be sixteen. A busy machine may
+    # spoil one try.
+    assert any(seconds(4000) < 8 * seconds(1000) + 0.1 for _ in range(3))
 
 
 def test_without_a_threshold_nothing_matches() -> None:

@@ -108,6 +108,7 @@ def hostile(rng: random.Random) -> str:
     )
 
 
+@pytest.mark.slow
 def test_ten_thousand_hostile_candidates(engine) -> None:
     """Each is scored within 0 to 1 or carries a reason, and none adds a control token to a prompt."""
     rng = random.Random(3)

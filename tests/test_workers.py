@@ -69,6 +69,7 @@ def gone(pid: int, within: float) -> bool:
     return not alive(pid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["generate", "judge", "evaluate"])
 def test_two_processes_write_the_file_that_one_writes_and_use_its_rows(place: Place, stage: str) -> None:
     one = place.run(stage)
@@ -79,6 +80,7 @@ def test_two_processes_write_the_file_that_one_writes_and_use_its_rows(place: Pl
     assert place.run(stage, off=True) == one
 
 
+@pytest.mark.slow
 def test_rows_of_two_processes_are_kept_and_those_of_one(place: Place) -> None:
     share(place, 2)
     two = place.run("judge")
@@ -87,6 +89,7 @@ def test_rows_of_two_processes_are_kept_and_those_of_one(place: Place) -> None:
     assert kept > 0 and place.run("judge") == two and place.kept() == (kept, kept)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_a_stage_changes_no_byte(place: Place) -> None:
     one = place.run("judge")
     store_file = next((place.cache / "row_cache").glob("*.sqlite"))
