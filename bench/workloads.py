@@ -176,12 +176,13 @@ def _write_models(shape: Shape, texts: list[str], folder: Path) -> None:
 
     from medqa import model
     from medqa.miniature import quantise, scratch
+    from medqa.runtime.folders import atomic_folder
     from medqa.training import fine_tuning
 
     rubric = (Path(prompts.__file__).parent / "judge.txt").read_text(encoding="utf-8")
     tokenizer = scratch.tokenizer([*texts, *[rubric] * 9], shape.vocabulary)
     lora = LoraConfig(r=16, lora_alpha=32, target_modules=fine_tuning.TARGETS, init_lora_weights=False)
-    with scratch.staged(folder) as staged:
+    with atomic_folder(folder) as staged:
         base = scratch.model(tokenizer, shape.width, shape.layers, 64, SEED)
         with torch.no_grad():
             # With initial weights all answers are nearly alike, and a comparison would show nothing.

@@ -62,7 +62,7 @@ def test_a_full_disk_under_the_store_is_said_once_and_costs_no_answer(
     fill(small, spare)
     expected, _, full = ask(small)
     message = capsys.readouterr().err
-    assert message.count("\n") == 1 and "this run goes on" in message
+    assert message.count("\n") == 1 and "run goes on" in message
     if full.db:
         full.db.close()
     (small / "ballast").unlink()
