@@ -28,8 +28,8 @@ def generate_answers(
 
 
 def _candidate(question: Question, sample: int, result: Completion | Failure) -> Candidate:
-    failed = isinstance(result, Failure)
-    thoughts, answer = thinking.split("" if failed else result.text)
+    completion = Completion("", "failed", 0) if isinstance(result, Failure) else result
+    thoughts, answer = thinking.split(completion.text)
     return Candidate(
         id=f"{question.id}#{sample}",
         question_id=question.id,
@@ -37,7 +37,7 @@ def _candidate(question: Question, sample: int, result: Completion | Failure) ->
         question=question.question,
         reference=question.reference,
         text=answer,
-        finish_reason="failed" if failed else result.finish_reason,
+        finish_reason=completion.finish_reason,
         thinking=thoughts,
     )
 

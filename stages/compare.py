@@ -1,5 +1,6 @@
 """Stage `compare`: paired differences between base, SFT and DPO."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def compute_metrics(params: Params, base: Path, sft: Path, dpo: Path) -> dict[st
     return compare.compare(read_answers(base, sft, dpo), params.compare, params.seed)
 
 
-def read_answers(base: Path, sft: Path, dpo: Path) -> dict[str, list[Answer]]:
+def read_answers(base: Path, sft: Path, dpo: Path) -> dict[str, Sequence[Answer]]:
     """The answers of each model."""
     paths = {"base": base, "sft": sft, "dpo": dpo}
     return {name: jsonl.read_all(path, Answer) for name, path in paths.items()}

@@ -83,7 +83,8 @@ class _Reader:
 
     def read(self, source: str, rows: Iterator[RawRow], max_bad_share: float) -> None:
         """Read the rows of a source. Raises UserError if too many are bad."""
-        total, reasons, examples = 0, Counter(), {}
+        total, examples = 0, dict[str, RawRow]()
+        reasons: Counter[str] = Counter()
         for raw in rows:
             total += 1
             try:

@@ -57,7 +57,9 @@ def read_message(choice: dict[str, Any], max_tokens: int) -> tuple[str, str]:
     the token limit came first.
     """
     message = choice.get("message")
-    content = message.get("content") if isinstance(message, dict) else 0
+    if not isinstance(message, dict):
+        raise ServerError("gives a choice without a text")
+    content = message.get("content")
     if isinstance(content, list):
         content = _join_parts(content)
     if content is not None and not isinstance(content, str):

@@ -64,11 +64,12 @@ class Connection:
     def __init__(self, server: Server, model: str, adapter: Path | None = None):
         self.server, self.model = server, model
         self.key = os.environ.get(KEY, "").strip()
+        foreign: Any = dict.fromkeys(("OpenAI-Organization", "OpenAI-Project"), openai.Omit())
         self.client = openai.AsyncOpenAI(
             base_url=server.address,
             # What the environment holds for OpenAI itself, OPENAI_API_KEY and others, is for no other server.
             api_key=self.key or "none",
-            default_headers=dict.fromkeys(("OpenAI-Organization", "OpenAI-Project"), openai.Omit()),
+            default_headers=foreign,
             # Between tries the client waits 0.5, 1, 2, 4 and then 8 seconds, less up to a quarter.
             max_retries=4 + max(0, math.ceil((server.patience - 6) / 7)),
             http_client=LimitedClient(

@@ -1,5 +1,6 @@
 """Which engine answers for a model directory, with the row cache before it."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def load(
         return http_engine.load(model_dir, adapter, content, compute)
     libraries = [version(library) for library in ("torch", "transformers", "gptqmodel")]
     identity = ["transformers", ARITHMETIC, libraries, content, dtype, model.device().split(":")[0]]
-    start = partial(load_transformers, model_dir, adapter, dtype, batch_size)
+    start: Callable[[], Engine] = partial(load_transformers, model_dir, adapter, dtype, batch_size)
     if compute.processes > 1:
         start = partial(Workers, start, compute.processes, batch_size)
     cache = row_cache.open_cache(compute)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
 from multiprocessing.context import SpawnProcess
+from typing import Any
 
 from medqa.engines.base import Engine
 from medqa.runtime.environment import set_up
@@ -72,7 +73,7 @@ def _serve(
             return
         try:
             engine = engine or start_engine()
-            answer = list(getattr(engine, operation)(*arguments))
+            answer: Any = list(getattr(engine, operation)(*arguments))
         except UserError as error:
             answer = error
         except Exception:
@@ -83,5 +84,6 @@ def _serve(
 
 def _end_with_parent() -> None:
     # A killed main process cannot end its workers, and one that computes a piece reads no pipe.
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)

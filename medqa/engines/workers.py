@@ -98,9 +98,7 @@ class Workers:
         if user_error:
             raise user_error
 
-    def _assign(
-        self, waiting: deque[Piece], operation: str, settings: tuple[Any, ...]
-    ) -> dict[connection.Connection, Worker]:
+    def _assign(self, waiting: deque[Piece], operation: str, settings: tuple[Any, ...]) -> dict[Any, Worker]:
         """Give each idle worker a piece; the workers that have one, by pipe."""
         idle = [worker for worker in self.workers if worker.piece is None]
         ranks = sorted(set(range(self.processes)) - {worker.rank for worker in self.workers})
@@ -114,6 +112,7 @@ class Workers:
 
     def _receive(self, worker: Worker) -> tuple[Piece, list[tuple[str, Any]] | None]:
         """The piece of a worker and its rows, or None if the worker died. Raises what the worker raised."""
+        assert worker.piece, "it is busy"
         piece, worker.piece = worker.piece, None
         try:
             answer = worker.pipe.recv()
@@ -128,7 +127,7 @@ class Workers:
     def _report_death(self, worker: Worker, piece: Piece) -> None:
         worker.process.join()
         piece.deaths += 1
-        code, rows = worker.process.exitcode, len(piece.requests)
+        code, rows = worker.process.exitcode or 0, len(piece.requests)
         cause = f"signal {-code} ended it" if code < 0 else f"it left with code {code}"
         cause += "; 9 is what the system sends when memory runs out" if code == -signal.SIGKILL else ""
         if piece.deaths == ATTEMPTS:

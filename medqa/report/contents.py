@@ -16,9 +16,9 @@ from medqa.runtime.sections import Params
 
 # The files that the report reads; dvc.yaml must list the same.
 MODELS = ("base", "judge", "sft", "dpo")
-DATA = ("sft", "questions", "heldout", "labelled", "quarantine", "audit", "candidates", "judged", "pairs")
+DATA = ["sft", "questions", "heldout", "labelled", "quarantine", "audit", "candidates", "judged", "pairs"]
 DATA += ("answers/base", "answers/sft", "answers/dpo", "agreement", "attacks")
-METRICS = ("data", "models/base", "models/judge", "sft", "generate", "judge", "pairs", "dpo")
+METRICS = ["data", "models/base", "models/judge", "sft", "generate", "judge", "pairs", "dpo"]
 METRICS += ("evaluate/base", "evaluate/sft", "evaluate/dpo", "agreement", "compare")
 
 MAX_ATTACKS = 12
@@ -134,4 +134,4 @@ def _kinds(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 def _most_successful_attacks(path: Path) -> list[AttackResult]:
     """The attacks that the judge scored highest."""
     scored = [row for row in jsonl.read(path, AttackResult) if row.score is not None]
-    return sorted(scored, key=lambda row: (-row.score, row.id))[:MAX_ATTACKS]
+    return sorted(scored, key=lambda row: (-(row.score or 0), row.id))[:MAX_ATTACKS]

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,8 @@ def _accuracy_by_margin(path: Path) -> Markup:
 
     A margin of m implies a confidence of (1 + m) / 2, as in the calibration error of the stage `agreement`.
     """
-    rows, right = Counter(), Counter()
+    rows: Counter[int] = Counter()
+    right: dict[int, float] = defaultdict(float)
     for row in jsonl.read(path, JudgedPair):
         if row.chosen_score is not None and row.rejected_score is not None:
             margin = row.chosen_score - row.rejected_score

@@ -12,11 +12,11 @@ Metrics = dict[str, Any]
 
 def dots(metrics: Metrics, series: dict[str, Series]) -> list[Dot]:
     """A mark per value that the metrics hold with an interval, by the value's name."""
-    marks = [
-        (line, metrics.get(name), metrics.get(f"{name}_low"), metrics.get(f"{name}_high"))
+    return [
+        Dot(line, metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"])
         for name, line in series.items()
+        if metrics.get(f"{name}_low") is not None
     ]
-    return [Dot(*mark) for mark in marks if None not in mark]
 
 
 def measures(evaluations: Iterable[Metrics]) -> list[str]:

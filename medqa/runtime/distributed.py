@@ -56,7 +56,9 @@ def _launch(processes: int) -> None:
     # Accelerate starts several processes only with --multi_gpu. On CPUs, they choose gloo by themselves.
     options = ["--multi_gpu", "--num_machines=1", f"--num_processes={processes}", "--mixed_precision=no"]
     options += ["--dynamo_backend=no", "--main_process_port=0"]
-    options += ["--module", sys.modules["__main__"].__spec__.name, *sys.argv[1:]]
+    spec = sys.modules["__main__"].__spec__
+    assert spec, "a stage is started with python -m"
+    options += ["--module", spec.name, *sys.argv[1:]]
     logging.disable(logging.CRITICAL)
     try:
         launch_command(launch_command_parser().parse_args(options))

@@ -8,12 +8,12 @@ import gzip
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from medqa.runtime.errors import UserError
 from medqa.sources import foreign_formats, json_arrays
 from medqa.sources.raw_row import INVALID_UTF8, TORN_JSON, RawRow, excerpt, from_value, rows_in
-from medqa.sources.text_buffer import TORN_GZIP, FileChunks, TextBuffer
+from medqa.sources.text_buffer import TORN_GZIP, ByteFile, FileChunks, TextBuffer
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
@@ -44,7 +44,7 @@ def read_rows(path: Path, chunk_bytes: int = 1 << 20) -> Iterator[RawRow]:
         raise UserError(f"{path} is no gzip file that can be read: {error}") from None
 
 
-def _json_rows(path: Path, file: IO[bytes], chunk_bytes: int) -> Iterator[RawRow]:
+def _json_rows(path: Path, file: ByteFile, chunk_bytes: int) -> Iterator[RawRow]:
     head = _head(file, chunk_bytes)
     if not head:
         raise UserError(f"{path} is empty; it should hold rows in UltraMedical's format")
@@ -65,7 +65,7 @@ def _json_rows(path: Path, file: IO[bytes], chunk_bytes: int) -> Iterator[RawRow
         yield from _line_rows(path.name, chunks())
 
 
-def _head(file: IO[bytes], chunk_bytes: int) -> bytes:
+def _head(file: ByteFile, chunk_bytes: int) -> bytes:
     """The first bytes of a file that are not blank; of a torn gzip file, what comes before the tear."""
     while (head := file.read(64)).isspace():
         pass

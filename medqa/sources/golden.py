@@ -26,8 +26,8 @@ def golden_letter(golden: str, options: dict[str, str]) -> str:
     option, several, a number, or contradicts its option: no open question may have "C." for a reference.
     """
     text = unicodedata.normalize("NFKC", golden)
-    start = _INTRODUCTION.match(text).end()
-    body, is_introduced = text[start:], any(map(str.isalnum, text[:start]))
+    body = _INTRODUCTION.sub("", text, count=1)
+    is_introduced = any(map(str.isalnum, text[: len(text) - len(body)]))
     match = _LETTER.match(body)
     letter, rest = (match[1].upper(), match[2]) if match else ("", "")
     if letter in options and _APPROVAL.issuperset(words(rest)):

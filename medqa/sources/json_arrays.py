@@ -10,7 +10,7 @@ from typing import Any
 
 from medqa.runtime.errors import UserError
 from medqa.sources.raw_row import EXCERPT, TORN_JSON, RawRow, excerpt, from_value, rows_in
-from medqa.sources.text_buffer import SEPARATORS, TextBuffer, decode
+from medqa.sources.text_buffer import TextBuffer, decode, skip_separators
 
 _KEY, _SCALAR = r'"[^"\\]*"', r'(?:"(?:[^"\\]|\\.)*"|[\w.+-]+)'
 _WRAPPER_START = re.compile(
@@ -25,11 +25,11 @@ _INDENTED_OBJECT = re.compile(r"\{[^\S\n]*\n")
 
 def read_values(text: str) -> list[Any]:
     """The JSON values in a line. Raises ValueError or RecursionError if one of them is torn."""
-    values, position = [], SEPARATORS.match(text).end()
+    values, position = [], skip_separators(text)
     while position < len(text):
         value, end = decode(text, position)
         values.append(value)
-        position = SEPARATORS.match(text, end).end()
+        position = skip_separators(text, end)
     return values
 
 

@@ -2,23 +2,31 @@
 
 import codecs
 import gzip
+import io
 import json
 import re
 import zlib
-from typing import IO, Any
+from typing import Any
 
-SEPARATORS = re.compile(r"[\s,\ufeff]*")
+_SEPARATORS = re.compile(r"[\s,\ufeff]*")
 LOOKAHEAD = 1 << 12  # characters within which a pattern must match
 _BEGINNING = 200  # characters within which the beginning of an element can be recognised
 _LONGEST_TOKEN = 12  # characters of the longest literal or escape of JSON
 TORN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 decode = json.JSONDecoder().raw_decode
+ByteFile = gzip.GzipFile | io.BufferedReader
+
+
+def skip_separators(text: str, position: int = 0) -> int:
+    """The position behind white space and commas."""
+    match = _SEPARATORS.match(text, position)
+    return match.end() if match else position
 
 
 class FileChunks:
     """The bytes of a file in chunks. A torn gzip file ends where it is torn; then `error` says so."""
 
-    def __init__(self, file: IO[bytes], chunk_bytes: int):
+    def __init__(self, file: ByteFile, chunk_bytes: int):
         self.file, self.chunk_bytes, self.error = file, chunk_bytes, ""
 
     def __iter__(self) -> "FileChunks":
@@ -56,7 +64,7 @@ class TextBuffer:
     def peek(self) -> str:
         """The character behind white space and commas, or '' at the end; goes there."""
         while True:
-            self.position = SEPARATORS.match(self.text, self.position).end()
+            self.position = skip_separators(self.text, self.position)
             if self.position < len(self.text):
                 return self.text[self.position]
             if not self.read_more():

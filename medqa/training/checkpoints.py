@@ -35,7 +35,7 @@ def code_hashes() -> dict[str, str]:
     Without `medqa.runtime`, on which no result depends. These are the files that dvc.yaml names for a stage.
     """
     names = {".".join(name.split(".")[:2]) for name in sys.modules if name.startswith("medqa.")}
-    files = {name: Path(sys.modules[name].__file__) for name in sorted(names - {"medqa.runtime"})}
+    files = {name: Path(sys.modules[name].__file__ or "") for name in sorted(names - {"medqa.runtime"})}
     return {
         name: hashing.dvc_hash(file.parent if file.name == "__init__.py" else file)
         for name, file in files.items()

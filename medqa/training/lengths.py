@@ -86,7 +86,7 @@ def audit_lengths(
 
 def check_trainer_rows(trainer: "Trainer", rows: Sequence[dict[str, object]]) -> None:
     """Raise UserError unless a trainer's prepared rows are the rows it received, in the same order."""
-    before, after = [row["id"] for row in rows], list(trainer.train_dataset["id"])
+    before, after = [str(row["id"]) for row in rows], list(trainer.train_dataset["id"])
     if before == after:
         return
     missing = sorted(set(before) - set(after))
