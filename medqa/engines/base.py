@@ -7,7 +7,7 @@ A test may pass any object that has them.
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from medqa.prompts import Messages
 
@@ -66,6 +66,9 @@ class Failure:
     """A request that the engine could not do, and why, as the rest of a sentence that begins with its id."""
 
     reason: str
+
+
+Results = Iterator[tuple[str, Any]]  # of requests, by id, as they are ready
 
 
 class Engine(Protocol):

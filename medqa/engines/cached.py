@@ -7,15 +7,13 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, astuple
 from typing import Any, Self
 
-from medqa.engines.base import Completion, Engine, Failure, Labels, Likelihood, Request, Sampling
+from medqa.engines.base import Completion, Engine, Failure, Labels, Likelihood, Request, Results, Sampling
 from medqa.runtime.errors import UserError
 from medqa.runtime.row_cache import VERSION, RowCache
-
-Results = Iterator[tuple[str, Any]]
 
 
 class CachedEngine:

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, aclosing, suppress
 from itertools import islice
@@ -16,7 +16,7 @@ import httpx2
 import openai
 from anyio.from_thread import start_blocking_portal
 
-from medqa.engines.base import Failure, Request
+from medqa.engines.base import Failure, Request, Results
 from medqa.engines.http_answers import INSTEAD, NotFound, ServerError, Unanswered, read_choice
 from medqa.runtime.compute_section import KEY, Server
 from medqa.runtime.errors import UserError
@@ -30,8 +30,6 @@ ADVICE = {
     422: " (a field that it does not know, perhaps of `extra`)",
 }
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
-Results = Iterator[tuple[str, Any]]
 Operation = Callable[[Request], Awaitable[Any]]
 
 
