@@ -10,12 +10,17 @@ from medqa import chat, hub, model, prompts
 from medqa.curves import tail_mean
 from medqa.miniature import judge_training, scratch_models
 from medqa.models import gguf, tuned_judge
-from medqa.runtime.model_sections import GgufModel, HubModel, ScratchJudge, ScratchModel, TunedJudge
+from medqa.runtime.model_sections import (
+    AnySource,
+    GgufModel,
+    HubModel,
+    ScratchJudge,
+    ScratchModel,
+    TunedJudge,
+)
 
-Source = HubModel | GgufModel | ScratchModel | TunedJudge
 
-
-def make(source: Source, corpus: Path, seed: int, out: Path) -> list[float]:
+def make(source: AnySource, corpus: Path, seed: int, out: Path) -> list[float]:
     """Make the model directory `out`; returns the loss of each training step, if any.
 
     Raises UserError if the Hub, the file or the text cannot be read, or as `chat.detect` does.
@@ -30,7 +35,7 @@ def make(source: Source, corpus: Path, seed: int, out: Path) -> list[float]:
     return losses
 
 
-def _make(source: Source, corpus: Path, seed: int, out: Path) -> tuple[list[float], dict[str, str]]:
+def _make(source: AnySource, corpus: Path, seed: int, out: Path) -> tuple[list[float], dict[str, str]]:
     """Write the model's files; returns the losses and the provenance, where there are any."""
     match source:
         case HubModel():
