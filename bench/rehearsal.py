@@ -163,12 +163,12 @@ def table(result: Mapping[str, Any]) -> str:
     """The stages of a rehearsal as a table."""
     lines = [f"{'stage':<16}{'seconds':>8}{'peak GB':>9}  result"]
     lines += [
-        f"{row['stage']:<16}{row['seconds']:>8}{row['peak_gb']:>9.1f}  {row['summary']}"
+        f"{row['stage']:<16}{row['seconds']:>8}{row['peak_gb']:>9.2f}  {row['summary']}"
         for row in result["stages"]
     ]
     peak = max((row["peak_gb"] for row in result["stages"]), default=0.0)
     end = "every stage ran" if result["exit_code"] == 0 else f"ended with exit code {result['exit_code']}"
-    total = f"{'all':<16}{result['seconds']:>8}{peak:>9.1f}  {end}; {result['dtype']} on a CPU"
+    total = f"{'all':<16}{result['seconds']:>8}{peak:>9.2f}  {end}; {result['dtype']} on a CPU"
     return "\n".join([*lines, total])
 
 

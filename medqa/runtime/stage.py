@@ -77,7 +77,7 @@ def _run(name: str, main: Callable[..., str], options: dict[str, Any], several_p
     with distributed.report_peer_failure():
         line = main(**options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # of kilobytes
-    print(f"{name}: {line} ({time.monotonic() - started:.0f} s, peak memory {peak:.1f} GB)", flush=True)
+    print(f"{name}: {line} ({time.monotonic() - started:.0f} s, peak memory {peak:.2f} GB)", flush=True)
     if distributed.rank() == 0:
         locks.release(lock)
 
