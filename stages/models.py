@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from medqa import chat, jsonl, models
+from medqa import jsonl, models
 from medqa.curves import read_curve, write_curve
 from medqa.runtime import stage
 from medqa.runtime.errors import UserError
@@ -21,7 +21,7 @@ def main(name: str, out: Path, curves: Path, metrics: Path) -> str:
     losses = models.make(sources[model], Path(params.corpus), seed, out / model)
     steps = [{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)]
     write_curve(curves / f"{model}.tsv", steps, {"loss": "loss"})
-    for line in chat.read(out / model).summary_lines():
+    for line in models.describe(out / model):
         print(f"models: {model}: {line}", flush=True)
     result = compute_metrics(params, name, out, curves)
     jsonl.write_metrics(metrics / f"{model}.json", result)

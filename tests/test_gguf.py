@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import zipfile
 from pathlib import Path
 
 import pytest
 import tiny_gguf
+import tiny_wheel
 import torch
 from conftest import CORPUS
 from pydantic import ValidationError
@@ -55,7 +55,7 @@ def quantised(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     ],
 )
-def test_an_address_is_taken_apart(address: str, parts: gguf.Address) -> None:
+def test_an_address_is_taken_apart(address: str, parts: model_sections.Address) -> None:
     assert model_sections.parse_address(address) == parts
 
 
@@ -78,24 +78,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def index(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def index(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with a wheel that holds the file; pip looks nowhere else."""
-    wheel = tmp_path / "index" / "tiny_model-1.0-py3-none-any.whl"
-    wheel.parent.mkdir()
-    with zipfile.ZipFile(wheel, "w") as packed:
-        packed.write(file, "tiny_model/tiny.gguf")
-        packed.writestr(
-            "tiny_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n"
-        )
-        packed.writestr("tiny_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        packed.writestr("tiny_model-1.0.dist-info/RECORD", "")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
-    monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "cache"))
-    return wheel
+    tiny_wheel.write(tmp_path, {"tiny_model/tiny.gguf": file}, monkeypatch)
 
 
-def test_a_wheel_is_fetched_once(file: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_is_fetched_once(file: Path, index: None, monkeypatch: pytest.MonkeyPatch) -> None:
     address = "wheel://tiny-model==1.0/tiny_model/tiny.gguf"
     path = gguf.fetch(address, sha256_of(file), CORPUS)
     assert path.read_bytes() == file.read_bytes()
@@ -104,14 +92,14 @@ def test_a_wheel_is_fetched_once(file: Path, index: Path, monkeypatch: pytest.Mo
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_what_a_wheel_lacks_is_named(file: Path, index: Path) -> None:
+def test_what_a_wheel_lacks_is_named(file: Path, index: None) -> None:
     with pytest.raises(UserError, match="holds no tiny_model/other.gguf"):
         gguf.fetch("wheel://tiny-model==1.0/tiny_model/other.gguf", sha256_of(file), CORPUS)
     with pytest.raises(UserError, match="pip could not download tiny-model==2.0"):
         gguf.fetch("wheel://tiny-model==2.0/tiny_model/tiny.gguf", sha256_of(file), CORPUS)
 
 
-def test_a_wrong_wheel_is_not_kept(file: Path, index: Path, tmp_path: Path) -> None:
+def test_a_wrong_wheel_is_not_kept(file: Path, index: None, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has the sha256"):
         gguf.fetch("wheel://tiny-model==1.0/tiny_model/tiny.gguf", "0" * 64, CORPUS)
     assert not list((tmp_path / "cache").rglob("*.gguf"))

@@ -9,7 +9,7 @@ from typing import Any
 from medqa import chat, hub, model, prompts
 from medqa.curves import tail_mean
 from medqa.miniature import judge_training, scratch_models
-from medqa.models import gguf, tuned_judge
+from medqa.models import gguf, tuned_judge, wheels
 from medqa.runtime.model_sections import (
     AnySource,
     GgufModel,
@@ -17,6 +17,7 @@ from medqa.runtime.model_sections import (
     ScratchJudge,
     ScratchModel,
     TunedJudge,
+    WheelEncoder,
 )
 
 
@@ -26,9 +27,10 @@ def make(source: AnySource, corpus: Path, seed: int, out: Path) -> list[float]:
     Raises UserError if the Hub, the file or the text cannot be read, or as `chat.detect` does.
     """
     losses, provenance = _make(source, corpus, seed, out)
-    chat.write(out, chat.detect(out))
-    if system_prompt := prompts.default_system(model.tokenizer(out)):
-        provenance["system_prompt"] = system_prompt
+    if not isinstance(source, WheelEncoder):  # which writes no text
+        chat.write(out, chat.detect(out))
+        if system_prompt := prompts.default_system(model.tokenizer(out)):
+            provenance["system_prompt"] = system_prompt
     if provenance:
         text = json.dumps(provenance, indent=2) + "\n"
         (out / hub.PROVENANCE).write_text(text, encoding="utf-8")
@@ -48,10 +50,17 @@ def _make(source: AnySource, corpus: Path, seed: int, out: Path) -> tuple[list[f
                 start = Path(folder, f"{out.name}.start")
                 make(source.start, corpus, seed, start)
                 return tuned_judge.make(source, start, corpus, seed, out)
+        case WheelEncoder():
+            return [], wheels.make_encoder(source, out)
         case ScratchJudge():
             return scratch_models.make_judge(source, corpus, seed, out), {}
         case ScratchModel():
             return scratch_models.make_base(source, corpus, seed, out), {}
+
+
+def describe(out: Path) -> list[str]:
+    """A model directory in lines for the screen: its chat format, which an encoder lacks."""
+    return chat.read(out).summary_lines() if (out / chat.RECORD).is_file() else []
 
 
 def summary(out: Path, losses: Sequence[float]) -> dict[str, Any]:

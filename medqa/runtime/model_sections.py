@@ -8,10 +8,11 @@ from pydantic import ConfigDict, Field, model_validator
 
 from medqa.runtime.fields import Count, Int, JudgeTemplate, LearningRate, Section
 
-# Of a judge. It becomes a part of paths and of a stage's name.
+# Of a model. It becomes a part of paths and of a stage's name.
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 TAKEN = ("sft", "dpo", "scores", "evaluation")  # files that other stages write beside those of the models
-WHEEL = re.compile(r"wheel://([\w.-]+==[\w.+!-]+)/(.+)")
+PACKAGE = r"\w[\w.-]*==[\w.+!-]+"  # of the package index, with its version
+WHEEL = re.compile(rf"wheel://({PACKAGE})/(.+)")
 HUB = re.compile(r"hub://([\w.-]+/[\w.-]+)@([0-9a-f]{40})/(.+)")
 
 
@@ -151,16 +152,31 @@ class TunedJudge(Section):
         return self
 
 
+class WheelEncoder(Section):
+    """An encoder in a package's wheel: a model that embeds texts and writes none, pinned by its sha256."""
+
+    source: Literal["wheel"]
+    package: str = Field(pattern=f"^{PACKAGE}$")
+    """Name and version in the package index, as name==version."""
+    folder: str = Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")
+    """The model directory in the wheel."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of its model.safetensors."""
+
+
 Source = Annotated[HubModel | GgufModel | ScratchModel, Field(discriminator="source")]
 JudgeSource = Annotated[HubModel | GgufModel | ScratchJudge | TunedJudge, Field(discriminator="source")]
-AnySource = HubModel | GgufModel | ScratchModel | TunedJudge
+FurtherSource = Annotated[
+    HubModel | GgufModel | ScratchJudge | TunedJudge | WheelEncoder, Field(discriminator="source")
+]
+AnySource = HubModel | GgufModel | ScratchModel | TunedJudge | WheelEncoder
 
 
 class ModelsParams(Section):
-    """Section `models`: the base of the policy, the judge, and further judges under names of the user's."""
+    """Section `models`: base, judge, and further judges and encoders under names of the user's."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={})
-    __pydantic_extra__: dict[str, JudgeSource]
+    __pydantic_extra__: dict[str, FurtherSource]
     base: Source
     """The base of the policy."""
     judge: JudgeSource
@@ -175,11 +191,11 @@ class ModelsParams(Section):
                 continue
             if not (isinstance(name, str) and NAME.fullmatch(name)):
                 raise ValueError(
-                    f"has a judge named {name!r}: a name is text of 1 to 64 letters, digits, - and _"
+                    f"has a model named {name!r}: a name is text of 1 to 64 letters, digits, - and _"
                 )
             if name.lower() in taken:
                 raise ValueError(
-                    f"has a judge named {name!r}: that name is taken, whatever its case; choose another"
+                    f"has a model named {name!r}: that name is taken, whatever its case; choose another"
                 )
             taken.add(name.lower())
         return raw
@@ -190,7 +206,8 @@ class ModelsParams(Section):
 
     def judges(self) -> list[str]:
         """The names of the models that can judge."""
-        return ["judge", *self.__pydantic_extra__]
+        further = self.__pydantic_extra__.items()
+        return ["judge", *(name for name, source in further if not isinstance(source, WheelEncoder))]
 
     def seed(self, name: str, seed: int) -> int:
         """The seed of one model: two judges that are trained alike must not come out the same."""
