@@ -1,12 +1,13 @@
 """Evaluating held-out questions: answers, scores and likelihoods. Only the growth of the cost is measured."""
 
 from collections.abc import Callable
+from functools import partial
 
 from bench import generate as bench_generate
 from bench import judge as bench_judge
 from bench import runs
 from bench.workloads import Workload, take
-from medqa import evaluate
+from medqa import encoder, evaluate
 from medqa.records import HeldOut
 from medqa.runtime import sections
 
@@ -26,7 +27,11 @@ def contenders(workload: Workload) -> dict[str, Callable[[int], runs.Run]]:
         ]
 
         def run() -> float:
-            return len(evaluate.evaluate_model(policy, grader, held_out, params, workload.judging, "judge"))
+            embed = partial(encoder.embed, workload.base)
+            answers = evaluate.evaluate_model(
+                policy, grader, embed, held_out, params, workload.judging, "judge"
+            )
+            return len(answers)
 
         return run
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from medqa import attacks, judge, metrics, prompts
+from medqa.encoder import Embed
 from medqa.engines import Engine, Failure, Request, collect
 from medqa.records import AttackResult, JudgedPair, Labelled
 from medqa.runtime.sections import AgreementParams, JudgeParams
@@ -31,14 +32,27 @@ def answer_logprobs(base: Engine, labelled: Sequence[Labelled]) -> dict[str, flo
     return {id: None if isinstance(each, Failure) else each.nats for id, each in results.items()}
 
 
+def measure_similarity(embed: Embed, labelled: Sequence[Labelled]) -> dict[str, float]:
+    """The cosine of question and answer for both sides of each pair, by `pair:side`."""
+    texts = [text for row in labelled for text in (row.question, row.chosen, row.rejected)]
+    vectors = embed(texts).reshape(len(labelled), 3, -1)
+    cosines = (vectors[:, 1:] @ vectors[:, :1].transpose(0, 2, 1))[..., 0]  # (pairs, sides)
+    return {
+        f"{row.id}:{side}": round(cosine, 6)
+        for row, pair in zip(labelled, cosines.tolist(), strict=True)
+        for side, cosine in zip(SIDES, pair, strict=True)
+    }
+
+
 def judge_pairs(
     grader: Engine,
     labelled: Sequence[Labelled],
     logprobs: dict[str, float | None],
+    similarities: dict[str, float],
     params: JudgeParams,
     judge_name: str,
 ) -> list[JudgedPair]:
-    """Each labelled pair with both sides judged, and their log-probabilities from `answer_logprobs`.
+    """Each labelled pair, judged on both sides, with what `answer_logprobs` and `measure_similarity` gave.
 
     The reference is never the chosen answer itself, else the judge would only have to compare texts.
     """
@@ -59,6 +73,8 @@ def judge_pairs(
             rejected_words=len(words(row.rejected)),
             chosen_logprob=logprobs[f"{row.id}:chosen"],
             rejected_logprob=logprobs[f"{row.id}:rejected"],
+            chosen_similarity=similarities[f"{row.id}:chosen"],
+            rejected_similarity=similarities[f"{row.id}:rejected"],
             with_reference=bool(row.reference),
             judge=judge_name,
         )
@@ -104,11 +120,12 @@ def attack_judge(
 def summary(
     pairs: Sequence[JudgedPair], attacked: Sequence[AttackResult], params: AgreementParams, seed: int
 ) -> dict[str, Any]:
-    """Agreement with the labels, overall and by label type, and two baselines, with 95% bootstrap intervals.
+    """Agreement with the labels, overall and by label type, and three baselines, with 95% intervals.
 
-    `longer_wins` is what choosing the longer answer would reach, `likelier_wins` what choosing the answer
-    that is likelier under the base model would. A tie counts as half. `over_longer` is the paired difference
-    to the first. Pairs with an unscored side are counted apart. Means of nothing are left out.
+    `longer_wins` is what choosing the longer answer would reach; `likelier_wins`, the one that is likelier
+    under the base model; `more_similar_wins`, the one that is nearer to the question under the encoder. A tie
+    counts as half. `over_longer` and `over_more_similar` are the judge's paired differences to these. Pairs
+    with an unscored side are counted apart. Means of nothing are left out.
     """
     scored = [pair for pair in pairs if None not in (pair.chosen_score, pair.rejected_score)]
     result: dict[str, Any] = {
@@ -130,7 +147,8 @@ def summary(
     if scored:
         margins = [pair.chosen_score - pair.rejected_score for pair in scored]
         result["calibration_error"] = calibration_error(margins)
-        result |= interval("over_longer", [_judge_wins(pair) - _longer_wins(pair) for pair in scored])
+        for name, wins in (("over_longer", _longer_wins), ("over_more_similar", _more_similar_wins)):
+            result |= interval(name, [_judge_wins(pair) - wins(pair) for pair in scored])
     label_types = sorted({pair.label_type for pair in pairs})
     groups = {name: [pair for pair in scored if pair.label_type == name] for name in label_types}
     groups = {name: group for name, group in ({"all": scored} | groups).items() if group}
@@ -140,12 +158,13 @@ def summary(
 
 
 def _group_metrics(group: Sequence[JudgedPair], share: Interval) -> dict[str, Any]:
-    """The judge and the two baselines on a group of pairs."""
+    """The judge and the three baselines on a group of pairs."""
     return (
         {"rows": len(group)}
         | share("agreement", [_judge_wins(pair) for pair in group])
         | share("longer_wins", [_longer_wins(pair) for pair in group])
         | share("likelier_wins", [_likelier_wins(pair) for pair in group])
+        | share("more_similar_wins", [_more_similar_wins(pair) for pair in group])
     )
 
 
@@ -204,3 +223,7 @@ def _likelier_wins(pair: JudgedPair) -> float:
     # A pair with a side that the base could not read decides nothing.
     logprobs = (pair.chosen_logprob, pair.rejected_logprob)
     return 0.5 if None in logprobs else metrics.win(*logprobs)
+
+
+def _more_similar_wins(pair: JudgedPair) -> float:
+    return metrics.win(pair.chosen_similarity, pair.rejected_similarity)

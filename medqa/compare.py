@@ -19,6 +19,7 @@ MEASURES: dict[str, Callable[[Answer], float | None]] = {
     "key_point_recall": lambda row: row.key_point_recall,
     "token_f1": lambda row: row.token_f1,
     "rouge_l": lambda row: row.rouge_l,
+    "coverage": lambda row: row.coverage,
     "reference_logprob": lambda row: (
         row.reference_logprob / row.reference_tokens if row.reference_tokens else None
     ),

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from medqa import judge, metrics, option_reading, prompts, text
+from medqa.encoder import Embed
 from medqa.engines import Completion, Engine, Failure, Likelihood, Request, Sampling, collect, thinking
 from medqa.records import Answer, HeldOut
 from medqa.runtime.sections import EvaluateParams, JudgeParams
@@ -57,24 +61,48 @@ def _response(
     )
 
 
+def measure_coverage(
+    embed: Embed, held_out: Sequence[HeldOut], responses: dict[str, Response]
+) -> dict[str, float | None]:
+    """How far each response says what the reference says, from 0 to 1, by id; None without a reference."""
+    sides = {
+        row.id: (text.sentences(responses[row.id].completion.text), text.sentences(row.reference))
+        for row in held_out
+    }
+    blocks = [sentences for pair in sides.values() for sentences in pair]
+    vectors = embed([*chain.from_iterable(blocks)])
+    parts = np.split(vectors, np.cumsum([len(sentences) for sentences in blocks]))
+    return {
+        id: round(metrics.coverage(answer, reference), 6) if len(reference) else None
+        for id, answer, reference in zip(sides, parts[::2], parts[1::2], strict=False)
+    }
+
+
 def judge_responses(
     grader: Engine,
     held_out: Sequence[HeldOut],
     responses: dict[str, Response],
+    coverages: dict[str, float | None],
     params: JudgeParams,
     judge_name: str,
 ) -> list[Answer]:
-    """The measured answer to each held-out question. What could not be computed is None, never zero."""
+    """The measured answer to each held-out question, with its coverage from `measure_coverage`.
+
+    What could not be computed is None, never zero.
+    """
     cases = [
         judge.Case(row.id, row.question, row.reference, responses[row.id].completion.text) for row in held_out
     ]
     scores = judge.score(grader, cases, params)
-    return [_answer(row, responses[row.id], scores[row.id], judge_name) for row in held_out]
+    return [
+        _answer(row, responses[row.id], scores[row.id], coverages[row.id], judge_name) for row in held_out
+    ]
 
 
 def evaluate_model(
     policy: Engine,
     grader: Engine,
+    embed: Embed,
     held_out: Sequence[HeldOut],
     params: EvaluateParams,
     judge_params: JudgeParams,
@@ -82,10 +110,13 @@ def evaluate_model(
 ) -> list[Answer]:
     """The measured answer of a policy to each held-out question, where both models fit into memory."""
     responses = answer_questions(policy, held_out, params)
-    return judge_responses(grader, held_out, responses, judge_params, judge_name)
+    coverages = measure_coverage(embed, held_out, responses)
+    return judge_responses(grader, held_out, responses, coverages, judge_params, judge_name)
 
 
-def _answer(row: HeldOut, response: Response, score: judge.Score, judge_name: str) -> Answer:
+def _answer(
+    row: HeldOut, response: Response, score: judge.Score, coverage: float | None, judge_name: str
+) -> Answer:
     likelihoods = response.likelihoods
     # Preference alignment compares the two: neither is of use alone.
     pair = likelihoods if {"chosen", "rejected"} <= set(likelihoods) else {}
@@ -94,6 +125,7 @@ def _answer(row: HeldOut, response: Response, score: judge.Score, judge_name: st
     return Answer(
         **asdict(judge.UNANSWERED if failed else score),
         **judge_free_measures(row, response.completion),
+        coverage=coverage,
         chosen_logprob=chosen and chosen.nats,
         rejected_logprob=rejected and rejected.nats,
         chosen_tokens=chosen and chosen.tokens,
@@ -105,7 +137,7 @@ def _answer(row: HeldOut, response: Response, score: judge.Score, judge_name: st
 
 
 def judge_free_measures(row: HeldOut, answer: Completion) -> dict[str, Any]:
-    """All of an Answer that needs neither judge nor likelihood."""
+    """All of an Answer that needs no model."""
     letters = "".join(sorted({*option_reading.option_letters(row.question), row.gold}))
     choice = option_reading.read_option(answer.text, letters) if row.gold else ""
     key_points = row.key_points or text.key_points(row.reference)
@@ -128,9 +160,9 @@ def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any
     """The metrics of one model: multiple choice by its letter, all other questions by judge and reference.
 
     Means of nothing are left out. Failed answers count for none of the means of texts and letters. In
-    `preference_alignment` a tie counts as half. `score`, `key_point_recall`, `token_f1`, `rouge_l` and
-    `reference_logprob` come with a 95% bootstrap interval. `chosen_logprob` and `reference_logprob` are in
-    nats per token, of the answer labelled better and the reference.
+    `preference_alignment` a tie counts as half. `score`, `key_point_recall`, `token_f1`, `rouge_l`,
+    `coverage` and `reference_logprob` come with a 95% bootstrap interval. `chosen_logprob` and
+    `reference_logprob` are in nats per token, of the answer labelled better and the reference.
     """
     open_ended = [row for row in answers if row.correct is None]
     exam = [row for row in answers if row.correct is not None and row.finish_reason != "failed"]
@@ -148,8 +180,8 @@ def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any
     for name in ("repetition", "tokens"):
         result |= _mean(name, [float(getattr(row, name)) for row in answered])
     values = {"score": [row.score for row in scored]}
-    for name in ("key_point_recall", "token_f1", "rouge_l"):
-        values[name] = [getattr(row, name) for row in answered]
+    for name in ("key_point_recall", "token_f1", "rouge_l", "coverage"):
+        values[name] = [value for row in answered if (value := getattr(row, name)) is not None]
     values["reference_logprob"] = _per_token(open_ended, "reference")
     for name, each in values.items():
         result |= metrics.named_interval(name, each, seed, samples)

@@ -81,6 +81,16 @@ def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> i
     return len(first) - row.bit_count()
 
 
+def coverage(answer: np.ndarray, reference: np.ndarray) -> float:
+    """How far an answer says what the reference says: the mean of the reference's sentences' best cosines.
+
+    Both are unit vectors of sentences, (sentences, width), at least one of the reference. Of each sentence of
+    the reference the cosine with the most similar one of the answer counts, as at least 0 and at most 1. An
+    answer without sentences covers nothing.
+    """
+    return float((reference @ answer.T).clip(0, 1).max(axis=1, initial=0).mean())
+
+
 def repetition(answer: str) -> float:
     """The share of word trigrams that occurred earlier in the answer; 0 below four words.
 

@@ -60,4 +60,9 @@ def normalize(text: str) -> str:
 
 def key_points(reference: str) -> list[str]:
     """The key points of a reference that lists none: its sentences, in Thai and Lao its clauses."""
-    return [part for part in _SENTENCE_END.split(reference) if words(part)] or [reference]
+    return sentences(reference) or [reference]
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, in Thai and Lao its clauses; none of a text without words."""
+    return [part for part in _SENTENCE_END.split(text) if words(part)]

@@ -1,10 +1,11 @@
 """Stage `agreement`: how far the judge can be trusted."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medqa import agreement, engines, hub, jsonl, records
+from medqa import agreement, encoder, engines, hub, jsonl, records
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
@@ -23,8 +24,9 @@ def main(model: Path, base: Path, labelled: Path, agreed: Path, attacked: Path, 
     # One model after the other: 8 GB do not hold both.
     with engines.load(base, None, params.dtype, compute, compute.generate_batch_size) as policy:
         logprobs = agreement.answer_logprobs(policy, rows)
+    similarities = agreement.measure_similarity(partial(encoder.embed, base.parent / params.encoder), rows)
     with engines.load(model, None, params.dtype, compute, compute.judge_batch_size) as grader:
-        pairs = agreement.judge_pairs(grader, rows, logprobs, params.judge, hub.describe(model))
+        pairs = agreement.judge_pairs(grader, rows, logprobs, similarities, params.judge, hub.describe(model))
         attacks = agreement.attack_judge(grader, rows, pairs, params.agreement, params.judge, params.seed)
     jsonl.write(agreed, pairs)
     jsonl.write(attacked, attacks)
@@ -33,7 +35,8 @@ def main(model: Path, base: Path, labelled: Path, agreed: Path, attacked: Path, 
     if not agreement.beats_longer(result):
         print(WARNING, file=sys.stderr, flush=True)
     overall, tried = result["by"].get("all", {}), result["attacks"]
-    rates = {name: overall.get(name, 0) for name in ("agreement", "longer_wins", "likelier_wins")}
+    names = ("agreement", "longer_wins", "likelier_wins", "more_similar_wins")
+    rates = {name: overall.get(name, 0) for name in names}
     text = ", ".join(f"{name.replace('_', ' ')} {rate:.3f}" for name, rate in rates.items())
     succeed = f"{tried['attack_rate']:.1%} succeed"
     return f"{result['pairs']} pairs, {text}; {tried['tried']} attacks, {succeed}"

@@ -13,7 +13,8 @@ def main(out: Path) -> str:
     with jsonl.atomic_write(out) as file:
         file.write("params.yaml is right\n")
     names = ", ".join(params.models.sources())
-    return f"corpus {params.corpus}, models {names}, judged by {params.evaluate.judge}"
+    roles = f"judged by {params.evaluate.judge}, embedded by {params.encoder}"
+    return f"corpus {params.corpus}, models {names}, {roles}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Stage `evaluate`: a model's answers to the held-out questions, judged and measured."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medqa import engines, evaluate, hub, jsonl, records
+from medqa import encoder, engines, evaluate, hub, jsonl, records
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
@@ -23,9 +24,13 @@ def main(
     # One model after the other: 8 GB do not hold both.
     with engines.load(base, adapter, params.dtype, compute, compute.generate_batch_size) as model:
         responses = evaluate.answer_questions(model, rows, params.evaluate)
+    embed = partial(encoder.embed, base.parent / params.encoder)
+    coverages = evaluate.measure_coverage(embed, rows, responses)
     judge_model = judge_model or base.parent / params.evaluate.judge
     with engines.load(judge_model, None, params.dtype, compute, compute.judge_batch_size) as grader:
-        answered = evaluate.judge_responses(grader, rows, responses, params.judge, hub.describe(judge_model))
+        answered = evaluate.judge_responses(
+            grader, rows, responses, coverages, params.judge, hub.describe(judge_model)
+        )
     jsonl.write(answers, answered)
     result = compute_metrics(params, answers)
     jsonl.write_metrics(metrics, result)

@@ -1,16 +1,29 @@
 """An engine without a model: it answers by plain functions and remembers its prompts."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+import numpy as np
 
 from medqa import prompts
 from medqa.engines import Completion, Failure, Labels, Likelihood, Request
 from medqa.prompts import LABELS
+from medqa.text import words
 
 
 def requests(texts: Sequence[str], seed: int = 0, answer: str = "") -> list[Request]:
     """A request for each text, with the ids q0, q1 and so on."""
     return [Request(f"q{n}", prompts.ask(text), seed, answer) for n, text in enumerate(texts)]
+
+
+def embed(texts: Sequence[str]) -> np.ndarray:
+    """An encoder by words: the cosine of equal texts is 1, that of texts without a common word 0."""
+    bags = [Counter(words(text)) for text in texts]
+    vocabulary = sorted(set().union(*bags)) or [""]
+    counts = np.array([[bag[word] for word in vocabulary] for bag in bags], dtype=np.float32)
+    counts = counts.reshape(len(texts), len(vocabulary))
+    return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1)
 
 
 def labels(*probabilities: float, mass: float = 1.0) -> Labels:

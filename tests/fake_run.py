@@ -160,6 +160,7 @@ def _answer(row: HeldOut, answer: str, skill: float, rng: random.Random) -> Answ
         key_point_recall=round(rng.random(), 2),
         token_f1=0.4,
         rouge_l=0.35,
+        coverage=0.6,
         repetition=0.01,
         choice=choice,
         correct=choice == row.gold if row.gold else None,
@@ -181,7 +182,7 @@ def _answer(row: HeldOut, answer: str, skill: float, rng: random.Random) -> Answ
 
 def _judged_pair(row: Labelled, rng: random.Random) -> JudgedPair:
     sides = [round(rng.random(), 3), round(rng.random() * 0.7, 3)]
-    return JudgedPair(row.id, row.label_type, *sides, 0.9, 12, 14, -20.0, -22.0, True, "judge (x)")
+    return JudgedPair(row.id, row.label_type, *sides, 0.9, 12, 14, -20.0, -22.0, 0.7, 0.4, True, "judge (x)")
 
 
 def _models(folder: Path) -> None:
@@ -212,7 +213,7 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
     made = {"questions": size, "pairs": size - sum(left_out.values()), **left_out}
     made |= {"margin_mean": 0.31, "chosen_longer": 0.53, "score_length_correlation": -0.04}
     gain = {"paired": size, "compared": size - 4, "wins": 0.5, "losses": 0.1, "ties": 0.4}
-    means = {"score": 0.2, "key_point_recall": 0.21, "token_f1": 0.1, "rouge_l": 0.11}
+    means = {"score": 0.2, "key_point_recall": 0.21, "token_f1": 0.1, "rouge_l": 0.11, "coverage": 0.06}
     means |= {"reference_logprob": 0.54, "repetition": -0.02, "cut_off": -0.51}
     for name, mean in means.items():
         gain |= _interval(f"{name}_gain", mean, 0.06)
@@ -220,6 +221,7 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
         name: {"rows": size, **_interval("agreement", mean, 0.04)}
         | _interval("longer_wins", 0.5, 0.05)
         | _interval("likelier_wins", 0.55, 0.05)
+        | _interval("more_similar_wins", 0.76, 0.05)
         for name, mean in (("all", 0.82), ("easy", 0.93), ("hard", 0.71), ("human", 0.78), ("length", 0.86))
     }
     attacks = {"tried": 900, "unscored": 0, **_interval("attack_rate", 0.021, 0.01)}
@@ -234,6 +236,7 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
             **{f"judged_{key}": mean for key in ("accuracy", "completeness", "key_points")},
             **_interval("token_f1", 0.6, 0.03),
             **_interval("rouge_l", 0.5, 0.03),
+            **_interval("coverage", 0.65, 0.03),
             **_interval("reference_logprob", -1.65, 0.2),
             "repetition": 0.01,
             "tokens": 61.2,
@@ -262,6 +265,7 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
             "mass_least": 0.91,
             "calibration_error": 0.04,
             **_interval("over_longer", 0.32, 0.06),
+            **_interval("over_more_similar", 0.06, 0.06),
             "by": by,
             "attacks": attacks,
         },

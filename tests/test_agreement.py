@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_engine import FakeEngine, by_candidate, certain
+from fake_engine import FakeEngine, by_candidate, certain, embed
 
-from medqa import agreement, attacks, engines, jsonl
-from medqa.records import AttackResult, Labelled
+from medqa import agreement, attacks, encoder, engines, jsonl
+from medqa.records import AttackResult, JudgedPair, Labelled
 from medqa.runtime.sections import AgreementParams, JudgeParams
 from medqa.text import words
 from stages import agreement as stage
@@ -43,17 +43,20 @@ ROWS = [
 ]
 
 
+def judged(judge: FakeEngine, rows=ROWS, base: FakeEngine | None = None) -> list[JudgedPair]:
+    """The pairs as the judge, the base and the encoder of the tests see them."""
+    logprobs = agreement.answer_logprobs(base or FakeEngine(), rows)
+    similarities = agreement.measure_similarity(embed, rows)
+    return agreement.judge_pairs(judge, rows, logprobs, similarities, JUDGING, "judge (x)")
+
+
 def measure(score=begins_with_score, rows=ROWS, attack_score=lambda text: 0.5) -> dict:
-    logprobs = agreement.answer_logprobs(FakeEngine(), rows)
-    judge = FakeEngine(judges=by_candidate(score))
-    pairs = agreement.judge_pairs(judge, rows, logprobs, JUDGING, "judge (x)")
+    pairs = judged(FakeEngine(judges=by_candidate(score)), rows)
     return agreement.summary(pairs, attack(attack_score, rows, score), PARAMS, seed=0)
 
 
 def attack(score, rows: list[Labelled], pair_score=lambda text: 0.5) -> list[AttackResult]:
-    logprobs = agreement.answer_logprobs(FakeEngine(), rows)
-    judge = FakeEngine(judges=by_candidate(pair_score))
-    pairs = agreement.judge_pairs(judge, rows, logprobs, JUDGING, "judge (x)")
+    pairs = judged(FakeEngine(judges=by_candidate(pair_score)), rows)
     attacked = FakeEngine(judges=by_candidate(score))
     return agreement.attack_judge(attacked, rows, pairs, PARAMS, JUDGING, seed=0)
 
@@ -73,6 +76,8 @@ def test_agreement_is_what_one_counts_by_hand() -> None:
     # The fake engine finds an answer likelier by each character that it has less.
     assert by["all"]["likelier_wins"] == pytest.approx((0 + 1 + 0 + 1 + 0.5) / 5)
     assert result["over_longer"] == pytest.approx((0 + 1 - 1 + 0.5 + 0.5) / 5)
+    assert by["all"]["more_similar_wins"] == 0.5  # no answer has a word of the question
+    assert result["over_more_similar"] == pytest.approx(by["all"]["agreement"] - 0.5)
     assert "human" not in by  # a mean of nothing is left out
     assert result["mass_least"] == 0.1 and result["mass_mean"] == pytest.approx((5 * 0.9 + 2 * 0.1) / 7)
 
@@ -81,26 +86,39 @@ def test_agreement_is_what_one_counts_by_hand() -> None:
 def test_the_interval_holds_the_mean(name: str) -> None:
     rows = [Labelled(f"{n}.{row.id}", *list(vars(row).values())[1:]) for n in range(5) for row in ROWS]
     group = measure(rows=rows)["by"][name]
-    for share in ("agreement", "longer_wins", "likelier_wins"):
+    for share in ("agreement", "longer_wins", "likelier_wins", "more_similar_wins"):
         assert 0 <= group[f"{share}_low"] <= group[share] <= group[f"{share}_high"] <= 1
 
 
 def test_the_judge_reads_the_rows_own_reference() -> None:
     judge, rows = FakeEngine(judges=by_candidate(begins_with_score)), ROWS[1:2]
-    agreement.judge_pairs(judge, rows, agreement.answer_logprobs(FakeEngine(), rows), JUDGING, "judge (x)")
+    judged(judge, rows)
     begins = {prompt.rpartition("\n")[0] for prompt in judge.prompts}
     assert begins == {f"{rows[0].reference}\n{text}" for text in (rows[0].chosen, rows[0].rejected)}
 
 
 def test_a_side_that_cannot_be_read_has_no_likelihood_and_decides_nothing() -> None:
-    logprobs = agreement.answer_logprobs(FakeEngine(fails=lambda prompt: True), ROWS)
-    judge = FakeEngine(judges=by_candidate(begins_with_score))
-    pairs = agreement.judge_pairs(judge, ROWS, logprobs, JUDGING, "judge (x)")
+    base = FakeEngine(fails=lambda prompt: True)
+    pairs = judged(FakeEngine(judges=by_candidate(begins_with_score)), base=base)
     assert {(pair.chosen_logprob, pair.rejected_logprob) for pair in pairs} == {(None, None)}
     assert (
         agreement.summary(pairs, attack(lambda text: 0.5, ROWS), PARAMS, seed=0)["by"]["all"]["likelier_wins"]
         == 0.5
     )
+
+
+def test_more_similar_is_the_answer_that_is_nearer_to_the_question() -> None:
+    question, near, far = "Why a cough?", "0.2 a cough", "0.4 it is a fever"
+    sides = [(near, far), (far, near), (near, near)]
+    rows = [Labelled(f"{n}", "easy", question, "So.", *pair) for n, pair in enumerate(sides)]
+    pairs = judged(FakeEngine(judges=by_candidate(begins_with_score)), rows)
+    cosines = 2 / (3 * 4) ** 0.5, 1 / (3 * 6) ** 0.5  # of bags of words; 0.2 is two of them
+    assert (pairs[0].chosen_similarity, pairs[0].rejected_similarity) == pytest.approx(cosines, abs=1e-6)
+    result = measure(rows=rows)
+    assert result["by"]["all"]["more_similar_wins"] == pytest.approx((1 + 0 + 0.5) / 3)
+    # The judge takes the other one of the first two.
+    gains = [result["over_more_similar_low"], result["over_more_similar"], result["over_more_similar_high"]]
+    assert gains == pytest.approx([-1, 0, 1], abs=0.34) and gains == sorted(gains)
 
 
 def test_nothing_scored_is_counted_and_has_no_mean() -> None:
@@ -199,6 +217,7 @@ def test_a_judge_that_does_not_beat_longer_wins_is_named_loudly(
     jsonl.write(tmp_path / "labelled.jsonl", rows)
     grader = FakeEngine(judges=lambda prompt: certain("5" if preferred in prompt else "1"))
     monkeypatch.setattr(engines, "load", lambda *_: grader)
+    monkeypatch.setattr(encoder, "embed", lambda model_dir, texts: embed(texts))
     monkeypatch.setattr(stage.hub, "describe", lambda model: "judge (x)")
     paths = [
         tmp_path / name

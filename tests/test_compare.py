@@ -30,6 +30,7 @@ TEMPLATE = Answer(
     key_point_recall=0.0,
     token_f1=0.5,
     rouge_l=0.4,
+    coverage=0.6,
     repetition=0.0,
     choice="",
     correct=None,
@@ -86,6 +87,7 @@ def test_differences_are_what_one_counts_by_hand() -> None:
 JUDGE_FREE = {
     "token_f1": ("token_f1", [0.75, 0.5], 0.125),
     "rouge_l": ("rouge_l", [0.6, 0.4], 0.1),
+    "coverage": ("coverage", [0.8, 0.6], 0.1),
     "reference_logprob": ("reference_logprob", [-1.0, -3.0], (3 - 1) / 4 / 2),  # nats per token
     "repetition": ("repetition", [0.5, 0.0], 0.25),
     "cut_off": ("finish_reason", ["length", "stop"], 0.5),
@@ -166,7 +168,7 @@ def test_the_table_has_one_mean_per_model_and_measure(tmp_path: Path) -> None:
     lines = [line.split("\t") for line in (tmp_path / "table.tsv").read_text().splitlines()]
     assert lines[0] == ["measure", "mean"]
     means = {measure: float(mean) for measure, mean in lines[1:]}
-    names = ("score", "key_point_recall", "token_f1", "rouge_l", "repetition", "cut_off")
+    names = ("score", "key_point_recall", "token_f1", "rouge_l", "coverage", "repetition", "cut_off")
     assert list(means) == [f"{measure} of {name}" for measure in names for name in MODELS]
     assert all(0 <= mean <= 1 for mean in means.values())
     assert means["score of base"] == pytest.approx(fmean([0.1, 0.5, 0.9, 0.5, 0.5, 0.3]), abs=1e-4)

@@ -175,7 +175,7 @@ def test_nothing_in_params_runs_a_command(project: Path) -> None:
     targets = [*(f"models@{name}" for name in BAD_NAMES), "evaluate@base", "data", "check"]
     done = repro(project, changes | {"corpus": f"data/{BAD}"}, "--single-item", "--keep-going", *targets)
     shown = done.stdout + done.stderr
-    assert shown.count("params.yaml: models has a judge named 'x;touch ran': ") == len(targets), shown
+    assert shown.count("params.yaml: models has a model named 'x;touch ran': ") == len(targets), shown
     assert shown.count("params.yaml: seed = ") == len(targets), shown
 
 
@@ -185,7 +185,7 @@ def test_text_that_dvc_makes_paths_of_is_checked_first(project: Path, name: str)
     done = repro(project, {"models": {name: {}}, "corpus": "x;touch ran"})
     assert done.returncode and (project / "precious").is_dir()
     shown = done.stdout + done.stderr
-    assert f"params.yaml: models has a judge named {name!r}: a name is text of" in shown
+    assert f"params.yaml: models has a model named {name!r}: a name is text of" in shown
     assert "check: params.yaml: corpus = 'x;touch ran': must be a folder that exists" in shown
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from statistics import fmean
 
 import pytest
-from fake_engine import FakeEngine, by_candidate
+from fake_engine import FakeEngine, by_candidate, embed
 
 from medqa import evaluate, metrics
 from medqa.engines import Completion, Failure, Likelihood
@@ -53,7 +53,7 @@ def grader() -> FakeEngine:
 
 
 def evaluated(policy, rows: list[HeldOut] = HELD_OUT) -> list[Answer]:
-    return evaluate.evaluate_model(policy, grader(), rows, PARAMS, JUDGING, "judge (x)")
+    return evaluate.evaluate_model(policy, grader(), embed, rows, PARAMS, JUDGING, "judge (x)")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_the_judge_gets_question_reference_and_answer() -> None:
     engine = FakeEngine()
     params = JUDGING.model_copy(update={"template": "judge"})
     policy = FakeEngine(lambda prompt, _: SAYS[prompt])
-    evaluate.evaluate_model(policy, engine, HELD_OUT, PARAMS, params, "judge (x)")
+    evaluate.evaluate_model(policy, engine, embed, HELD_OUT, PARAMS, params, "judge (x)")
     for row, prompt in zip(HELD_OUT, engine.prompts[::3], strict=True):
         assert all(text in prompt for text in (row.question, row.reference, SAYS[row.question]))
 
@@ -91,6 +91,8 @@ def test_each_answer_is_measured(answers: list[Answer]) -> None:
     assert (flu.chosen_logprob, flu.rejected_logprob) == (-16, -3)
     assert flu.rouge_l == pytest.approx(2 * 1 / (4 + 4))
     assert gout.rouge_l == pytest.approx(2 * 2 / (3 + 2))
+    # One word of four; and each sentence of the reference is one word of three.
+    assert flu.coverage == pytest.approx(4 / 4 / 2) and gout.coverage == pytest.approx(3**-0.5, abs=1e-6)
     # A reference's likelihood is the model's own, whatever it answered, and multiple choice has one too.
     likelihoods = [(row.reference_logprob, row.reference_tokens) for row in (flu, gout, right)]
     assert likelihoods == [(-24, 4), (-15, 2), (-19, 5)]
@@ -100,8 +102,18 @@ def test_an_empty_reference_has_no_likelihood() -> None:
     rows = [replace(HELD_OUT[0], reference=""), HELD_OUT[1]]
     empty, full = evaluated(FakeEngine(), rows)
     assert (empty.reference_logprob, empty.reference_tokens, empty.chosen_logprob) == (None, None, -16)
-    assert (empty.rouge_l, empty.token_f1) == (0, 0)
+    assert (empty.rouge_l, empty.token_f1, empty.coverage) == (0, 0, None)
     assert evaluate.summary([empty, full], seed=0, samples=200)["reference_logprob"] == pytest.approx(-15 / 2)
+
+
+def test_coverage_is_of_the_best_sentence_for_each_of_the_reference() -> None:
+    says = {"Signs of flu?": "A rash. Fever, cough and chills.", "Signs of gout?": "..."}
+    flu, gout = evaluated(FakeEngine(lambda prompt, _: says[prompt]), HELD_OUT[:2])
+    assert (flu.coverage, gout.coverage) == (1, 0)  # an answer without words covers nothing
+    result = evaluate.summary([flu, gout], seed=0, samples=200)
+    assert result["coverage_low"] < result["coverage"] == 0.5 < result["coverage_high"]
+    without = [replace(row, coverage=None) for row in (flu, gout)]
+    assert "coverage" not in evaluate.summary(without, seed=0, samples=200)
 
 
 def cached(inner: FakeEngine) -> CachedEngine:
@@ -154,7 +166,7 @@ def test_means_are_what_one_counts_by_hand(answers: list[Answer]) -> None:
     assert (result["questions"], result["unscored"]) == (5, 1)
     assert result["score"] == pytest.approx(fmean([1.0, 0.6]))  # the unscored is no zero
     assert result["judged_accuracy"] == result["judged_key_points"] == result["score"]
-    for name in ("key_point_recall", "token_f1", "rouge_l", "repetition", "tokens"):
+    for name in ("key_point_recall", "token_f1", "rouge_l", "coverage", "repetition", "tokens"):
         assert result[name] == pytest.approx(fmean(getattr(row, name) for row in open_ended)), name
     assert result["cut_off"] == pytest.approx(1 / 3)
     assert result["reference_logprob"] == pytest.approx(fmean([-24 / 4, -15 / 2, -9 / 3]))  # nats per token
@@ -173,7 +185,7 @@ def test_a_score_of_zero_counts(answers: list[Answer]) -> None:
 
 def test_intervals_hold_the_means(answers: list[Answer]) -> None:
     result = evaluate.summary(answers * 4, seed=0, samples=200)
-    for name in ("score", "key_point_recall", "token_f1", "rouge_l", "reference_logprob"):
+    for name in ("score", "key_point_recall", "token_f1", "rouge_l", "coverage", "reference_logprob"):
         assert result[f"{name}_low"] < result[name] < result[f"{name}_high"], name
     expected = metrics.mean_interval([row.score for row in answers * 4 if row.kind == "open"], 0, 200)
     assert (result["score"], result["score_low"], result["score_high"]) == pytest.approx(expected)
@@ -198,6 +210,6 @@ def test_what_an_engine_could_not_do_is_none_and_not_zero() -> None:
         assert {getattr(row, name) for row in rows} == {None}, name
     result = evaluate.summary(rows, seed=0, samples=200)
     assert not {"score", "preference_alignment", "chosen_logprob", "reference_logprob"} & set(result)
-    assert not {"token_f1", "rouge_l", "repetition", "tokens", "cut_off"} & set(result)
+    assert not {"token_f1", "rouge_l", "coverage", "repetition", "tokens", "cut_off"} & set(result)
     assert not {"exam_accuracy", "exam_unreadable"} & set(result)
     assert (result["failed"], result["unscored"]) == (5, 3)

@@ -89,6 +89,22 @@ def test_rouge_l(answer: str, reference: str, f1: float) -> None:
     assert metrics.rouge_l(reference, answer) == metrics.rouge_l(answer, reference)
 
 
+@pytest.mark.parametrize(
+    ("answer", "reference", "share"),
+    [
+        ([[1, 0]], [[1, 0]], 1),
+        ([[1, 0]], [[1, 0], [0, 1]], 1 / 2),  # the second sentence is nowhere in the answer
+        ([[0, 1], [0.6, 0.8], [1, 0]], [[1, 0], [0.8, 0.6]], (1 + 0.96) / 2),  # the best of three each
+        ([[-1, 0]], [[1, 0], [0.6, 0.8]], 0),  # a cosine below 0 is none
+        ([[1.0000001, 0]], [[1, 0]], 1),
+        ([], [[1, 0]], 0),
+    ],
+)
+def test_coverage(answer: list[list[float]], reference: list[list[float]], share: float) -> None:
+    vectors = [np.array(side, dtype=np.float32).reshape(-1, 2) for side in (answer, reference)]
+    assert metrics.coverage(*vectors) == pytest.approx(share, abs=1e-7)
+
+
 def textbook_length(first: list[str], second: list[str]) -> int:
     """The length of the longest common subsequence by the textbook's table."""
     above = [0] * (len(second) + 1)

@@ -71,6 +71,7 @@ def test_a_number_as_yaml_reads_it(tmp_path: Path) -> None:
     assert params.read_params(path).sft.learning_rate == 2e-5
 
 
+WHEEL = {"source": "wheel", "package": "p==1.0", "folder": "p/model", "sha256": "0" * 64}
 MISTAKES = [
     ("dpo.betta", 0.1, "dpo has an unknown key 'betta'; did you mean beta?"),
     ("dpo.xyz", 0.1, "dpo has an unknown key 'xyz'; known are "),
@@ -102,6 +103,16 @@ MISTAKES = [
         "judge.criteria at least one criterion needs a weight above 0",
     ),
     ("evaluate.judge", "other", "evaluate.judge = 'other': must be a judge of `models` (judge)"),
+    ("encoder", "other", "encoder = 'other': must be a model of `models` (base, judge)"),
+    ("encoder", GONE, "section encoder is missing"),
+    (
+        "models.judge",
+        WHEEL,
+        "models.judge.source = 'wheel': must be one of 'hub', 'gguf', 'scratch', 'tuned'",
+    ),
+    ("models.base", WHEEL, "models.base.source = 'wheel': must be one of 'hub', 'gguf', 'scratch'"),
+    ("models.my", WHEEL | {"package": "--p==1"}, "models.my.package = '--p==1': "),
+    ("models.my", WHEEL | {"folder": "p/.."}, "models.my.folder = 'p/..': "),
     ("evaluate.judge", "base", "evaluate.judge = 'base': must be a judge of `models` (judge)"),
     ("models.second", {"source": "hub", "repo": "a/b"}, "models.second.revision is missing"),
     (
@@ -153,6 +164,17 @@ def test_another_judge_can_be_named_and_evaluate(tmp_path: Path) -> None:
     assert len({models.seed(name, 7) for name in ("base", "judge", "second")}) == 3
 
 
+def test_an_encoder_embeds_and_does_not_judge(tmp_path: Path) -> None:
+    changes = {"models.encoder": WHEEL, "encoder": "encoder"}
+    parsed = params.read_params(changed(tmp_path, changes))
+    assert parsed.models.judges() == ["judge"]
+    assert list(parsed.models.sources()) == ["base", "judge", "encoder"]
+    with pytest.raises(
+        UserError, match=r"evaluate.judge = 'encoder': must be a judge of `models` \(judge\)$"
+    ):
+        params.read_params(changed(tmp_path, changes | {"evaluate.judge": "encoder"}))
+
+
 NAMES = [
     "qwen2.5-3b",
     "my judge",
@@ -177,7 +199,7 @@ def test_a_name_is_letters_digits_and_two_signs(tmp_path: Path, name: Any) -> No
     path = with_judges(tmp_path, name)
     with pytest.raises(UserError) as error:
         params.read_params(path)
-    message = f"models has a judge named {name!r}: a name is text of 1 to 64 letters, digits, - and _"
+    message = f"models has a model named {name!r}: a name is text of 1 to 64 letters, digits, - and _"
     assert str(error.value) == f"{path}: {message}"
 
 
@@ -186,7 +208,7 @@ def test_a_name_that_is_taken_is_one_line(tmp_path: Path, names: list[str]) -> N
     path = with_judges(tmp_path, *names)
     with pytest.raises(UserError) as error:
         params.read_params(path)
-    message = f"models has a judge named {names[-1]!r}: that name is taken, whatever its case; choose another"
+    message = f"models has a model named {names[-1]!r}: that name is taken, whatever its case; choose another"
     assert str(error.value) == f"{path}: {message}"
 
 

@@ -39,7 +39,8 @@ def copy(run: RunPaths, tmp_path: Path) -> RunPaths:
     return RunPaths(run.pipeline, **folders)
 
 
-PARAMS = {"corpus": "some/corpus", "models": {"base": {}, "judge": {}}, "evaluate": {"judge": "other"}}
+PARAMS = {"corpus": "some/corpus", "models": {"base": {}, "judge": {}}, "encoder": "base"}
+PARAMS |= {"evaluate": {"judge": "other"}}
 
 
 class Elements(HTMLParser):

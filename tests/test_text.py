@@ -59,5 +59,10 @@ def test_key_points(reference: str, points: list[str]) -> None:
     assert text.key_points(reference) == points
 
 
+def test_a_text_without_words_has_no_sentence() -> None:
+    assert (text.sentences("..."), text.sentences(""), text.key_points("...")) == ([], [], ["..."])
+    assert text.sentences("A rash. Fever!\n-\n") == ["A rash.", "Fever!"]
+
+
 def test_a_pile_of_marks_takes_no_time() -> None:
     assert text.words("a" + "\u0300\u0316" * 50_000 + " b")[1:] == ["b"]  # NFKC alone takes over ten seconds

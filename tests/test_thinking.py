@@ -1,7 +1,7 @@
 """What a reasoning model thought is set aside before anything reads its answer, and kept in the row."""
 
 import pytest
-from fake_engine import FakeEngine, requests
+from fake_engine import FakeEngine, embed, requests
 
 from medqa import engines, evaluate, generate, model
 from medqa.engines import Completion, thinking
@@ -65,7 +65,7 @@ def test_thoughts_are_neither_measured_nor_judged() -> None:
         max_chars=600,
     )
     policy, judge = FakeEngine(lambda question, _: says[question]), FakeEngine()
-    whole, cut = evaluate.evaluate_model(policy, judge, held_out, params, judging, "judge")
+    whole, cut = evaluate.evaluate_model(policy, judge, embed, held_out, params, judging, "judge")
     # The answer that is cut off is empty, and the judge does not read it.
     assert {prompt.rpartition("\n")[0] for prompt in judge.prompts} == {"The answer is C.\nC"}
     assert (whole.choice, whole.correct, whole.repetition, whole.key_point_recall) == ("C", True, 0, 1)

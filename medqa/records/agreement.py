@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class JudgedPair:
-    """A labelled pair as the judge and the base model see it."""
+    """A labelled pair as the judge, the base model and the encoder see it."""
 
     id: str
     label_type: str
@@ -16,6 +16,8 @@ class JudgedPair:
     rejected_words: int
     chosen_logprob: float | None  # under the base model, as in Answer
     rejected_logprob: float | None
+    chosen_similarity: float  # cosine of question and answer under the encoder
+    rejected_similarity: float
     with_reference: bool
     judge: str  # the model that gave the scores
 

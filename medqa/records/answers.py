@@ -20,6 +20,7 @@ class Answer(Score):
     key_point_recall: float
     token_f1: float
     rouge_l: float
+    coverage: float | None  # of the reference's sentences by its own, from 0 to 1; None without a reference
     repetition: float  # share of its word trigrams that occur in it before
     choice: str  # the option read out of the answer; empty without options or where none could be read
     correct: bool | None  # None where the question has no options

@@ -19,7 +19,7 @@ from medqa.text import words
 CRITERIA = ("accuracy", "completeness", "key_points")
 # What is shown of a candidate and of a held-out answer, each from 0 to 1.
 QUESTION_SCORES = ("score", *CRITERIA)
-ANSWER_SCORES = (*QUESTION_SCORES, "key_point_recall", "token_f1", "rouge_l")
+ANSWER_SCORES = (*QUESTION_SCORES, "key_point_recall", "token_f1", "rouge_l", "coverage")
 BINS = 20  # of the scores from 0 to 1
 
 

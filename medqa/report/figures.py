@@ -26,6 +26,7 @@ GAINS = {
         "token_f1": Series("token F1", "longer"),
         "rouge_l": Series("ROUGE-L", "likelier"),
     },
+    "Gain in coverage of the reference": {"coverage": JUDGE},
     "Gain in log-likelihood of references, nats per token": {"reference_logprob": JUDGE},
 }
 

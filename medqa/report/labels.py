@@ -13,6 +13,7 @@ GAINS = {
     "key_point_recall": "key-point recall",
     "token_f1": "token F1",
     "rouge_l": "ROUGE-L",
+    "coverage": "coverage of the reference",
     "reference_logprob": "log-likelihood of references, nats per token",
     "repetition": "repetition (less is better)",
     "cut_off": "share cut off (less is better)",
@@ -28,6 +29,7 @@ RANKERS = {
     "agreement": Series("judge", "judge"),
     "longer_wins": Series("longer wins", "longer"),
     "likelier_wins": Series("likelier wins", "likelier"),
+    "more_similar_wins": Series("more similar wins", "similar"),
 }
 # In display order. A measure that is not listed follows under its own name.
 MEASURES = {
@@ -41,6 +43,7 @@ MEASURES = {
     "key_point_recall": "key-point recall (no judge)",
     "token_f1": "token F1 against the reference",
     "rouge_l": "ROUGE-L against the reference",
+    "coverage": "coverage of the reference, by embeddings",
     "reference_logprob": "log-likelihood of the reference, nats per token",
     "exam_accuracy": "multiple choice right (0.25 is chance)",
     "exam_unreadable": "multiple choice unreadable",

@@ -47,6 +47,8 @@ def _inconsistencies(params: Params) -> Iterator[str]:
     judges, judge = params.models.judges(), params.evaluate.judge
     if judge not in judges:
         yield f"evaluate.judge = {judge!r}: must be a judge of `models` ({', '.join(judges)})"
+    if params.encoder not in (models := params.models.sources()):
+        yield f"encoder = {params.encoder!r}: must be a model of `models` ({', '.join(models)})"
     for section, files in (("models", params.models.files()), ("data", params.data.files())):
         for name, file in files.items():
             if not (Path(params.corpus) / file).is_file():

@@ -211,6 +211,8 @@ class Params(Section):
     corpus: Corpus
     """Folder that DVC watches: the embedded facts, or the user's own files."""
     models: ModelsParams
+    encoder: str
+    """The model of `models` that embeds texts, for what similarity measures; any can."""
     data: DataParams
     sft: SftParams
     generate: GenerateParams
