@@ -111,6 +111,11 @@ MISTAKES = [
         "models.judge.source = 'wheel': must be one of 'hub', 'gguf', 'scratch', 'tuned'",
     ),
     ("models.base", WHEEL, "models.base.source = 'wheel': must be one of 'hub', 'gguf', 'scratch'"),
+    (
+        "models.my",
+        {"source": "ftp"},
+        "models.my.source = 'ftp': must be one of 'hub', 'gguf', 'scratch', 'tuned'",
+    ),
     ("models.my", WHEEL | {"package": "--p==1"}, "models.my.package = '--p==1': "),
     ("models.my", WHEEL | {"folder": "p/.."}, "models.my.folder = 'p/..': "),
     ("evaluate.judge", "base", "evaluate.judge = 'base': must be a judge of `models` (judge)"),

@@ -166,9 +166,7 @@ class WheelEncoder(Section):
 
 Source = Annotated[HubModel | GgufModel | ScratchModel, Field(discriminator="source")]
 JudgeSource = Annotated[HubModel | GgufModel | ScratchJudge | TunedJudge, Field(discriminator="source")]
-FurtherSource = Annotated[
-    HubModel | GgufModel | ScratchJudge | TunedJudge | WheelEncoder, Field(discriminator="source")
-]
+FurtherSource = Annotated[JudgeSource | WheelEncoder, Field(discriminator="source")]
 AnySource = HubModel | GgufModel | ScratchModel | TunedJudge | WheelEncoder
 
 
