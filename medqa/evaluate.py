@@ -7,7 +7,7 @@ from typing import Any
 
 from medqa import judge, metrics, option_reading, prompts, text
 from medqa.engines import Completion, Engine, Failure, Likelihood, Request, Sampling, collect, thinking
-from medqa.records import Answer, HeldOut
+from medqa.records import Answer, HeldOut, Score
 from medqa.runtime.sections import EvaluateParams, JudgeParams
 
 HEADLINE = ("score", "key_point_recall", "exam_accuracy", "preference_alignment")
@@ -66,7 +66,8 @@ def judge_responses(
 ) -> list[Answer]:
     """The measured answer to each held-out question. What could not be computed is None, never zero."""
     cases = [
-        judge.Case(row.id, row.question, row.reference, responses[row.id].completion.text) for row in held_out
+        judge.Case(row.id, row.question, row.reference, responses[row.id].completion.text, row.key_points)
+        for row in held_out
     ]
     scores = judge.score(grader, cases, params)
     return [_answer(row, responses[row.id], scores[row.id], judge_name) for row in held_out]
@@ -85,7 +86,7 @@ def evaluate_model(
     return judge_responses(grader, held_out, responses, judge_params, judge_name)
 
 
-def _answer(row: HeldOut, response: Response, score: judge.Score, judge_name: str) -> Answer:
+def _answer(row: HeldOut, response: Response, score: Score, judge_name: str) -> Answer:
     likelihoods = response.likelihoods
     # Preference alignment compares the two: neither is of use alone.
     pair = likelihoods if {"chosen", "rejected"} <= set(likelihoods) else {}

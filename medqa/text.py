@@ -61,3 +61,11 @@ def normalize(text: str) -> str:
 def key_points(reference: str) -> list[str]:
     """The key points of a reference that lists none: its sentences, in Thai and Lao its clauses."""
     return [part for part in _SENTENCE_END.split(reference) if words(part)] or [reference]
+
+
+def distinct_sentences(text: str) -> list[str]:
+    """The sentences of a text, as in `key_points`; of those that are equal, the first."""
+    first: dict[str, str] = {}
+    for sentence in key_points(text):
+        first.setdefault(normalize(sentence), sentence)
+    return list(first.values())

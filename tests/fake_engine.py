@@ -8,6 +8,9 @@ from medqa.engines import Completion, Failure, Labels, Likelihood, Request
 from medqa.prompts import LABELS
 
 
+YES_OR_NO = prompts.labels("points-short")
+
+
 def requests(texts: Sequence[str], seed: int = 0, answer: str = "") -> list[Request]:
     """A request for each text, with the ids q0, q1 and so on."""
     return [Request(f"q{n}", prompts.ask(text), seed, answer) for n, text in enumerate(texts)]
@@ -72,7 +75,7 @@ class FakeEngine:
     def label_probabilities(
         self, requests: Sequence[Request], labels: Sequence[str]
     ) -> Iterator[tuple[str, Any]]:
-        assert tuple(labels) == LABELS
+        assert tuple(labels) in (LABELS, YES_OR_NO)
         return self._each(requests, lambda prompt, request: self.judges(prompt))
 
     def answer_logprobs(self, requests: Sequence[Request]) -> Iterator[tuple[str, Any]]:

@@ -15,6 +15,7 @@ from stages import agreement as stage
 
 PARAMS = AgreementParams(bootstrap_samples=200, attacked_pairs=3)
 JUDGING = JudgeParams(
+    method="grades",
     template="judge-short",
     criteria={"accuracy": 1, "completeness": 1, "key_points": 1},
     min_mass=0.5,

@@ -95,7 +95,17 @@ MISTAKES = [
     ("data.sft_kinds", [], "data.sft_kinds = []: "),
     ("data.max_sft", 0, "data.max_sft = 0: should be greater than or equal to 1"),
     ("data.sft", 3, "data.sft = 3: must hold keys of its own"),
-    ("judge.template", "essay", "judge.template = 'essay': must be one of judge, judge-short"),
+    ("judge.template", "essay", "judge.template = 'essay': must be one of judge, judge-short, points, points-short"),
+    (
+        "judge.template",
+        "points",
+        "judge template = 'points' must be a template of method = 'grades' (judge, judge-short)",
+    ),
+    (
+        "models.judge.template",
+        "judge",
+        "models.judge.template = 'judge': must be judge.template = 'judge-short', since a judge that is trained",
+    ),
     (
         "judge.criteria",
         {"accuracy": 0, "completeness": 0, "key_points": 0},

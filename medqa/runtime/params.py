@@ -47,6 +47,14 @@ def _inconsistencies(params: Params) -> Iterator[str]:
     judges, judge = params.models.judges(), params.evaluate.judge
     if judge not in judges:
         yield f"evaluate.judge = {judge!r}: must be a judge of `models` ({', '.join(judges)})"
+    sources = params.models.sources()
+    for name in dict.fromkeys(("judge", judge)):
+        template = getattr(sources.get(name), "template", params.judge.template)
+        if template != params.judge.template:
+            yield (
+                f"models.{name}.template = {template!r}: must be judge.template = {params.judge.template!r}, "
+                "since a judge that is trained here knows only the prompt of its training"
+            )
     for section, files in (("models", params.models.files()), ("data", params.data.files())):
         for name, file in files.items():
             if not (Path(params.corpus) / file).is_file():
