@@ -7,8 +7,7 @@ from medqa import prompts
 from medqa.engines import Completion, Failure, Labels, Likelihood, Request
 from medqa.prompts import LABELS
 
-
-YES_OR_NO = prompts.labels("points-short")
+METHOD_LABELS = (LABELS, *(prompts.labels(template) for template in prompts.templates("points")))
 
 
 def requests(texts: Sequence[str], seed: int = 0, answer: str = "") -> list[Request]:
@@ -75,7 +74,7 @@ class FakeEngine:
     def label_probabilities(
         self, requests: Sequence[Request], labels: Sequence[str]
     ) -> Iterator[tuple[str, Any]]:
-        assert tuple(labels) in (LABELS, YES_OR_NO)
+        assert tuple(labels) in METHOD_LABELS
         return self._each(requests, lambda prompt, request: self.judges(prompt))
 
     def answer_logprobs(self, requests: Sequence[Request]) -> Iterator[tuple[str, Any]]:

@@ -34,9 +34,7 @@ def judge_examples(count: int, seed: int) -> list[JudgeExample]:
 
 
 def rows_of(tok, examples: list[JudgeExample]) -> list[TokenRow]:
-    return token_rows.example_rows(
-        tok, judge_prompts.labelled_prompts(examples, "judge-short", seed=0), 2000
-    )
+    return token_rows.example_rows(tok, judge_prompts.labelled_prompts(examples, "judge-short", seed=0), 2000)
 
 
 @pytest.mark.parametrize("text", ["Fever!", "naïve café 12 µg", "日本語", "\U0001f637", "a  b\n\nc", ""])

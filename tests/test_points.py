@@ -143,6 +143,8 @@ def test_long_texts_lose_their_middle() -> None:
 
 
 def test_candidates_change_nothing_about_each_other() -> None:
-    cases = [Case(f"q{n}", "Signs?", REFERENCE, text, POINTS) for n, text in enumerate(["fever.", "gout. a."])]
+    cases = [
+        Case(f"q{n}", "Signs?", REFERENCE, text, POINTS) for n, text in enumerate(["fever.", "gout. a."])
+    ]
     together = judge.score(reader(), cases, params())
     assert together == {case.id: judge.score(reader(), [case], params())[case.id] for case in cases}

@@ -1,6 +1,7 @@
 """What a judge trained here reads of a corrupted answer: the prompts of its method, each with its label."""
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -67,16 +68,18 @@ def _sentences(example: JudgeExample, template: str, rng: random.Random) -> list
 
     The label of a sentence that is right in part is drawn: yes with the share of its points that are right.
     """
-    labels = prompts.labels(template)
-    result = []
+    labels, result = prompts.labels(template), []
+    stated = {example.candidate[start:stop]: right for start, stop, right in example.spans}
     for sentence in distinct_sentences(example.candidate):
-        begin = example.candidate.find(sentence)
-        end = begin + len(sentence)
+        text = prompts.escape_control_tokens(sentence)
         spans = tuple(
-            (a - begin, b - begin, right) for a, b, right in example.spans if begin <= a and b <= end
+            sorted(
+                (*match.span(), right)
+                for point, right in stated.items()
+                for match in re.finditer(re.escape(point), text)
+            )
         )
         share = sum(right for *_, right in spans) / max(1, len(spans))
-        shown = prompts.escape_control_tokens(sentence)
         messages = prompts.statement(template, "sentence", example.question, example.reference, sentence)
-        result.append(LabelledPrompt(messages, labels[rng.random() < share], shown, spans))
+        result.append(LabelledPrompt(messages, labels[rng.random() < share], text, spans))
     return result
