@@ -136,6 +136,7 @@ def _random(name: str, shape: Shape) -> Workload:
         dtype="bfloat16" if runs.has_bfloat16() else "float32",
         sampling=sections.GenerateParams(n=2, temperature=0.7, top_p=0.95, max_new_tokens=shape.new_tokens),
         judging=sections.JudgeParams(
+            method="grades",
             template="judge",
             criteria=sections.Criteria(accuracy=1, completeness=1, key_points=1),
             min_mass=0,

@@ -57,7 +57,7 @@ def judge_pairs(
     The reference is never the chosen answer itself, else the judge would only have to compare texts.
     """
     cases = [
-        judge.Case(f"{row.id}:{side}", row.question, row.reference, getattr(row, side))
+        judge.Case(f"{row.id}:{side}", row.question, row.reference, getattr(row, side), row.points)
         for side in SIDES
         for row in labelled
     ]
@@ -99,8 +99,9 @@ def attack_judge(
         for row in drawn
         for attack in attacks.evaluation_attacks()
     }
-    cases = [judge.Case(row.id, row.question, row.reference, row.reference) for row in drawn if row.reference]
-    cases += [judge.Case(id, row.question, row.reference, text) for id, (row, _, text) in trials.items()]
+    texts = [(row.id, row, row.reference) for row in drawn if row.reference]
+    texts += [(id, row, text) for id, (row, _, text) in trials.items()]
+    cases = [judge.Case(id, row.question, row.reference, text, row.points) for id, row, text in texts]
     scores = judge.score(grader, cases, judge_params)
     return [
         AttackResult(
@@ -146,7 +147,8 @@ def summary(
 
     if scored:
         margins = [pair.chosen_score - pair.rejected_score for pair in scored]
-        result["calibration_error"] = calibration_error(margins)
+        result["reliability"] = reliability(margins)
+        result["calibration_error"] = calibration_error(result["reliability"])
         for name, wins in (("over_longer", _longer_wins), ("over_more_similar", _more_similar_wins)):
             result |= interval(name, [_judge_wins(pair) - wins(pair) for pair in scored])
     label_types = sorted({pair.label_type for pair in pairs})
@@ -168,17 +170,33 @@ def _group_metrics(group: Sequence[JudgedPair], share: Interval) -> dict[str, An
     )
 
 
-def calibration_error(margins: Sequence[float]) -> float:
-    """Expected calibration error (Guo et al. 2017) of margins from -1 to 1: chosen minus rejected score.
+def reliability(margins: Sequence[float]) -> list[dict[str, float]]:
+    """The reliability diagram of margins from -1 to 1 (chosen minus rejected score), as bins that hold pairs.
 
-    A judge that sees a margin m is taken to be sure of its preference by (1 + |m|) / 2. The error is the mean
-    over ten bins of that confidence, weighted by their size, of its distance from the share that is right.
+    A judge that sees a margin m is taken to be sure of its preference by (1 + |m|) / 2. Of each of ten bins
+    of that confidence: its mean `confidence`, the share that is `right` (a tie is half), and its `pairs`.
     """
     margin = np.asarray(margins, dtype=np.float64)
     confidence = (1 + np.abs(margin)) / 2
     right = np.where(margin == 0, 0.5, margin > 0)
     bins = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
-    return float(sum(abs((confidence - right)[bins == bin].sum()) for bin in range(BINS)) / len(margin))
+    return [
+        {
+            "confidence": float(confidence[bins == bin].mean()),
+            "right": float(right[bins == bin].mean()),
+            "pairs": int((bins == bin).sum()),
+        }
+        for bin in sorted(set(bins.tolist()))
+    ]
+
+
+def calibration_error(bins: Sequence[dict[str, float]]) -> float:
+    """Expected calibration error (Guo et al. 2017) of the bins of `reliability`.
+
+    The mean over the bins, weighted by their pairs, of the distance of `confidence` from `right`.
+    """
+    distances = [bin["pairs"] * abs(bin["confidence"] - bin["right"]) for bin in bins]
+    return sum(distances) / sum(bin["pairs"] for bin in bins)
 
 
 def beats_longer(result: dict[str, Any]) -> bool:
@@ -187,9 +205,12 @@ def beats_longer(result: dict[str, Any]) -> bool:
 
 
 def _attack_metrics(attacked: Sequence[AttackResult], share: Interval, interval: Interval) -> dict[str, Any]:
-    """An attack succeeds if it outranks the reference or the honest answer. Intervals are over pairs."""
+    """An attack succeeds if it reaches or passes the better of the honest answer and the reference.
+
+    Intervals are over pairs.
+    """
     result: dict[str, Any] = {"tried": len(attacked), "unscored": sum(row.score is None for row in attacked)}
-    wins = [(row, float(_outranks(row))) for row in attacked]
+    wins = [(row, float(_reaches_honest(row))) for row in attacked]
     result |= share("attack_rate", _pair_means(wins))
     for kind in attacks.KINDS:
         group = [win for row, win in wins if row.kind == kind]
@@ -199,9 +220,9 @@ def _attack_metrics(attacked: Sequence[AttackResult], share: Interval, interval:
     return result | {"padding_tried": len(padded)} | interval("padding_gain", _pair_means(gains))
 
 
-def _outranks(row: AttackResult) -> bool:
+def _reaches_honest(row: AttackResult) -> bool:
     honest = [score for score in (row.honest_score, row.reference_score) if score is not None]
-    return row.score is not None and any(row.score > score for score in honest)
+    return row.score is not None and bool(honest) and row.score >= max(honest)
 
 
 def _pair_means(values: Iterable[tuple[AttackResult, float]]) -> list[float]:

@@ -11,7 +11,7 @@ import numpy as np
 from medqa import judge, metrics, option_reading, prompts, text
 from medqa.encoder import Embed
 from medqa.engines import Completion, Engine, Failure, Likelihood, Request, Sampling, collect, thinking
-from medqa.records import Answer, HeldOut
+from medqa.records import Answer, HeldOut, Score
 from medqa.runtime.sections import EvaluateParams, JudgeParams
 
 HEADLINE = ("score", "key_point_recall", "exam_accuracy", "preference_alignment")
@@ -91,7 +91,8 @@ def judge_responses(
     What could not be computed is None, never zero.
     """
     cases = [
-        judge.Case(row.id, row.question, row.reference, responses[row.id].completion.text) for row in held_out
+        judge.Case(row.id, row.question, row.reference, responses[row.id].completion.text, row.key_points)
+        for row in held_out
     ]
     scores = judge.score(grader, cases, params)
     return [
@@ -115,7 +116,7 @@ def evaluate_model(
 
 
 def _answer(
-    row: HeldOut, response: Response, score: judge.Score, coverage: float | None, judge_name: str
+    row: HeldOut, response: Response, score: Score, coverage: float | None, judge_name: str
 ) -> Answer:
     likelihoods = response.likelihoods
     # Preference alignment compares the two: neither is of use alone.

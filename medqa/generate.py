@@ -39,6 +39,7 @@ def _candidate(question: Question, sample: int, result: Completion | Failure) ->
         text=answer,
         finish_reason=completion.finish_reason,
         thinking=thoughts,
+        points=question.points,
     )
 
 

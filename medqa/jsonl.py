@@ -100,4 +100,6 @@ def rounded(value: Any) -> Any:
     """Metrics with their floats rounded to 4 places, as they are stored."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
     return round(value, 4) + 0.0 if isinstance(value, float) else value

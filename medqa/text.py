@@ -66,3 +66,11 @@ def key_points(reference: str) -> list[str]:
 def sentences(text: str) -> list[str]:
     """The sentences of a text, in Thai and Lao its clauses; none of a text without words."""
     return [part for part in _SENTENCE_END.split(text) if words(part)]
+
+
+def distinct_sentences(text: str) -> list[str]:
+    """The sentences of a text, as in `key_points`; of those that are equal, the first."""
+    first: dict[str, str] = {}
+    for sentence in key_points(text):
+        first.setdefault(normalize(sentence), sentence)
+    return list(first.values())

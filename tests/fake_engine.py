@@ -11,6 +11,8 @@ from medqa.engines import Completion, Failure, Labels, Likelihood, Request
 from medqa.prompts import LABELS
 from medqa.text import words
 
+METHOD_LABELS = (LABELS, *(prompts.labels(template) for template in prompts.templates("points")))
+
 
 def requests(texts: Sequence[str], seed: int = 0, answer: str = "") -> list[Request]:
     """A request for each text, with the ids q0, q1 and so on."""
@@ -85,7 +87,7 @@ class FakeEngine:
     def label_probabilities(
         self, requests: Sequence[Request], labels: Sequence[str]
     ) -> Iterator[tuple[str, Any]]:
-        assert tuple(labels) == LABELS
+        assert tuple(labels) in METHOD_LABELS
         return self._each(requests, lambda prompt, request: self.judges(prompt))
 
     def answer_logprobs(self, requests: Sequence[Request]) -> Iterator[tuple[str, Any]]:

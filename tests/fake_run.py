@@ -263,6 +263,10 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
             "ties": 0,
             "mass_mean": 0.97,
             "mass_least": 0.91,
+            "reliability": [
+                {"confidence": 0.53, "right": 0.55, "pairs": size // 2},
+                {"confidence": 0.88, "right": 0.91, "pairs": size // 2},
+            ],
             "calibration_error": 0.04,
             **_interval("over_longer", 0.32, 0.06),
             **_interval("over_more_similar", 0.06, 0.06),

@@ -15,6 +15,7 @@ from stages import agreement as stage
 
 PARAMS = AgreementParams(bootstrap_samples=200, attacked_pairs=3)
 JUDGING = JudgeParams(
+    method="grades",
     template="judge-short",
     criteria={"accuracy": 1, "completeness": 1, "key_points": 1},
     min_mass=0.5,
@@ -139,7 +140,15 @@ def test_nothing_scored_is_counted_and_has_no_mean() -> None:
     ],
 )
 def test_calibration_error(margins: list[float], error: float) -> None:
-    assert agreement.calibration_error(margins) == pytest.approx(error)
+    assert agreement.calibration_error(agreement.reliability(margins)) == pytest.approx(error)
+
+
+def test_reliability_is_what_one_counts_by_hand() -> None:
+    assert agreement.reliability([0.62, 0.68, -0.66, 0.0, 1.0, -1.0]) == [
+        {"confidence": 0.5, "right": 0.5, "pairs": 1},
+        {"confidence": pytest.approx((0.81 + 0.84 + 0.83) / 3), "right": pytest.approx(2 / 3), "pairs": 3},
+        {"confidence": 1.0, "right": 0.5, "pairs": 2},
+    ]
 
 
 def test_a_judge_that_only_counts_words_does_not_beat_longer_wins() -> None:
@@ -178,7 +187,9 @@ def test_there_are_attacks_enough_and_each_is_tried_on_each_drawn_pair() -> None
         (lambda text: text.count("Rash") > 1, None, 0.9),
     ],
 )
-def test_an_attack_succeeds_if_it_outranks_an_honest_text(fooled, rate: float | None, gain: float) -> None:
+def test_an_attack_succeeds_if_it_reaches_the_better_honest_text(
+    fooled, rate: float | None, gain: float
+) -> None:
     def score(text: str) -> float:
         return 0.9 if fooled(text) else 0.8 if "Fever" in text else 0.0
 
@@ -191,6 +202,20 @@ def test_an_attack_succeeds_if_it_outranks_an_honest_text(fooled, rate: float | 
     assert result["padding_gain"] == pytest.approx(0.9 * sum(padded) / len(padded))
     assert (gain > 0) == (result["padding_gain"] > 0)
     assert result["tried"] == 3 * len(wins) and result["padding_tried"] == 3 * len(padded)
+
+
+@pytest.mark.parametrize(("fooled_score", "rate"), [(0.79, 0.0), (0.8, 1.0), (0.9, 1.0)])
+def test_the_better_of_answer_and_reference_is_what_counts(fooled_score: float, rate: float) -> None:
+    def score(text: str) -> float:
+        # Of the honest texts the answer has 0.8, the reference 0.6.
+        return 0.8 if "it is" in text else 0.6 if text.startswith("Fever") else fooled_score
+
+    tried = measure(
+        score, ATTACKED, lambda text: fooled_score if words(text) and "Fever" not in text else 0.6
+    )
+    wordless = sum(not words(each.text("Why?", "Rash.")) for each in attacks.evaluation_attacks())
+    share = 1 - wordless / len(attacks.evaluation_attacks())
+    assert tried["attacks"]["attack_rate"] == pytest.approx(rate * share)
 
 
 def test_an_unscored_attack_does_not_succeed() -> None:

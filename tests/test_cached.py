@@ -172,7 +172,9 @@ def test_a_hundred_more_questions_cost_a_hundred_more_and_another_judge_prompt_n
         policy, grader = FakeEngine(says=lambda prompt, seed: f"{prompt} {seed}"), FakeEngine()
         questions = [Question(name, f"What is {name}?", "A disease.") for name in sorted(ids[:count])]
         candidates = generate.generate_answers(cached(file, policy), questions, params, 0)
-        judging = sections.JudgeParams(template=template, criteria=criteria, min_mass=0.5, max_chars=600)
+        judging = sections.JudgeParams(
+            method="grades", template=template, criteria=criteria, min_mass=0.5, max_chars=600
+        )
         engine = cached(file, grader, model=("judge", "judge"), identity=["judge"])
         judge.rank_answers(engine, candidates, judging)
         assert (len(policy.prompts), len(grader.prompts)) == (answers, scores)

@@ -15,6 +15,7 @@ from medqa.runtime.sections import EvaluateParams, JudgeParams
 
 PARAMS = EvaluateParams(judge="judge", max_new_tokens=40, bootstrap_samples=200)
 JUDGING = JudgeParams(
+    method="grades",
     template="judge-short",
     criteria={"accuracy": 1, "completeness": 1, "key_points": 1},
     min_mass=0.5,

@@ -18,7 +18,9 @@ def params(
     weights: tuple[float, float, float] = (1, 1, 1), min_mass: float = 0.5, max_chars: int = 600
 ) -> JudgeParams:
     criteria = dict(zip(prompts.CRITERIA, weights, strict=True))
-    return JudgeParams(template="judge-short", criteria=criteria, min_mass=min_mass, max_chars=max_chars)
+    return JudgeParams(
+        method="grades", template="judge-short", criteria=criteria, min_mass=min_mass, max_chars=max_chars
+    )
 
 
 def by_criterion(**labels: Labels) -> FakeEngine:

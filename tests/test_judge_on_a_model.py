@@ -38,7 +38,7 @@ def engine() -> TransformersEngine:
 
 
 def params(template: str = "judge", max_chars: int = 600) -> JudgeParams:
-    return JudgeParams(template=template, criteria=EVEN, min_mass=0.0, max_chars=max_chars)
+    return JudgeParams(method="grades", template=template, criteria=EVEN, min_mass=0.0, max_chars=max_chars)
 
 
 def cases(count: int, seed: int) -> list[Case]:

@@ -9,7 +9,15 @@ import torch
 from conftest import CORPUS
 
 from medqa import model, prompts
-from medqa.miniature import corrupted_answers, embedded, scratch, token_rows, train_scratch, training_text
+from medqa.miniature import (
+    corrupted_answers,
+    embedded,
+    judge_prompts,
+    scratch,
+    token_rows,
+    train_scratch,
+    training_text,
+)
 from medqa.miniature.corrupted_answers import JudgeExample
 from medqa.miniature.token_rows import TokenRow
 from medqa.runtime.errors import UserError
@@ -26,7 +34,7 @@ def judge_examples(count: int, seed: int) -> list[JudgeExample]:
 
 
 def rows_of(tok, examples: list[JudgeExample]) -> list[TokenRow]:
-    return token_rows.example_rows(tok, examples, "judge-short", 2000)
+    return token_rows.example_rows(tok, judge_prompts.labelled_prompts(examples, "judge-short", seed=0), 2000)
 
 
 @pytest.mark.parametrize("text", ["Fever!", "naïve café 12 µg", "日本語", "\U0001f637", "a  b\n\nc", ""])

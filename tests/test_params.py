@@ -96,7 +96,21 @@ MISTAKES = [
     ("data.sft_kinds", [], "data.sft_kinds = []: "),
     ("data.max_sft", 0, "data.max_sft = 0: should be greater than or equal to 1"),
     ("data.sft", 3, "data.sft = 3: must hold keys of its own"),
-    ("judge.template", "essay", "judge.template = 'essay': must be one of judge, judge-short"),
+    (
+        "judge.template",
+        "essay",
+        "judge.template = 'essay': must be one of judge, judge-short, points, points-short",
+    ),
+    (
+        "judge.template",
+        "judge",
+        "judge template = 'judge' must be a template of method = 'points' (points, points-short)",
+    ),
+    (
+        "models.judge.template",
+        "judge",
+        "models.judge.template = 'judge': must be judge.template = 'points-short', since a judge",
+    ),
     (
         "judge.criteria",
         {"accuracy": 0, "completeness": 0, "key_points": 0},

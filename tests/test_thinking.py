@@ -59,6 +59,7 @@ def test_thoughts_are_neither_measured_nor_judged() -> None:
     held_out = [HeldOut(name, "exam", name, "The answer is C.", ("C",), "C", "C", "A") for name in says]
     params = sections.EvaluateParams(judge="judge", max_new_tokens=40, bootstrap_samples=200)
     judging = sections.JudgeParams(
+        method="grades",
         template="judge-short",
         criteria={"accuracy": 1, "completeness": 1, "key_points": 1},
         min_mass=0.5,

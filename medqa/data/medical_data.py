@@ -141,11 +141,12 @@ def _example(row_id: str, row: ParsedRow) -> Example:
 
 
 def _question(row_id: str, row: ParsedRow) -> Question:
-    return Question(row_id, row.prompt, _reference(row) or row.chosen)
+    return Question(row_id, row.prompt, _reference(row) or row.chosen, row.key_points)
 
 
 def _labelled(row_id: str, row: ParsedRow) -> Labelled:
-    return Labelled(row_id, row.label_type, row.prompt, _reference(row), row.chosen, row.rejected)
+    answers = (row.chosen, row.rejected)
+    return Labelled(row_id, row.label_type, row.prompt, _reference(row), *answers, row.key_points)
 
 
 def _held_out(row_id: str, row: ParsedRow) -> HeldOut:

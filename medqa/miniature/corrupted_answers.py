@@ -19,6 +19,8 @@ from medqa.prompts import LABELS
 OFF_TOPIC, ADVERSARIAL, ONLY_WRONG = 0.1, 0.06, 0.08
 # Shares of the other examples that are changed in each way.
 HEDGED, SHUFFLED, REWORDED, PADDED, PRAISED = 0.06, 0.1, 0.5, 0.12, 0.1
+# Shares of the points, and of the examples, that are changed in each way where the answers are to be hard.
+DAMAGED, CUT_OFF, LOOPED = 0.25, 0.12, 0.12
 NOISE = "abcdefghijklmnopqrstuvwxyz      ABC0123456789.,:;!?()[]{}/-"
 
 
@@ -41,6 +43,7 @@ class JudgeExample:
     """A reference, an answer to grade, and the index of its label by criterion (0 is the lowest).
 
     `spans` are the points in the answer: first character, character after the last, whether it is right.
+    `points` are those of the reference, the most important first.
     """
 
     reference: str
@@ -48,30 +51,40 @@ class JudgeExample:
     labels: dict[str, int]
     spans: tuple[tuple[int, int, bool], ...]
     question: str
+    points: tuple[str, ...]
 
 
-def judge_examples(facts: Iterator[Fact], count: int, seed: int) -> list[JudgeExample]:
-    """Corrupted answers to the next `count` facts."""
+def judge_examples(facts: Iterator[Fact], count: int, seed: int, hard: bool = False) -> list[JudgeExample]:
+    """Corrupted answers to the next `count` facts; the `hard` ones also have wrong details, cuts, loops."""
     rng, adversarial = random.Random(f"lessons {seed}"), attacks.training_attacks()
-    return [judge_example(next(facts), adversarial, rng) for _ in range(count)]
+    return [judge_example(next(facts), adversarial, rng, hard) for _ in range(count)]
 
 
-def judge_example(fact: Fact, adversarial: AdversarialTexts, rng: random.Random) -> JudgeExample:
+def judge_example(
+    fact: Fact, adversarial: AdversarialTexts, rng: random.Random, hard: bool = False
+) -> JudgeExample:
     """One answer to a fact: without any point, with wrong points only, or with points changed at random."""
     reference, kind = fill(fact.forms[0], fact.points), rng.random()
     if kind < OFF_TOPIC + ADVERSARIAL:
         texts = (*adversarial.keys, *adversarial.verdicts)
         text = fact.off_topic if kind < OFF_TOPIC else rng.choice((*texts, _noise(rng)))
-        return JudgeExample(reference, text, labels([False] * len(fact.points), 0), (), fact.question)
-    right, stated = _change_points(fact, kind < OFF_TOPIC + ADVERSARIAL + ONLY_WRONG, rng)
+        worst = labels([False] * len(fact.points), 0)
+        return JudgeExample(reference, text, worst, (), fact.question, fact.points)
+    stated = _change_points(fact, kind < OFF_TOPIC + ADVERSARIAL + ONLY_WRONG, rng, hard)
+    stated = [_damage(point, fact, rng) for point in stated] if hard else stated
     text = fill(rng.choice(fact.forms) if rng.random() < REWORDED else fact.forms[0], stated)
     text = _add_empty_words(text, fact, adversarial, rng)
-    spans = (
-        (*match.span(), point in fact.points)
-        for point in stated
-        for match in re.finditer(re.escape(point), text)
+    text = _break_off(text, rng) if hard else text
+    spans = tuple(
+        sorted(
+            (*match.span(), point in fact.points)
+            for point in stated
+            for match in re.finditer(re.escape(point), text)
+        )
     )
-    return JudgeExample(reference, text, labels(right, len(stated)), tuple(sorted(spans)), fact.question)
+    present = {text[start:stop] for start, stop, _ in spans}
+    deserved = labels([point in present for point in fact.points], len(present))
+    return JudgeExample(reference, text, deserved, spans, fact.question, fact.points)
 
 
 def labels(right: Sequence[bool], stated: int) -> dict[str, int]:
@@ -86,9 +99,9 @@ def labels(right: Sequence[bool], stated: int) -> dict[str, int]:
     return {name: round(share * (len(LABELS) - 1)) for name, share in shares.items()}
 
 
-def _change_points(fact: Fact, only_wrong: bool, rng: random.Random) -> tuple[list[bool], list[str]]:
-    """Which points of a fact stay, and the points that the answer states, in its order."""
-    actions = ("keep", "keep", "replace", "drop")
+def _change_points(fact: Fact, only_wrong: bool, rng: random.Random, hard: bool) -> list[str]:
+    """The points that the answer states, in its order: those of the fact, some exchanged or dropped."""
+    actions = (*["keep"] * (4 if hard else 2), "replace", "drop")  # details are damaged afterwards
     changes = ["replace" if only_wrong else rng.choice(actions) for _ in fact.points]
     if set(changes) == {"drop"}:
         changes[rng.randrange(len(changes))] = "replace"
@@ -102,7 +115,29 @@ def _change_points(fact: Fact, only_wrong: bool, rng: random.Random) -> tuple[li
         stated += wrong
     if rng.random() < SHUFFLED:
         rng.shuffle(stated)
-    return [change == "keep" for change in changes], stated
+    return stated
+
+
+def _damage(point: str, fact: Fact, rng: random.Random) -> str:
+    """The point, perhaps with one word from a wrong point in the place of one of its own."""
+    wrong = rng.choice(fact.wrong_points).split()
+    own = point.split()
+    exchangeable = [index for index, word in enumerate(own) if word not in wrong]
+    if len(own) < 2 or not exchangeable or rng.random() >= DAMAGED:
+        return point
+    own[rng.choice(exchangeable)] = rng.choice(wrong)
+    return " ".join(own)
+
+
+def _break_off(text: str, rng: random.Random) -> str:
+    """The answer, perhaps cut off in mid-sentence, or with its last words in a loop."""
+    kind = rng.random()
+    if kind < CUT_OFF:
+        return text[: rng.randint(len(text) // 3, len(text))]
+    if kind < CUT_OFF + LOOPED:
+        end = " ".join(text.split()[-rng.randint(1, 6) :])
+        return " ".join([text, *[end] * rng.randint(1, 6)])
+    return text
 
 
 def _add_empty_words(text: str, fact: Fact, adversarial: AdversarialTexts, rng: random.Random) -> str:

@@ -4,9 +4,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from medqa import jsonl
+from medqa import jsonl, prompts
 from medqa.miniature import training_text
 from medqa.miniature.corrupted_answers import judge_examples
+from medqa.miniature.judge_prompts import labelled_prompts
 from medqa.miniature.token_rows import TokenRow, example_rows
 from medqa.miniature.train_scratch import predict_labels
 from medqa.records import ValidationExample
@@ -31,8 +32,10 @@ def make_rows(
 
     A judge that was tuned can read already, and learns from labels only.
     """
-    examples = judge_examples(text.facts, source.examples + validation_examples, seed)
-    rows = example_rows(tok, examples, source.template, source.max_length, isinstance(source, TunedJudge))
+    hard = prompts.method(source.template) == "points"
+    examples = judge_examples(text.facts, source.examples + validation_examples, seed, hard)
+    groups = labelled_prompts(examples, source.template, seed)
+    rows = example_rows(tok, groups, source.max_length, isinstance(source, TunedJudge))
     if len(rows) <= validation_examples:
         raise UserError(
             f"all examples but {len(rows)} are longer than max_length = {source.max_length}; raise it"

@@ -1,19 +1,19 @@
 """Training rows of tiny models and of judges: token ids with their weights in the loss."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from os.path import commonprefix
 from typing import TYPE_CHECKING, TypeVar
 
-from medqa import prompts
-from medqa.miniature.corrupted_answers import JudgeExample
+from medqa.miniature.judge_prompts import LabelledPrompt, Spans
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LABEL_WEIGHT = 3.0
-CANDIDATE_WEIGHT = 0.3
+COMPARED_WEIGHT = 0.3
 NO_POINT = -1  # the point label of a token outside of points
 T = TypeVar("T")
 
@@ -34,9 +34,8 @@ class TokenRow:
 
     @property
     def labels(self) -> list[int]:
-        """The tokens that are predicted in branches."""
-        targets = zip(self.ids, self.weights, self.branches, strict=True)
-        return [token for token, weight, branch in targets if weight > 0 and branch > 0]
+        """The tokens with which branches end."""
+        return [token for token, weight in zip(self.ids, self.weights, strict=True) if weight == LABEL_WEIGHT]
 
 
 def chunk_documents(documents: Sequence[list[int]], length: int, passes: int, seed: int) -> list[TokenRow]:
@@ -60,56 +59,79 @@ def chunk_documents(documents: Sequence[list[int]], length: int, passes: int, se
 
 def example_rows(
     tok: "PreTrainedTokenizerBase",
-    examples: Sequence[JudgeExample],
-    template: str,
+    groups: Iterable[Sequence[LabelledPrompt]],
     max_length: int,
     labels_only: bool = False,
 ) -> list[TokenRow]:
-    """Each example as a row: the judge's prompt, then a branch per criterion that ends with its label.
+    """Each group of prompts as a row: their common prefix, then a branch per prompt that ends with its label.
 
-    The candidate is predicted too, at a low weight, and its points have labels: without that a tiny model
+    The compared text is predicted too, at a low weight, and its points have labels: without that a tiny model
     learns to compare far later. A model that can read already learns from `labels_only`. Rows longer than
     `max_length` are left out.
     """
-    rows = (row for batch in batched(examples, 500) for row in _rows(tok, batch, template, labels_only))
+    rows = (row for batch in _batches(groups, 500) for row in _rows(tok, batch, labels_only))
     return [row for row in rows if len(row.ids) <= max_length]
 
 
 def _rows(
-    tok: "PreTrainedTokenizerBase", examples: Sequence[JudgeExample], template: str, labels_only: bool
+    tok: "PreTrainedTokenizerBase", groups: Sequence[Sequence[LabelledPrompt]], labels_only: bool
 ) -> Iterator[TokenRow]:
-    texts, starts = [], []  # of each example's criteria: the text, and where its candidate begins
-    for example in examples:
-        criteria = prompts.judge(template, example.question, example.reference, example.candidate)
-        for name, messages in criteria.items():
-            text = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            texts.append(text + prompts.LABELS[example.labels[name]])
-            starts.append(text.rfind(example.candidate))
-    encoded = tok(texts, return_offsets_mapping=True, add_special_tokens=False)
-    size = len(prompts.CRITERIA)
-    for index, example in enumerate(examples):
-        first = index * size
-        endings = encoded.input_ids[first : first + size]
+    flat = [prompt for group in groups for prompt in group]
+    chats = [prompt.messages for prompt in flat]
+    texts = tok.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+    labelled = [text + prompt.label for text, prompt in zip(texts, flat, strict=True)]
+    encoded = tok(labelled, return_offsets_mapping=True, add_special_tokens=False)
+    first = 0
+    for group in groups:
+        endings = encoded.input_ids[first : first + len(group)]
         prefix = len(commonprefix(endings))
-        spans = [(a - starts[first], b - starts[first]) for a, b in encoded.offset_mapping[first][:prefix]]
-        ids, branches = list(endings[0][:prefix]), [0] * prefix
-        weights, point_labels = [0.0] * prefix, [NO_POINT] * prefix
-        if not labels_only:
-            weights = [CANDIDATE_WEIGHT if begin >= 0 else 0.0 for begin, _ in spans]
-            point_labels = [_point_label(begin, end, example) for begin, end in spans]
-        for branch, ending in enumerate(endings, 1):
-            ids += ending[prefix:]
-            added = len(ending) - prefix
-            weights += [0.0] * (added - 1) + [LABEL_WEIGHT]
-            branches += [branch] * added
-            point_labels += [NO_POINT] * added
-        yield TokenRow(ids, weights, branches, point_labels)
+        parts = []
+        for branch, (ids, prompt) in enumerate(zip(endings, group, strict=True), 1):
+            index = first + branch - 1
+            start = texts[index].rfind(prompt.compared)
+            offsets = [(begin - start, end - start) for begin, end in encoded.offset_mapping[index]]
+            weights, point_labels = _targets(prompt, offsets, prefix, labels_only)
+            parts.append(TokenRow(ids, weights, [0] * prefix + [branch] * (len(ids) - prefix), point_labels))
+        yield _joined(parts, prefix)
+        first += len(group)
 
 
-def _point_label(begin: int, end: int, example: JudgeExample) -> int:
+def _targets(
+    prompt: LabelledPrompt, offsets: list[tuple[int, int]], prefix: int, labels_only: bool
+) -> tuple[list[float], list[int]]:
+    """The weights and the point labels of a prompt's tokens, whose offsets count from the compared text."""
+    if labels_only:
+        return [0.0] * (len(offsets) - 1) + [LABEL_WEIGHT], [NO_POINT] * len(offsets)
+    stop = len(prompt.compared) + 1  # one more character: the end of the text is predicted as well
+    weights = [
+        COMPARED_WEIGHT if begin >= 0 and (index < prefix or end <= stop) else 0.0
+        for index, (begin, end) in enumerate(offsets[:-1])
+    ]
+    return [*weights, LABEL_WEIGHT], [_point_label(begin, end, prompt.spans) for begin, end in offsets]
+
+
+def _joined(parts: Sequence[TokenRow], prefix: int) -> TokenRow:
+    """The rows of branches as one row, in which their prefix comes once."""
+    joined = parts[0]
+    for part in parts[1:]:
+        joined = TokenRow(
+            joined.ids + part.ids[prefix:],
+            joined.weights + part.weights[prefix:],
+            joined.branches + part.branches[prefix:],
+            joined.point_labels + part.point_labels[prefix:],
+        )
+    return joined
+
+
+def _point_label(begin: int, end: int, spans: Spans) -> int:
     # A token begins with the space before its word.
-    spans = example.spans
     return next((int(right) for start, stop, right in spans if start - 1 <= begin and end <= stop), NO_POINT)
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from medqa.miniature.token_rows import NO_POINT, TokenRow, batched
+from medqa.miniature.token_rows import LABEL_WEIGHT, NO_POINT, TokenRow, batched
 from medqa.model import multiplies_bfloat16
 from medqa.runtime.model_sections import ScratchModel, TunedJudge
 
@@ -29,7 +29,7 @@ def label_logits(model: "PreTrainedModel", rows: Sequence[TokenRow]) -> "torch.T
     import torch
 
     table = _table(rows, model)
-    is_label = (table.weights[:, 1:] > 0) & (table.branches[:, 1:] > 0)
+    is_label = table.weights[:, 1:] == LABEL_WEIGHT
     with torch.inference_mode():
         states = model.model(input_ids=table.ids[:, :-1], **table.inputs).last_hidden_state
         return model.lm_head(states[is_label])

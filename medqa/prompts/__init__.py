@@ -9,9 +9,12 @@ from medqa.prompts.messages import (
     default_system,
     escape_control_tokens,
     judge,
+    labels,
+    method,
     reply,
+    statement,
     templates,
 )
 
 __all__ = ["CRITERIA", "LABELS", "NO_REFERENCE", "Messages", "ask", "default_system", "escape_control_tokens"]
-__all__ += ["judge", "reply", "templates"]
+__all__ += ["judge", "labels", "method", "reply", "statement", "templates"]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-LABELS = ("1", "2", "3", "4", "5")  # what the judge may reply, worst first
+LABELS = ("1", "2", "3", "4", "5")  # the grades that the judge may reply, worst first
+PREFIXES = {"grades": "judge", "points": "points"}  # of the names of a method's templates
 CRITERIA = ("accuracy", "completeness", "key_points")
 NO_REFERENCE = "(none is given; use your own knowledge)"
 # Most control tokens are <|name|> or <name>; a space after the bracket keeps the text and breaks the token.
@@ -16,7 +17,7 @@ NO_REFERENCE = "(none is given; use your own knowledge)"
 # are words of texts too: `chat` breaks those of the model in use, where its messages are rendered.
 _TAGS = "b|br|em|i|li|p|strong|sub|sup|table|td|th|tr|ul"
 _CONTROL = re.compile(rf"<(?=\|[^<>|]*\|>|/?(?!(?:{_TAGS})>)[A-Za-z][\w.:-]*>)")
-_FIELD = re.compile(r"\{(question|reference|candidate|criterion)\}")
+_FIELD = re.compile(r"\{(question|reference|candidate|criterion|text|task)\}")
 
 Messages = list[dict[str, str]]
 
@@ -62,18 +63,40 @@ def judge(template: str, question: str, reference: str, candidate: str) -> dict[
     """
     body, criteria = _template(template)
     texts = {"question": question, "reference": reference or NO_REFERENCE, "candidate": candidate}
-    texts = {name: escape_control_tokens(text) for name, text in texts.items()}
-
-    def fill(criterion: str) -> str:
-        # One pass, so that a brace in a text is never taken for a field.
-        return _FIELD.sub(lambda field: texts.get(field[1], criterion), body)
-
-    return {name: [{"role": "user", "content": fill(criteria[name])}] for name in CRITERIA}
+    return {name: _user_turn(body, texts, {"criterion": criteria[name]}) for name in CRITERIA}
 
 
-def templates() -> list[str]:
-    """The names of the judge's templates that come with the project."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("judge*.txt"))
+def statement(template: str, kind: str, question: str, text: str, statement: str) -> Messages:
+    """The messages that ask whether a text says a statement. All about one text share a prefix.
+
+    `kind` is what the statement is: `point` (of the reference), `sentence` (of the answer) or `question`.
+    """
+    body, tasks = _template(template)
+    before, _, after = tasks[kind].partition("{statement}")
+    task = f"{before}{escape_control_tokens(statement)}{after}"
+    return _user_turn(body, {"question": question, "text": text}, {"task": task})
+
+
+def _user_turn(body: str, texts: dict[str, str], own: dict[str, str]) -> Messages:
+    fields = {name: escape_control_tokens(text) for name, text in texts.items()} | own
+    # One pass, so that a brace in a text is never taken for a field.
+    return [{"role": "user", "content": _FIELD.sub(lambda field: fields[field[1]], body)}]
+
+
+def templates(method: str = "grades") -> list[str]:
+    """The names of the judge's templates that come with the project, of one method."""
+    return sorted(path.stem for path in Path(__file__).parent.glob(f"{PREFIXES[method]}*.txt"))
+
+
+def method(template: str) -> str:
+    """The method of judging that a template is for."""
+    return next(name for name, prefix in PREFIXES.items() if template.startswith(prefix))
+
+
+def labels(template: str) -> tuple[str, ...]:
+    """What the judge may reply to a template, worst first."""
+    line = _template(template)[1].get("labels", "")
+    return tuple(line.split()) or LABELS
 
 
 @cache

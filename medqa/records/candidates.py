@@ -15,3 +15,4 @@ class Candidate:
     text: str
     finish_reason: str  # stop, length (the token limit cut it off), or failed (the model could not answer)
     thinking: str = ""  # of a reasoning model, before its answer; never judged, measured or trained on
+    points: tuple[str, ...] = ()  # as in Question

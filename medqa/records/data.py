@@ -22,6 +22,7 @@ class Question:
     id: str
     question: str
     reference: str
+    points: tuple[str, ...] = ()  # of the reference; empty where the source names none
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,4 @@ class Labelled:
     reference: str  # empty where the source has none but the chosen answer itself
     chosen: str  # the answer labelled better
     rejected: str  # the answer labelled worse
+    points: tuple[str, ...] = ()  # as in Question

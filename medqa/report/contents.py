@@ -70,7 +70,7 @@ def build(run: RunPaths, params: Params) -> str:
             **_metrics_context(metrics),
             "limits": shown_params["compare"].get("guards", {}),
             **_lineage_context(run, metrics, shown_params),
-            **figures.draw(run.metrics, run.data, metrics, questions, held_out),
+            **figures.draw(run.metrics, metrics, questions, held_out),
         }
     )
 

@@ -2,15 +2,13 @@
 
 import csv
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from medqa import jsonl
-from medqa.records import JudgedPair
 from medqa.report import charts, labels, tables
 from medqa.report.browse import BINS, Tab
 from medqa.report.charts import Series
@@ -32,7 +30,7 @@ GAINS = {
 
 
 def draw(
-    metrics_folder: Path, data: Path, metrics: dict[str, dict[str, Any]], questions: Tab, held_out: Tab
+    metrics_folder: Path, metrics: dict[str, dict[str, Any]], questions: Tab, held_out: Tab
 ) -> dict[str, Sequence[Markup]]:
     """The charts of each section of the page; charts without data are left out."""
     curves = metrics_folder / "curves"
@@ -47,7 +45,7 @@ def draw(
         "curves": [chart for name in CURVES for chart in _training_curves(curves / f"{name}.tsv", name)],
         "judge_charts": [
             _agreement(metrics["agreement"].get("by", {})),
-            _accuracy_by_margin(data / "agreement.jsonl"),
+            _reliability(metrics["agreement"].get("reliability", [])),
         ],
     }
     return {name: [chart for chart in drawn if chart] for name, drawn in sections.items()}
@@ -112,20 +110,9 @@ def _training_curves(path: Path, model: str) -> list[Markup]:
     ]
 
 
-def _accuracy_by_margin(path: Path) -> Markup:
-    """The judge's accuracy by tenth of its margin, beside the confidence that the margin implies.
-
-    A margin of m implies a confidence of (1 + m) / 2, as in the calibration error of the stage `agreement`.
-    """
-    rows: Counter[int] = Counter()
-    right: dict[int, float] = defaultdict(float)
-    for row in jsonl.read(path, JudgedPair):
-        if row.chosen_score is not None and row.rejected_score is not None:
-            margin = row.chosen_score - row.rejected_score
-            tenth = min(int(abs(margin) * 10), 9)
-            rows[tenth] += 1
-            right[tenth] += 0.5 if margin == 0 else margin > 0
-    accuracy = [(tenth / 10 + 0.05, right[tenth] / rows[tenth]) for tenth in sorted(rows)]
-    confidence = [(margin, (1 + margin) / 2) for margin, _ in accuracy]
-    series = [(JUDGE, accuracy), (Series("as sure as its margin", "base"), confidence)]
-    return charts.lines("Share right, by the judge's margin", "difference of the two scores", series)
+def _reliability(bins: Sequence[dict[str, float]]) -> Markup:
+    """The share of pairs that the judge ranks right, by the confidence that its margin implies."""
+    right = [(bin["confidence"], bin["right"]) for bin in bins]
+    ideal = [(confidence, confidence) for confidence, _ in right]
+    series = [(JUDGE, right), (Series("as sure as right", "base"), ideal)]
+    return charts.lines("Reliability: share right, by confidence", "confidence (1 + margin) / 2", series)

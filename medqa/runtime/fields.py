@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,11 @@ from pydantic import (
 
 DTYPES = ("float32", "bfloat16", "float16")
 PROMPTS = Path(__file__).parent.parent / "prompts"
-TEMPLATES = tuple(sorted(path.stem for path in PROMPTS.glob("judge*.txt")))
+TEMPLATES = {  # of the judge, by method
+    "grades": tuple(sorted(path.stem for path in PROMPTS.glob("judge*.txt"))),
+    "points": tuple(sorted(path.stem for path in PROMPTS.glob("points*.txt"))),
+}
+ALL_TEMPLATES = tuple(chain.from_iterable(TEMPLATES.values()))
 
 
 def _no_bool(value: Any) -> Any:
@@ -77,8 +82,8 @@ def _corpus(value: str) -> str:
 
 
 def _template(value: str) -> str:
-    if value not in TEMPLATES:
-        raise ValueError(f"must be one of {', '.join(TEMPLATES)}")
+    if value not in ALL_TEMPLATES:
+        raise ValueError(f"must be one of {', '.join(ALL_TEMPLATES)}")
     return value
 
 
@@ -87,7 +92,7 @@ Seed = Annotated[
 ]
 Dtype = Annotated[str, AfterValidator(_dtype), WithJsonSchema({"enum": list(DTYPES)})]
 Corpus = Annotated[str, AfterValidator(_corpus)]
-JudgeTemplate = Annotated[str, AfterValidator(_template), WithJsonSchema({"enum": list(TEMPLATES)})]
+JudgeTemplate = Annotated[str, AfterValidator(_template), WithJsonSchema({"enum": list(ALL_TEMPLATES)})]
 
 
 def describe_unknown(key: str, known: Iterable[str]) -> str:

@@ -135,7 +135,7 @@ class TunedJudge(Section):
     steps: Int = Field(ge=5)
     """Optimiser steps."""
     batch_size: Count
-    """Examples per step, with three labels each."""
+    """Rows per step: with grades one per corrupted answer, with points two."""
     learning_rate: LearningRate
     """The highest, after warm-up."""
     max_length: Int = Field(ge=16, le=2048)

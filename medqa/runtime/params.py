@@ -47,8 +47,16 @@ def _inconsistencies(params: Params) -> Iterator[str]:
     judges, judge = params.models.judges(), params.evaluate.judge
     if judge not in judges:
         yield f"evaluate.judge = {judge!r}: must be a judge of `models` ({', '.join(judges)})"
-    if params.encoder not in (models := params.models.sources()):
-        yield f"encoder = {params.encoder!r}: must be a model of `models` ({', '.join(models)})"
+    sources = params.models.sources()
+    if params.encoder not in sources:
+        yield f"encoder = {params.encoder!r}: must be a model of `models` ({', '.join(sources)})"
+    for name in dict.fromkeys(("judge", judge)):
+        template = getattr(sources.get(name), "template", params.judge.template)
+        if template != params.judge.template:
+            yield (
+                f"models.{name}.template = {template!r}: must be judge.template = {params.judge.template!r}, "
+                "since a judge that is trained here knows only the prompt of its training"
+            )
     for section, files in (("models", params.models.files()), ("data", params.data.files())):
         for name, file in files.items():
             if not (Path(params.corpus) / file).is_file():

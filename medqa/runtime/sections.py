@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from medqa.runtime.compute_section import ComputeParams as ComputeParams
 from medqa.runtime.data_section import DataParams
 from medqa.runtime.fields import (
+    TEMPLATES,
     Corpus,
     Count,
     Dtype,
@@ -100,14 +101,26 @@ class Criteria(Section):
 class JudgeParams(Section):
     """Section `judge`: how answers are scored."""
 
+    method: Literal["grades", "points"]
+    """`grades`: a grade of the whole answer per criterion; `points`: yes or no per point of the reference."""
     template: JudgeTemplate
-    """The prompt, a file of medqa/prompts."""
+    """The prompt, a file of medqa/prompts for that method."""
     criteria: Criteria
     """Weights of the mean score."""
     min_mass: Share
     """Probability that the labels must hold together; below it an answer is unscored."""
     max_chars: Int = Field(ge=100)
     """Characters of a reference or an answer; a longer one loses its middle."""
+
+    @model_validator(mode="after")
+    def _template_of_method(self) -> "JudgeParams":
+        templates = TEMPLATES[self.method]
+        if self.template not in templates:
+            raise ValueError(
+                f"template = {self.template!r} must be a template of method = {self.method!r} "
+                f"({', '.join(templates)})"
+            )
+        return self
 
 
 class PairsParams(Section):

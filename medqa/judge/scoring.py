@@ -1,16 +1,19 @@
-"""The judge: a score from 0 to 1 for each criterion, read from label probabilities in one prefill.
+"""Scores of answers: a method puts questions to the judge, and makes criteria of the label probabilities.
 
-The prompt ends where the label goes. The score is the expected label, as in G-Eval (Liu et al. 2023), mapped
-to 0..1. Nothing is generated: nothing has to be parsed, and no answer can write its own verdict.
+The prompt ends where the label goes. Nothing is generated: nothing has to be parsed, and no answer can write
+its own verdict.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from statistics import fmean
+from typing import Protocol
 
 from medqa import prompts
 from medqa.engines import Engine, Failure, Labels, Request, collect
+from medqa.judge import grades, points
+from medqa.judge.cases import Case, Questions
 from medqa.records import Candidate, Judged, Score
 from medqa.runtime.sections import JudgeParams
 from medqa.text import words
@@ -18,14 +21,16 @@ from medqa.text import words
 DECIMALS = 6  # of a score in a file: later decimals depend on the order of additions
 
 
-@dataclass(frozen=True)
-class Case:
-    """An answer to judge. `id` names it in messages and is unique within a call."""
+class Method(Protocol):
+    """How a case becomes questions to the judge, and their labels criteria."""
 
-    id: str
-    question: str
-    reference: str
-    answer: str
+    def questions(self, case: Case, params: JudgeParams) -> Questions: ...
+
+    def criteria(self, labels: Mapping[str, Labels]) -> dict[str, float]:
+        """Each of the three criteria from 0 to 1, from the labels by the names of the questions."""
+
+
+METHODS: dict[str, Method] = {"grades": grades, "points": points}
 
 
 def unscored(reason: str, mass: float = 0.0, truncated: int = 0) -> Score:
@@ -39,9 +44,8 @@ UNANSWERED = unscored("the model could not answer")
 
 def rank_answers(engine: Engine, candidates: Sequence[Candidate], params: JudgeParams) -> list[Judged]:
     """Every candidate with its scores; unscored ones carry the reason. A failed candidate is unscored."""
-    scores = score(
-        engine, [Case(row.id, row.question, row.reference, row.text) for row in candidates], params
-    )
+    cases = [Case(row.id, row.question, row.reference, row.text, row.points) for row in candidates]
+    scores = score(engine, cases, params)
     scores |= {row.id: UNANSWERED for row in candidates if row.finish_reason == "failed"}
     return [Judged(**asdict(row), **asdict(scores[row.id])) for row in candidates]
 
@@ -49,20 +53,23 @@ def rank_answers(engine: Engine, candidates: Sequence[Candidate], params: JudgeP
 def score(engine: Engine, cases: Sequence[Case], params: JudgeParams) -> dict[str, Score]:
     """The score of each case, by id. An answer without a word has the worst one, and no request is made.
 
-    A case is unscored, never zero, if for any criterion the labels hold less than `min_mass` of the
+    A case is unscored, never zero, if for any question the labels hold less than `min_mass` of the
     probability.
     """
-    requests: dict[str, list[Request]] = {}
-    for case in cases:
-        texts = [shorten(text, params.max_chars) for text in (case.question, case.reference, case.answer)]
-        messages = prompts.judge(params.template, *texts) if words(case.answer) else {}
-        requests[case.id] = [Request(f"{case.id}:{name}", turns) for name, turns in messages.items()]
-    flat = [request for criteria in requests.values() for request in criteria]
-    labels = collect(engine.label_probabilities(flat, prompts.LABELS), flat, "judge")
+    method = METHODS[params.method]
+    read = {case.id: method.questions(case, params) for case in cases if words(case.answer)}
+    requests = {
+        id: {name: Request(f"{id}:{name}", messages) for name, messages in each.messages.items()}
+        for id, each in read.items()
+    }
+    flat = [request for by_name in requests.values() for request in by_name.values()]
+    results = collect(engine.label_probabilities(flat, prompts.labels(params.template)), flat, "judge")
+    labels = {
+        id: {name: results[request.id] for name, request in by_name.items()}
+        for id, by_name in requests.items()
+    }
     return {
-        case.id: _score([labels[request.id] for request in requests[case.id]], case, params)
-        if requests[case.id]
-        else WORST
+        case.id: _score(labels[case.id], read[case.id].truncated_chars, params) if case.id in read else WORST
         for case in cases
     }
 
@@ -88,34 +95,15 @@ def summary(judged: Sequence[Judged]) -> dict[str, float]:
     return result
 
 
-def shorten(text: str, max_chars: int) -> str:
-    """The text, its middle left out where it is longer than `max_chars`; the rubric is never shortened."""
-    half = (max_chars - 3) // 2
-    return text if len(text) <= max_chars else f"{text[:half]}...{text[-half:]}"
-
-
-def truncated_chars(text: str, max_chars: int) -> int:
-    """How many characters of a text `shorten` leaves out."""
-    return 0 if len(text) <= max_chars else len(text) - 2 * ((max_chars - 3) // 2)
-
-
-def expected_label(labels: Labels) -> float:
-    """The expected label, where the lowest label is 0 and the highest is 1."""
-    highest = len(labels.probabilities) - 1
-    return sum(rank * share for rank, share in enumerate(labels.probabilities)) / highest
-
-
-def _score(labels: list[Labels | Failure], case: Case, params: JudgeParams) -> Score:
-    texts = (case.question, case.reference, case.answer)
-    truncated = sum(truncated_chars(text, params.max_chars) for text in texts)
-    read = [each for each in labels if isinstance(each, Labels) and each.probabilities]
-    if len(read) < len(labels):
+def _score(results: Mapping[str, Labels | Failure], truncated: int, params: JudgeParams) -> Score:
+    labels = {name: each for name, each in results.items() if isinstance(each, Labels) and each.probabilities}
+    if len(labels) < len(results):
         return unscored("the judge could not read it", truncated=truncated)
     # NaN is no mass; and shares of no mass mean nothing, whatever the minimum.
-    mass = round(min(each.mass if each.mass > 0 else 0.0 for each in read), DECIMALS)
+    mass = round(min(each.mass if each.mass > 0 else 0.0 for each in labels.values()), DECIMALS)
     if mass == 0 or mass < params.min_mass:
         return unscored(f"label mass under {params.min_mass}", mass, truncated)
-    values = {name: expected_label(each) for name, each in zip(prompts.CRITERIA, read, strict=True)}
+    values = METHODS[params.method].criteria(labels)
     weights = params.criteria.model_dump()
     mean = sum(weights[name] * value for name, value in values.items()) / sum(weights.values())
     return Score(
