@@ -86,8 +86,7 @@ def test_sft_has_the_losses_of_plain_trl(tiny_base, tmp_path, dequantised, check
     [
         {"sft_weight": 0.0},
         {"sft_weight": 0.2},
-        {"ld_alpha": 0.3, "sft_weight": 0.2},
-        {"ld_alpha": 0.0, "loss_type": "sigmoid_norm"},
+        {"ld_alpha": 0.3, "loss_type": "sigmoid_norm", "sft_weight": 0.2},
     ],
     ids=str,
 )
