@@ -1,7 +1,7 @@
 """What each training step changed: paired differences between models on the same held-out questions."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -133,15 +133,25 @@ def _is_open_answer(row: Answer) -> bool:
 
 
 def _gains(rows: Sequence[tuple[Answer, Answer]], params: CompareParams, seed: int) -> dict[str, Any]:
+    pairs, gains = paired_gains(rows)
+    result: dict[str, Any] = {"paired": pairs, "compared": len(gains["score"])}
+    for name, values in gains.items():
+        result |= metrics.named_interval(f"{name}_gain", values, seed, params.bootstrap_samples)
+    return result | _win_shares(gains["score"], params.tie)
+
+
+def paired_gains(rows: Iterable[tuple[Answer, Answer]]) -> tuple[int, dict[str, list[float]]]:
+    """How many open questions both models answered, and their gains in each of MEASURES.
+
+    `rows` holds the later and the earlier model's answer to each question. A gain is left out where one of
+    the answers has no such value.
+    """
     pairs = [pair for pair in rows if all(map(_is_open_answer, pair))]
     gains = {}
     for name, value in MEASURES.items():
         sides = [(value(after), value(before)) for after, before in pairs]
         gains[name] = [after - before for after, before in sides if None not in (after, before)]
-    result: dict[str, Any] = {"paired": len(pairs), "compared": len(gains["score"])}
-    for name, values in gains.items():
-        result |= metrics.named_interval(f"{name}_gain", values, seed, params.bootstrap_samples)
-    return result | _win_shares(gains["score"], params.tie)
+    return len(pairs), gains
 
 
 def _win_shares(gains: Sequence[float], tie: float) -> dict[str, float]:

@@ -31,7 +31,7 @@ CURVE_COLUMNS = {
 # Micro-batches per cached chunk. Their pairs are always computed together, for the same last bits.
 CHUNK_BATCHES = 4
 # The parameters that the reference's log-probabilities depend on.
-REFERENCE_PARAMS = {"max_length", "micro_batch_size", "dequantised"}
+REFERENCE_PARAMS = {"max_length", "micro_batch_size", "dequantised", "ld_alpha"}
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")  # as TRL names them
 
 
@@ -137,6 +137,9 @@ def summarize(audit: LengthAudit[Pair], curve: Path) -> dict[str, float]:
 
 def loss_terms(params: DpoParams) -> dict[str, Any]:
     """TRL's loss settings: the preference loss plus `sft_weight` times the mean loss of the chosen answer."""
-    if params.sft_weight == 0:
-        return {"loss_type": [params.loss_type]}
-    return {"loss_type": [params.loss_type, "sft"], "loss_weights": [1.0, params.sft_weight]}
+    terms = {params.loss_type: 1.0} | ({"sft": params.sft_weight} if params.sft_weight else {})
+    return {
+        "loss_type": list(terms),
+        "loss_weights": list(terms.values()),
+        "ld_alpha": params.ld_alpha,
+    }

@@ -53,7 +53,7 @@ WORDS = [
     "and",
 ]
 LONG = "The treatment includes rest and aspirin. " * 660  # 27,060 characters
-PAIRS = sections.PairsParams(min_margin=0.05, max_length_ratio=None)
+PAIRS = sections.PairsParams(policy="best_worst", min_margin=0.05, max_length_ratio=None)
 
 
 def write_run(folder: Path, size: int = 60, hostile: tuple[str, ...] = HOSTILE, seed: int = 0) -> RunPaths:
@@ -208,8 +208,7 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
     left = dict(zip(audit, (3, 0, 4, 2, 5, 10), strict=True))
     counts = {"read": size + sum(left.values()), **left, "kept": size}
     output = {"all": counts, "kinds": {"open": counts}, "label_types": {}}
-    reasons = ("unscored", "too_few", "empty", "same_text", "tie", "cut_off", "length")
-    left_out = {f"left_out_{reason}": size // 20 for reason in reasons}
+    left_out = {f"left_out_{reason}": size // 20 for reason in pairs.REASONS}
     made = {"questions": size, "pairs": size - sum(left_out.values()), **left_out}
     made |= {"margin_mean": 0.31, "chosen_longer": 0.53, "score_length_correlation": -0.04}
     gain = {"paired": size, "compared": size - 4, "wins": 0.5, "losses": 0.1, "ties": 0.4}

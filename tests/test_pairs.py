@@ -1,22 +1,39 @@
-"""medqa.pairs: the best candidate against the worst, or the one reason why there is no pair."""
+"""medqa.pairs: the pair that a policy makes of a question, or the one reason why there is none."""
 
 import random
 from dataclasses import asdict
+from typing import Any, get_args
 
 import pytest
 
 from medqa import pairs
 from medqa.pairs import REASONS
 from medqa.records import Candidate, Judged, Pair, Score
-from medqa.runtime.sections import PairsParams
+from medqa.runtime.sections import PairsParams, PairsPolicy
 from medqa.text import normalize, words
 
-PARAMS = PairsParams(min_margin=0.05, max_length_ratio=None)
+REFERENCE = "The reference."
+POLICIES = get_args(PairsPolicy)
 
 
-def judged(question: str, sample: int, score: float | None, text: str, finish: str = "stop") -> Judged:
+def params(**changes: Any) -> PairsParams:
+    """The parameters of the tests, with changes."""
+    return PairsParams(**{"policy": "best_worst", "min_margin": 0.05, "max_length_ratio": None} | changes)
+
+
+PARAMS = params()
+
+
+def judged(
+    question: str,
+    sample: int,
+    score: float | None,
+    text: str,
+    finish: str = "stop",
+    reference: str = REFERENCE,
+) -> Judged:
     prompt = f"What is {question}?"
-    candidate = Candidate(f"{question}#{sample}", question, sample, prompt, "The reference.", text, finish)
+    candidate = Candidate(f"{question}#{sample}", question, sample, prompt, reference, text, finish)
     scores = Score(score, score, score, score, 0.9, 0, "" if score is not None else "mass")
     return Judged(**asdict(candidate), **asdict(scores))
 
@@ -53,6 +70,19 @@ TABLE = [
     ([(0.0, ""), (0.0, "")], "empty"),
     ([(0.9, "Chest pain."), (0.1, "chest  PAIN")], "same_text"),
     ([(0.9, "good", "length"), (0.1, "bad")], "cut_off"),
+    ([(0.9, "go\ufffdod"), (0.1, "bad")], "broken"),
+    ([(0.9, "good"), (0.1, "\ufffd")], "broken"),
+    ([(0.9, "good"), (0.1, "half \ud83d pair")], "broken"),
+    ([(0.9, "good"), (0.1, "nul \x00")], "broken"),
+    ([(0.9, "good"), (0.1, "escape \x1b[1m")], "broken"),
+    ([(0.9, "good"), (0.1, "delete \x7f")], "broken"),
+    ([(0.9, "good"), (0.1, "C1 \x9b")], "broken"),
+    ([(0.9, "go\ufffdod"), (0.1, "")], "broken"),
+    ([(0.9, "good"), (0.5, "so so"), (0.1, "b\ufffdd")], ("good", "so so")),
+    (
+        [(0.9, "a\ttab\nand\r\nlines"), (0.1, "emoji 👩🏽\u200d⚕️")],
+        ("a\ttab\nand\r\nlines", "emoji 👩🏽\u200d⚕️"),
+    ),
 ]
 
 
@@ -78,7 +108,7 @@ def test_min_margin_is_exclusive(margin: float, count: int) -> None:
         + question("b", (0.5, "x"), (0.1, "y"))
         + question("c", (0, "x"), (0, "y"))
     )
-    assert len(pairs.build(rows, PairsParams(min_margin=margin, max_length_ratio=None))[0]) == count
+    assert len(pairs.build(rows, params(min_margin=margin))[0]) == count
 
 
 def test_every_question_is_a_pair_or_counted() -> None:
@@ -124,52 +154,132 @@ def test_the_length_rule_drops_pairs_that_length_may_decide(ratio: float | None,
         + question("b", (0.9, "one"), (0.1, "two three"))
         + question("c", (0.9, "one two three four"), (0.1, "five"))
     )
-    built, metrics = pairs.build(rows, PairsParams(min_margin=0.05, max_length_ratio=ratio))
+    built, metrics = pairs.build(rows, params(max_length_ratio=ratio))
     assert (len(built), metrics["left_out_length"]) == (kept, 3 - kept)
 
 
-def test_fuzzed_pairs_hold_every_promise() -> None:
+@pytest.mark.parametrize("policy", POLICIES)
+def test_fuzzed_pairs_hold_every_promise(policy: str) -> None:
     """Whatever the candidates: no bad pair, none changed by their order, and the counts add up to the
     questions.
     """
     rng = random.Random(0)
-    texts = [
-        "",
-        " ",
-        "...",
-        "Fever.",
-        "fever",
-        "FEVER!",
-        "rash",
-        "a rash",
-        "ﬁ",
-        "fi",
-        "one two three four five six",
-    ]
+    texts = ["", " ", "...", "Fever.", "fever", "FEVER!", "rash", "a rash", "ﬁ", "fi", "\ufffd rash"]
+    texts.append("one two three four five six")
+    references = ["Fever.", "one two", "rash", "", "\ufffd"]
     rows = []
     for name in range(2000):
-        for sample in range(rng.randint(1, 4)):
+        reference = rng.choice(references)
+        for sample in range(rng.randint(0, 8)):
             score = rng.choice([None, 0.0, 0.5, 0.55, 0.5500001, 1.0, rng.random()])
-            rows.append(
-                judged(f"q{name}", sample, score, rng.choice(texts), rng.choice(["stop", "stop", "length"]))
-            )
-    params = PairsParams(min_margin=0.05, max_length_ratio=3.0)
-    built, metrics = pairs.build(rows, params)
+            finish = rng.choice(["stop", "stop", "length"])
+            rows.append(judged(f"q{name}", sample, score, rng.choice(texts), finish, reference))
+    limited = params(policy=policy, max_length_ratio=3.0)
+    built, metrics = pairs.build(rows, limited)
     by_text = {(row.question_id, row.text, row.score) for row in rows}
+    of_question = {row.question_id: row.reference for row in rows}
     for pair in built:
         assert (
             normalize(pair.chosen) != normalize(pair.rejected) and words(pair.chosen) and words(pair.rejected)
         )
+        assert "\ufffd" not in pair.chosen + pair.rejected
         assert round(pair.chosen_score - pair.rejected_score, 6) > 0.05
-        assert (pair.id, pair.chosen, pair.chosen_score) in by_text
+        if policy == "reference":
+            assert (pair.chosen, pair.chosen_score) == (of_question[pair.id], 1.0)
+        else:
+            assert (pair.id, pair.chosen, pair.chosen_score) in by_text
         assert (pair.id, pair.rejected, pair.rejected_score) in by_text
     assert metrics["candidates_unscored"] == sum(row.score is None for row in rows)
-    assert metrics["candidates_empty"] == sum(row.score is not None and not words(row.text) for row in rows)
-    assert len(built) > 100 and all(metrics[f"left_out_{reason}"] > 10 for reason in REASONS)
-    assert (
-        metrics["questions"] == 2000 == len(built) + sum(metrics[f"left_out_{reason}"] for reason in REASONS)
+    scored = [row.text for row in rows if row.score is not None]
+    assert metrics["candidates_broken"] == sum("\ufffd" in text for text in scored)
+    assert metrics["candidates_empty"] == sum(not words(text) for text in scored)
+    reasons = {reason for reason in REASONS if metrics[f"left_out_{reason}"]}
+    absent = {"too_few", "cut_off"} if policy == "reference" else {"no_reference"}
+    assert len(built) > 100 and reasons == REASONS.keys() - absent
+    assert metrics["questions"] == len(of_question)
+    assert metrics["questions"] == len(built) + sum(metrics[f"left_out_{reason}"] for reason in REASONS)
+    assert pairs.build(rows[::-1], limited) == (built, metrics)
+
+
+def chosen_and_rejected(policy: str, candidates: list[tuple], reference: str = REFERENCE) -> Any:
+    """The sides of the pair, or the reason why there is none."""
+    rows = [
+        judged("q", sample, score, text, finish, reference)
+        for sample, (score, text, finish) in enumerate((*row, "stop")[:3] for row in candidates)
+    ]
+    built, metrics = pairs.build(rows, params(policy=policy))
+    if built:
+        return built[0].chosen, built[0].rejected
+    return next(reason for reason in REASONS if metrics[f"left_out_{reason}"])
+
+
+@pytest.mark.parametrize(("candidates", "_"), TABLE)
+def test_two_deviations_below_the_mean_of_few_candidates_is_the_worst(
+    candidates: list[tuple], _: Any
+) -> None:
+    worst, two_sd = (pairs.build(question("q", *candidates), params(policy=name)) for name in POLICIES[:2])
+    assert worst == two_sd
+
+
+@pytest.mark.parametrize("size", range(2, 11))
+def test_two_deviations_below_the_mean_is_the_worst_of_up_to_ten(size: int) -> None:
+    """Also in the worst case, in which all but the two lowest scores are equal."""
+    rng = random.Random(0)
+    groups = [[0.0, rng.random(), *[1.0] * (size - 2)] for _ in range(100)]
+    groups += [[rng.choice([0.1, 0.9, rng.random()]) for _ in range(size)] for _ in range(100)]
+    rows = []
+    for name, scores in enumerate(groups):
+        rows += question(f"q{name:03}", *((score, f"text {sample}") for sample, score in enumerate(scores)))
+    worst, two_sd = (pairs.build(rows, params(policy=name)) for name in POLICIES[:2])
+    assert worst == two_sd and len(worst[0]) > 100
+
+
+@pytest.mark.parametrize(
+    ("scores", "rejected"),
+    [
+        ([*[1.0] * 14, 0.3, 0.0], 14),  # 0.89 - 2 * 0.29 = 0.32
+        ([0.0, 0.3, *[1.0] * 14], 1),  # in whatever order
+        ([*[1.0] * 10, *[0.9] * 3, 0.0, 0.0, 0.0], 15),  # 0.79 - 2 * 0.38 = 0.03
+        # 63 perfect candidates would be nearest; but the rejected one has to be worse than the chosen.
+        ([0.0, *[1.0] * 63], 0),
+        ([*[1.0] * 63, 0.0], 63),
+    ],
+)
+def test_two_deviations_below_the_mean(scores: list[float], rejected: int) -> None:
+    candidates = [(score, f"text {sample}") for sample, score in enumerate(scores)]
+    best = scores.index(max(scores))
+    assert chosen_and_rejected("best_two_sd", candidates) == (f"text {best}", f"text {rejected}")
+
+
+@pytest.mark.parametrize(
+    ("candidates", "reference", "outcome"),
+    [
+        ([(0.9, "good"), (0.1, "bad")], REFERENCE, (REFERENCE, "bad")),
+        ([(0.9, "good", "length"), (0.1, "bad")], REFERENCE, (REFERENCE, "bad")),
+        ([(0.1, "bad")], REFERENCE, (REFERENCE, "bad")),  # one candidate is enough
+        ([(0.9, "good"), (None, "bad")], REFERENCE, (REFERENCE, "good")),
+        ([(1.0, "good"), (0.97, "as good")], REFERENCE, "tie"),  # the judge finds nothing to reject
+        ([(0.9, "good"), (0.1, "the REFERENCE")], REFERENCE, "same_text"),
+        ([(None, "good"), (None, "bad")], REFERENCE, "unscored"),
+        ([(0.9, "\ufffd"), (0.1, "\x07")], REFERENCE, "broken"),
+        ([(0.9, ""), (0.1, "...")], REFERENCE, "empty"),
+        ([(0.9, "good"), (0.1, "bad")], "", "no_reference"),
+        ([(0.9, "good"), (0.1, "bad")], " ... ", "no_reference"),
+        ([(0.9, "good"), (0.1, "bad")], "The re\ufffderence.", "no_reference"),
+    ],
+)
+def test_a_reference_is_chosen_as_if_perfect(candidates: list[tuple], reference: str, outcome: Any) -> None:
+    assert chosen_and_rejected("reference", candidates, reference) == outcome
+
+
+def test_a_chosen_reference_counts_in_margin_and_length() -> None:
+    built, metrics = pairs.build(
+        question("a", (0.25, "three more words"), (0.5, "x")), params(policy="reference")
     )
-    assert pairs.build(rows[::-1], params) == (built, metrics)
+    assert (built[0].chosen_score, built[0].rejected_score) == (1.0, 0.25)
+    assert (metrics["margin_mean"], metrics["chosen_longer"]) == (0.75, 0.0)
+    long = pairs.build(question("a", (0.1, "x")), params(policy="reference", max_length_ratio=1.9))
+    assert long[1]["left_out_length"] == 1
 
 
 def test_one_question_is_in_memory_at_a_time() -> None:

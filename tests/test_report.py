@@ -141,6 +141,22 @@ def test_every_question_has_its_outcome(run: RunPaths, html: str) -> None:
     assert {row["kind"] for row in rows} == {"open", "literature"}
 
 
+def test_a_chosen_reference_has_its_role(copy: RunPaths) -> None:
+    params = report_params()
+    params = params.model_copy(
+        update={"pairs": params.pairs.model_copy(update={"policy": "reference", "min_margin": 0.0})}
+    )
+    built, _ = pairs.build(jsonl.read(copy.data / "judged.jsonl", records.Judged), params.pairs)
+    jsonl.write(copy.data / "pairs.jsonl", built)
+    rows = {row["id"]: row for row in tab_rows(report.build(copy, params), "questions")}
+    assert {key for key, row in rows.items() if row["reference_role"]} == {pair.id for pair in built}
+    for pair in built:
+        row = rows[pair.id]
+        assert (row["reference_role"], row["reference"]) == ("chosen", pair.chosen)
+        assert row["margin"] == pytest.approx(1 - pair.rejected_score)
+        assert [answer["role"] for answer in row["answers"] if answer["role"]] == ["rejected"]
+
+
 def test_the_rows_of_a_tab_do_not_depend_on_order(run: RunPaths) -> None:
     html = report.build(run, report_params(max_rows=7))
     assert len(tab_rows(html, "questions")) == len(tab_rows(html, "held-out")) == 7

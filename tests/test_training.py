@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -79,8 +81,16 @@ def test_sft_has_the_losses_of_plain_trl(tiny_base, tmp_path, dequantised, check
     assert losses(job.curve) == pytest.approx(losses_of_trl(trainer), abs=1e-4)
 
 
-@pytest.mark.parametrize("sft_weight", [0.0, 0.2])
-def test_dpo_has_the_losses_of_plain_trl(tiny_base, adapter, tmp_path, sft_weight) -> None:
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"sft_weight": 0.0},
+        {"sft_weight": 0.2},
+        {"ld_alpha": 0.3, "loss_type": "sigmoid_norm", "sft_weight": 0.2},
+    ],
+    ids=str,
+)
+def test_dpo_has_the_losses_of_plain_trl(tiny_base, adapter, tmp_path, terms) -> None:
     """Over two epochs: the reference that was computed once stays the reference."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
@@ -89,7 +99,7 @@ def test_dpo_has_the_losses_of_plain_trl(tiny_base, adapter, tmp_path, sft_weigh
         Pair(row.id, row.question, row.answer, "nothing " * (1 + n % 3), 0.9, 0.1)
         for n, row in enumerate(VARIED)
     ]
-    job = dpo_job(tiny_base, tmp_path, epochs=2, sft_weight=sft_weight)
+    job = dpo_job(tiny_base, tmp_path, epochs=2, **terms)
     dpo.train(job, adapter, pairs)
     arguments = fine_tuning.arguments(job, len(pairs), tmp_path / "plain")
     trainer = DPOTrainer(
@@ -155,7 +165,7 @@ def test_the_reference_is_cached_for_another_beta_and_learning_rate(
     assert run(few) == (0, weights) and run(few, cached=False) == (4, weights)
     assert run(few, beta=0.2)[0] == run(few, learning_rate=0.001)[0] == 0
     assert run(many)[0] == 4
-    assert run(few, max_length=32)[0] == 4
+    assert run(few, max_length=32)[0] == run(few, ld_alpha=0.5)[0] == 4
 
 
 def test_sft_learns_and_writes_its_curve(tuned) -> None:
@@ -179,6 +189,14 @@ def test_dpo_begins_at_its_reference(preferred) -> None:
     assert result["final_margin"] > 0
 
 
+def test_loss_types_are_those_of_trl() -> None:
+    """Except sft, which is a term of its own, and exo_pair, which TRL refuses without label smoothing."""
+    from trl import DPOConfig
+
+    names = re.findall(r"`'(\w+)'`", DPOConfig.__dataclass_fields__["loss_type"].metadata["help"])
+    assert set(names) == {*get_args(sections.LossType), "sft", "exo_pair"}
+
+
 @pytest.mark.parametrize("loss_type", get_args(sections.LossType))
 def test_every_loss_type_trains(tiny_base, adapter, tmp_path, loss_type) -> None:
     job = dpo_job(tiny_base, tmp_path, loss_type=loss_type, sft_weight=0.1)
@@ -186,6 +204,18 @@ def test_every_loss_type_trains(tiny_base, adapter, tmp_path, loss_type) -> None
     assert math.isfinite(dpo.summarize(audit, job.curve)["final_loss"])
     before, after = (load_file(path / "adapter_model.safetensors") for path in (adapter, job.out))
     assert any((before[name] != after[name]).any() for name in before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss_type", get_args(sections.LossType))
+def test_no_loss_type_ignores_ld_alpha(tiny_base, adapter, tmp_path, loss_type) -> None:
+    longer_rejected = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) for pair in PAIRS[:2]]
+    weights = []
+    for ld_alpha in (None, 0.0):
+        job = dpo_job(tiny_base, tmp_path, loss_type=loss_type, ld_alpha=ld_alpha)
+        dpo.train(job, adapter, [*longer_rejected, *PAIRS[2:4]])
+        weights.append(load_file(job.out / "adapter_model.safetensors"))
+    assert any((weights[0][name] != weights[1][name]).any() for name in weights[0])
 
 
 def test_only_the_final_adapter_is_saved_and_it_loads(preferred, adapter, tiny_base) -> None:

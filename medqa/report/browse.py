@@ -95,13 +95,15 @@ def _question_row(
 ) -> dict[str, Any]:
     roles = _roles(candidates, pair)
     scores = [candidate.score for candidate in candidates if candidate.score is not None]
+    sides = [pair.chosen_score, pair.rejected_score] if pair else scores
     return {
         "id": row.id,
         "kind": kind,
         "question": row.question,
         "reference": row.reference,
+        "reference_role": "chosen" if pair and "chosen" not in roles.values() else "",
         "outcome": "pair" if pair else _left_out_reason(candidates, params),
-        "margin": round(max(scores) - min(scores), 6) if len(scores) > 1 else None,
+        "margin": round(max(sides) - min(sides), 6) if len(sides) > 1 else None,
         "flags": _question_flags(candidates, roles),
         "answers": [
             _answer(f"candidate {row.sample}", roles.get(row.id, ""), row, QUESTION_SCORES, _notes(row))

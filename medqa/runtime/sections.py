@@ -123,9 +123,16 @@ class JudgeParams(Section):
         return self
 
 
-class PairsParams(Section):
-    """Section `pairs`: which candidates become chosen and rejected."""
+PairsPolicy = Literal["best_worst", "best_two_sd", "reference"]
 
+
+class PairsParams(Section):
+    """Section `pairs`: which texts become chosen and rejected."""
+
+    policy: PairsPolicy
+    """best_worst: the best candidate against the worst. best_two_sd: the best against the one whose score is
+    nearest to two standard deviations below the mean (arXiv 2502.16825); up to n = 10 that is the worst.
+    reference: the reference, as if scored 1, against the worst candidate (arXiv 2508.18312)."""
     min_margin: Share
     """Score difference below which two candidates make no pair."""
     max_length_ratio: Ratio | None
@@ -158,6 +165,8 @@ class DpoParams(TrainingParams):
     """TRL's name of the preference loss."""
     sft_weight: Float = Field(ge=0)
     """Weight of the chosen answer's own loss."""
+    ld_alpha: Share | None
+    """Weight of tokens past the length of the pair's shorter answer (LD-DPO, arXiv 2409.06411); null: 1."""
 
 
 class EvaluateParams(Section):

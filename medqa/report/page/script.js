@@ -48,7 +48,8 @@
   function rowDetails(row) {
     const box = make("div", { class: "row-details" });
     box.append(make("h3", {}, "question"), ...paragraph(row.question));
-    box.append(make("h3", {}, row.gold ? `reference, right is ${row.gold}` : "reference"), ...paragraph(row.reference));
+    const reference = row.reference_role ? `reference: ${row.reference_role}` : "reference";
+    box.append(make("h3", {}, row.gold ? `${reference}, right is ${row.gold}` : reference), ...paragraph(row.reference));
     if (row.outcome && row.outcome !== "pair") {
       box.append(make("h3", {}, "no pair"), make("p", { class: "text" }, asWords(row.outcome)));
     }
