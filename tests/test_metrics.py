@@ -164,6 +164,41 @@ def test_mean_interval_is_determined_by_its_seed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("groups", "interval"),
+    [
+        ([[0.5]], (0.5, 0.5, 0.5)),
+        ([[0.2] * 9, [0.2]], (0.2, 0.2, 0.2)),
+        # Values that are equal in each group: only the draw of groups counts, and a quarter of the draws has
+        # the same group twice.
+        ([[0.0] * 50, [1.0] * 50], (0.5, 0, 1)),
+        ([[0.0] * 99, [1.0]], (0.5, 0, 1)),  # groups count the same, whatever their size
+    ],
+)
+def test_a_hierarchical_interval_draws_groups_first(
+    groups: list[list[float]], interval: tuple[float, float, float]
+) -> None:
+    assert metrics.hierarchical_interval(groups, 0, 400) == pytest.approx(interval)
+
+
+@pytest.mark.parametrize(("between", "within"), [(0.0, 2.0), (0.5, 2.0), (2.0, 0.5)])
+def test_a_hierarchical_interval_holds_both_variances(between: float, within: float) -> None:
+    """Over many groups the mean is nearly normal, with a variance that has a closed form."""
+    rng = np.random.default_rng(0)
+    groups = [rng.normal(rng.normal(3, between), within, size) for size in rng.integers(20, 40, size=60)]
+    group_means = [group.mean() for group in groups]
+    of_groups, of_values = np.var(group_means), np.mean([group.var() / len(group) for group in groups])
+    half = 1.96 * ((of_groups + of_values) / len(groups)) ** 0.5
+    expected = np.mean(group_means), np.mean(group_means) - half, np.mean(group_means) + half
+    assert metrics.hierarchical_interval(groups, 0, 4000) == pytest.approx(expected, abs=0.1 * half)
+
+
+def test_a_hierarchical_interval_of_one_group_is_that_of_its_mean() -> None:
+    values = np.random.default_rng(1).normal(0, 1, 50)
+    expected = metrics.mean_interval(values, 0, 4000)
+    assert metrics.hierarchical_interval([values], 0, 4000) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(
     ("values", "low", "high"),
     [
         ([1.0] * 552, 0.99334, 1),
