@@ -1,7 +1,7 @@
 """What each training step changed: paired differences between models on the same held-out questions."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,8 +11,16 @@ from medqa.records import Answer
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import CompareParams, Guards
 
-COMPARISONS = (("sft", "base"), ("dpo", "sft"), ("dpo", "base"))  # the later model first
-COMPARISON_NAMES = tuple(f"{after}_over_{before}" for after, before in COMPARISONS)
+CONTROLS = ("placebo", "oracle")  # of DPO; each may be switched off
+MODELS = ("base", "sft", "dpo", *CONTROLS)
+COMPARISONS = {  # the later model first; controls last
+    "sft_over_base": ("sft", "base"),
+    "dpo_over_sft": ("dpo", "sft"),
+    "dpo_over_base": ("dpo", "base"),
+    "dpo_over_placebo": ("dpo", "placebo"),
+    "oracle_over_sft": ("oracle", "sft"),
+    "oracle_over_dpo": ("oracle", "dpo"),
+}
 # What is compared of each answer; None if it has no such value. Of repetition and cut_off, less is better.
 MEASURES: dict[str, Callable[[Answer], float | None]] = {
     "score": lambda row: row.score,
@@ -28,31 +36,31 @@ MEASURES: dict[str, Callable[[Answer], float | None]] = {
 UNIT_MEASURES = tuple(name for name in MEASURES if name != "reference_logprob")  # from 0 to 1
 
 
-def compare(answers: dict[str, Sequence[Answer]], params: CompareParams, seed: int) -> dict[str, Any]:
-    """A verdict on DPO over SFT, and the paired gains of each comparison in COMPARISONS.
+def compare(answers: Mapping[str, Sequence[Answer]], params: CompareParams, seed: int) -> dict[str, Any]:
+    """A verdict on DPO with its reason, and the paired gains of each comparison in COMPARISONS.
 
-    `answers` maps base, sft and dpo to answers to the same questions. In each comparison, `paired` counts the
-    open questions that both models answered: all measures but the score are compared on these. `compared`
-    counts those of them for which both answers have a score. Each mean gain has a 95% interval; the gain in
-    `reference_logprob` is in nats per token. Of judged scores there are also the shares of wins, losses and
-    ties, where a tie is a difference of at most `tie`. Raises UserError if questions or judges differ.
+    `answers` maps base, sft, dpo, and the controls that are on, to answers to the same questions. Comparisons
+    with a control that is off are left out. In each comparison, `paired` counts the open questions that both
+    models answered: all measures but the score are compared on these. `compared` counts those of them for
+    which both answers have a score. Each mean gain has a 95% interval; the gain in `reference_logprob` is in
+    nats per token. Of judged scores there are also the shares of wins, losses and ties, where a tie is a
+    difference of at most `tie`. Raises UserError if questions or judges differ.
     """
     if len({tuple(row.id for row in rows) for rows in answers.values()}) != 1:
-        raise UserError(
-            "the evaluations answer different questions; rerun the stage evaluate for all three models"
-        )
+        raise UserError("the evaluations answer different questions; rerun the stage evaluate for all models")
     if len({row.judge for rows in answers.values() for row in rows}) != 1:
-        raise UserError(
-            "the evaluations have different judges; rerun the stage evaluate for all three models"
-        )
+        raise UserError("the evaluations have different judges; rerun the stage evaluate for all models")
     comparisons = {
-        name: _gains(list(zip(answers[after], answers[before], strict=True)), params, seed)
-        for name, (after, before) in zip(COMPARISON_NAMES, COMPARISONS, strict=True)
+        name: _intervals(gains(answers[after], answers[before]), params, seed)
+        for name, (after, before) in COMPARISONS.items()
+        if {after, before} <= answers.keys()
     }
     changes = regressions(answers["dpo"], answers["sft"])
     failed = failed_guards(changes, params.guards)
+    decision, reason = verdict(comparisons, failed)
     return {
-        "verdict": verdict(comparisons["dpo_over_sft"], failed),
+        "verdict": decision,
+        "reason": reason,
         "failed_guards": ", ".join(failed),
         "guards": changes,
         **comparisons,
@@ -106,17 +114,37 @@ def failed_guards(changes: dict[str, float], guards: Guards) -> list[str]:
     return [name for name, value in values.items() if round(value, 6) > limits[f"max_{name}"]]
 
 
-def verdict(comparison: dict[str, Any], failed: Sequence[str]) -> str:
-    """The verdict on DPO over SFT: `worse`, `improved` or `no clear change`.
+def verdict(comparisons: Mapping[str, dict[str, Any]], failed: Sequence[str]) -> tuple[str, str]:
+    """The verdict on DPO, which is `worse`, `improved` or `no clear change`, and its reason in words.
 
-    It is worse if a guard failed or the interval of the score's gain is below 0, and improved if it is above.
+    It is worse if a guard failed or the interval of the score's gain over SFT is below 0. It is improved if
+    that interval is above 0, and so is that of the gain over the placebo, where there is one.
     """
-    if failed or comparison.get("score_gain_high", 0.0) < 0:
-        return "worse"
-    return "improved" if comparison.get("score_gain_low", 0.0) > 0 else "no clear change"
+    over_sft, over_placebo = comparisons["dpo_over_sft"], comparisons.get("dpo_over_placebo")
+    change = f"the judge's score changed by {_describe_gain(over_sft)} over SFT"
+    if failed:
+        return "worse", f"DPO exceeds a limit: {', '.join(failed).replace('_', ' ')}"
+    if over_sft.get("score_gain_high", 0.0) < 0:
+        return "worse", change
+    if over_sft.get("score_gain_low", 0.0) <= 0:
+        return "no clear change", change
+    if over_placebo is None:
+        return "improved", f"{change}; there is no placebo beside it"
+    over_placebo_change = f"by {_describe_gain(over_placebo)} over the placebo"
+    if over_placebo.get("score_gain_low", 0.0) <= 0:
+        reason = f"{change}, but {over_placebo_change}: pairs turned round at random may do as well"
+        return "no clear change", reason
+    return "improved", f"{change}, and {over_placebo_change}"
 
 
-def write_table(path: Path, answers: dict[str, Sequence[Answer]]) -> None:
+def _describe_gain(comparison: dict[str, Any]) -> str:
+    if "score_gain" not in comparison:
+        return "nothing that was measured"
+    low, mean, high = (comparison[f"score_gain{end}"] for end in ("_low", "", "_high"))
+    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def write_table(path: Path, answers: Mapping[str, Sequence[Answer]]) -> None:
     """Write a TSV with one row per model and measure from 0 to 1, for `dvc plots` to draw."""
     with jsonl.atomic_write(path) as file:
         file.write("measure\tmean\n")
@@ -131,16 +159,24 @@ def _is_open_answer(row: Answer) -> bool:
     return row.correct is None and row.finish_reason != "failed"
 
 
-def _gains(rows: Sequence[tuple[Answer, Answer]], params: CompareParams, seed: int) -> dict[str, Any]:
-    pairs = [pair for pair in rows if all(map(_is_open_answer, pair))]
-    gains = {}
+def gains(after: Sequence[Answer], before: Sequence[Answer]) -> dict[str, list[float]]:
+    """The paired differences of each measure on the open questions that both models answered.
+
+    A measure lacks the questions where one of the answers has no value. Every answer has a token F1.
+    """
+    pairs = [pair for pair in zip(after, before, strict=True) if all(map(_is_open_answer, pair))]
+    result = {}
     for name, value in MEASURES.items():
-        sides = [(value(after), value(before)) for after, before in pairs]
-        gains[name] = [after - before for after, before in sides if None not in (after, before)]
-    result: dict[str, Any] = {"paired": len(pairs), "compared": len(gains["score"])}
-    for name, values in gains.items():
-        result |= metrics.named_interval(f"{name}_gain", values, seed, params.bootstrap_samples)
-    return result | _win_shares(gains["score"], params.tie)
+        sides = [(value(new), value(old)) for new, old in pairs]
+        result[name] = [new - old for new, old in sides if new is not None and old is not None]
+    return result
+
+
+def _intervals(values: Mapping[str, list[float]], params: CompareParams, seed: int) -> dict[str, Any]:
+    result: dict[str, Any] = {"paired": len(values["token_f1"]), "compared": len(values["score"])}
+    for name in MEASURES:
+        result |= metrics.named_interval(f"{name}_gain", values[name], seed, params.bootstrap_samples)
+    return result | _win_shares(values["score"], params.tie)
 
 
 def _win_shares(gains: Sequence[float], tie: float) -> dict[str, float]:

@@ -145,6 +145,10 @@ class DpoParams(TrainingParams):
     """TRL's name of the preference loss."""
     sft_weight: Float = Field(ge=0)
     """Weight of the chosen answer's own loss."""
+    placebo: bool
+    """Train a control on the same pairs with half of them turned round at random."""
+    oracle: bool
+    """Train a control on pairs that the token F1 against the reference ranks instead of the judge."""
 
 
 class EvaluateParams(Section):
