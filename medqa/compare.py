@@ -121,27 +121,27 @@ def verdict(comparisons: Mapping[str, dict[str, Any]], failed: Sequence[str]) ->
     that interval is above 0, and so is that of the gain over the placebo, where there is one.
     """
     over_sft, over_placebo = comparisons["dpo_over_sft"], comparisons.get("dpo_over_placebo")
-    change = f"the judge's score changed by {_describe_gain(over_sft)} over SFT"
+    if "score_gain" not in over_sft:
+        change = "no question has two judged answers to compare"
+    else:
+        change = f"the judge's score changed by {_describe_gain(over_sft)} over SFT"
     if failed:
-        return "worse", f"DPO exceeds a limit: {', '.join(failed).replace('_', ' ')}"
+        return "worse", f"{change}, but DPO exceeds a limit: {', '.join(failed).replace('_', ' ')}"
     if over_sft.get("score_gain_high", 0.0) < 0:
         return "worse", change
     if over_sft.get("score_gain_low", 0.0) <= 0:
         return "no clear change", change
     if over_placebo is None:
-        return "improved", f"{change}; there is no placebo beside it"
-    over_placebo_change = f"by {_describe_gain(over_placebo)} over the placebo"
+        return "improved", f"{change}; no placebo was trained"
     if over_placebo.get("score_gain_low", 0.0) <= 0:
-        reason = f"{change}, but {over_placebo_change}: pairs turned round at random may do as well"
-        return "no clear change", reason
-    return "improved", f"{change}, and {over_placebo_change}"
+        reason = f"{change}, but by {_describe_gain(over_placebo)} over the placebo"
+        return "no clear change", f"{reason}: pairs turned round at random may do as well"
+    return "improved", f"{change}, and by {_describe_gain(over_placebo)} over the placebo"
 
 
 def _describe_gain(comparison: dict[str, Any]) -> str:
-    if "score_gain" not in comparison:
-        return "nothing that was measured"
-    low, mean, high = (comparison[f"score_gain{end}"] for end in ("_low", "", "_high"))
-    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+    low, mean, high = (comparison.get(f"score_gain{end}", 0.0) for end in ("_low", "", "_high"))
+    return f"{mean:+.3f} (95% interval {low:+.3f} to {high:+.3f})"
 
 
 def write_table(path: Path, answers: Mapping[str, Sequence[Answer]]) -> None:

@@ -160,6 +160,9 @@ def _mark(x: float, y: float, style: str) -> Markup:
         return tag("rect", x=round(x - 4, 2), y=y - 4, width=8, height=8, class_=f"mark {style}")
     if style in ("dpo", "likelier"):
         return tag("path", d=f"M{x},{y - 5.5}l5.5,5.5l-5.5,5.5l-5.5,-5.5z", class_=f"mark {style}")
+    if style in ("placebo", "oracle"):
+        side = 1 if style == "placebo" else -1  # a triangle, on its base or on its point
+        return tag("path", d=f"M{x},{y - 5 * side}l5.5,{9.5 * side}h-11z", class_=f"mark {style}")
     return tag("circle", cx=x, cy=y, r=4.5, class_=f"mark {style}")
 
 
