@@ -1,12 +1,20 @@
 """medqa.controls: half of the pairs turned round, and pairs that the reference ranks."""
 
+import json
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from medqa import controls
+from medqa import controls, curves
 from medqa.records import Judged, Pair
+from medqa.runtime import folders
 from medqa.runtime.sections import PairsParams
+from stages import control, evaluate
+
+ROOT = Path(__file__).parent.parent
 
 PARAMS = PairsParams(min_margin=0.9, max_length_ratio=None)  # a floor that no margin of the oracle reaches
 MANY = [
@@ -73,3 +81,27 @@ def test_the_oracle_ranks_by_the_reference_and_takes_the_clearest() -> None:
 def test_the_oracle_obeys_the_other_rules_for_pairs() -> None:
     narrow = PARAMS.model_copy(update={"max_length_ratio": 2.0})
     assert [row.id for row in controls.oracle_pairs(JUDGED, narrow, 9)] == ["q2", "q4"]
+
+
+def test_a_control_that_is_off_has_empty_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads neither models nor rows: none of them is there."""
+    monkeypatch.chdir(ROOT)  # its params.yaml switches the oracle off
+    absent = dict.fromkeys(("base", "adapter", "judged", "pairs"), tmp_path / "absent")
+    curve, metrics = tmp_path / "oracle.tsv", tmp_path / "oracle.json"
+    made = {"out": tmp_path / "oracle", "control_pairs": tmp_path / "pairs.jsonl"}
+    line = control.main("oracle", **absent, **made, curve=curve, metrics=metrics)
+    assert line == "dpo.oracle is false, so there is no oracle"
+    assert folders.is_empty(made["out"]) and made["control_pairs"].read_text() == ""
+    assert curves.read_curve(curve, allow_empty=True)["loss"] == []
+    assert json.loads(metrics.read_text()) == {"pairs": 0}
+    line = evaluate.main(
+        tmp_path / "absent", made["out"], tmp_path / "absent", tmp_path / "answers.jsonl", metrics
+    )
+    assert line.endswith("oracle is empty, so there is nothing to evaluate")
+    assert (tmp_path / "answers.jsonl").read_text() == ""
+    assert json.loads(metrics.read_text())["questions"] == 0
+
+
+def test_a_control_that_is_off_loads_no_torch() -> None:
+    code = "import sys, stages.control, stages.evaluate; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
