@@ -82,7 +82,10 @@ def over_seeds(experiments: Sequence[Answers]) -> dict[str, dict[str, float]]:
     for name, (after, before) in compare.COMPARISONS.items():
         if not all(answers[after] and answers[before] for answers in experiments):
             continue
-        gains = [compare.gains(answers[after], answers[before]) for answers in experiments]
+        gains = [
+            compare.paired_gains(zip(answers[after], answers[before], strict=True))[1]
+            for answers in experiments
+        ]
         result[name] = {}
         for measure in compare.MEASURES:
             groups = [each[measure] for each in gains]

@@ -1,7 +1,7 @@
 """What each training step changed: paired differences between models on the same held-out questions."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -51,7 +51,7 @@ def compare(answers: Mapping[str, Sequence[Answer]], params: CompareParams, seed
     if len({row.judge for rows in answers.values() for row in rows}) != 1:
         raise UserError("the evaluations have different judges; rerun the stage evaluate for all models")
     comparisons = {
-        name: _intervals(gains(answers[after], answers[before]), params, seed)
+        name: _gains(list(zip(answers[after], answers[before], strict=True)), params, seed)
         for name, (after, before) in COMPARISONS.items()
         if {after, before} <= answers.keys()
     }
@@ -159,24 +159,26 @@ def _is_open_answer(row: Answer) -> bool:
     return row.correct is None and row.finish_reason != "failed"
 
 
-def gains(after: Sequence[Answer], before: Sequence[Answer]) -> dict[str, list[float]]:
-    """The paired differences of each measure on the open questions that both models answered.
+def _gains(rows: Sequence[tuple[Answer, Answer]], params: CompareParams, seed: int) -> dict[str, Any]:
+    pairs, gains = paired_gains(rows)
+    result: dict[str, Any] = {"paired": pairs, "compared": len(gains["score"])}
+    for name, values in gains.items():
+        result |= metrics.named_interval(f"{name}_gain", values, seed, params.bootstrap_samples)
+    return result | _win_shares(gains["score"], params.tie)
 
-    A measure lacks the questions where one of the answers has no value. Every answer has a token F1.
+
+def paired_gains(rows: Iterable[tuple[Answer, Answer]]) -> tuple[int, dict[str, list[float]]]:
+    """How many open questions both models answered, and their gains in each of MEASURES.
+
+    `rows` holds the later and the earlier model's answer to each question. A gain is left out where one of
+    the answers has no such value.
     """
-    pairs = [pair for pair in zip(after, before, strict=True) if all(map(_is_open_answer, pair))]
-    result = {}
+    pairs = [pair for pair in rows if all(map(_is_open_answer, pair))]
+    gains = {}
     for name, value in MEASURES.items():
-        sides = [(value(new), value(old)) for new, old in pairs]
-        result[name] = [new - old for new, old in sides if new is not None and old is not None]
-    return result
-
-
-def _intervals(values: Mapping[str, list[float]], params: CompareParams, seed: int) -> dict[str, Any]:
-    result: dict[str, Any] = {"paired": len(values["token_f1"]), "compared": len(values["score"])}
-    for name in MEASURES:
-        result |= metrics.named_interval(f"{name}_gain", values[name], seed, params.bootstrap_samples)
-    return result | _win_shares(values["score"], params.tie)
+        sides = [(value(after), value(before)) for after, before in pairs]
+        gains[name] = [after - before for after, before in sides if None not in (after, before)]
+    return len(pairs), gains
 
 
 def _win_shares(gains: Sequence[float], tie: float) -> dict[str, float]:
