@@ -37,6 +37,7 @@ HOSTILE = (
     "Pneumonoultramicroscopicsilicovolcanoconiosis" * 8,
     "javascript:window.pwned=5 <a href=javascript:window.pwned=6>x</a> <meta http-equiv=refresh content=0>",
 )
+SKILLS = {"base": 0.25, "sft": 0.45, "dpo": 0.65, "placebo": 0.5, "oracle": 0.75}  # mean score of each model
 WORDS = [
     "aspirin",
     "rest",
@@ -53,7 +54,6 @@ WORDS = [
     "and",
 ]
 LONG = "The treatment includes rest and aspirin. " * 660  # 27,060 characters
-SKILLS = {"base": 0.25, "sft": 0.45, "dpo": 0.65, "placebo": 0.5, "oracle": 0.75}  # mean score of each model
 PAIRS = sections.PairsParams(min_margin=0.05, max_length_ratio=None)
 
 

@@ -10,13 +10,13 @@ import pytest
 
 from medqa import controls, curves
 from medqa.records import Judged, Pair
-from medqa.runtime import folders
-from medqa.runtime.sections import PairsParams
+from medqa.runtime import folders, params
 from stages import control, evaluate
 
 ROOT = Path(__file__).parent.parent
 
-PARAMS = PairsParams(min_margin=0.9, max_length_ratio=None)  # a floor that no margin of the oracle reaches
+# A floor that no margin of the oracle reaches.
+PARAMS = params.read_params(ROOT / "params.yaml").pairs.model_copy(update={"min_margin": 0.9})
 MANY = [
     Pair(f"q{number}", f"Why {number}?", f"good {number}", f"bad {number}", 0.9, 0.1) for number in range(401)
 ]
