@@ -48,7 +48,9 @@ def contenders(workload: Workload) -> dict[str, Callable[[int], runs.Run]]:
 
 def ours(workload: Workload, pairs: Sequence[Pair], batch: int, epochs: int) -> list[float]:
     """The losses of the stage's steps."""
-    params = sections.DpoParams(**schedule(batch, epochs), beta=BETA, loss_type="sigmoid", sft_weight=0.0)
+    params = sections.DpoParams(
+        **schedule(batch, epochs), beta=BETA, loss_type="sigmoid", sft_weight=0.0, placebo=False, oracle=False
+    )
     with scratch_folder() as folder:
         job = TrainingJob("dpo", workload.base, params, "float32", SEED, folder / "dpo", folder / "curve")
         dpo.train(job, workload.adapter, pairs)

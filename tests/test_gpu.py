@@ -225,6 +225,8 @@ def test_both_stages_train_on_one_gpu(
             params = sections.SftParams(**schedule, lora={"r": 4, "alpha": 4, "dropout": 0})
             sft.train(job(params), [records.Example("a", "open", "What?", "That.")])
         else:
-            params = sections.DpoParams(**schedule, beta=0.1, loss_type="sigmoid", sft_weight=0)
+            params = sections.DpoParams(
+                **schedule, beta=0.1, loss_type="sigmoid", sft_weight=0, placebo=False, oracle=False
+            )
             pair = records.Pair("a", "What?", "That.", "This.", 1.0, 0.0)
             dpo.train(job(params), tiny_base, [pair])
