@@ -1,7 +1,7 @@
 """What each training step changed: paired differences between models on the same held-out questions."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,8 +11,16 @@ from medqa.records import Answer
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import CompareParams, Guards
 
-COMPARISONS = (("sft", "base"), ("dpo", "sft"), ("dpo", "base"))  # the later model first
-COMPARISON_NAMES = tuple(f"{after}_over_{before}" for after, before in COMPARISONS)
+CONTROLS = ("placebo", "oracle")  # of DPO; each may be switched off
+MODELS = ("base", "sft", "dpo", *CONTROLS)
+COMPARISONS = {  # the later model first; controls last
+    "sft_over_base": ("sft", "base"),
+    "dpo_over_sft": ("dpo", "sft"),
+    "dpo_over_base": ("dpo", "base"),
+    "dpo_over_placebo": ("dpo", "placebo"),
+    "oracle_over_sft": ("oracle", "sft"),
+    "oracle_over_dpo": ("oracle", "dpo"),
+}
 # What is compared of each answer; None if it has no such value. Of repetition and cut_off, less is better.
 MEASURES: dict[str, Callable[[Answer], float | None]] = {
     "score": lambda row: row.score,
@@ -29,31 +37,31 @@ MEASURES: dict[str, Callable[[Answer], float | None]] = {
 UNIT_MEASURES = tuple(name for name in MEASURES if name != "reference_logprob")  # from 0 to 1
 
 
-def compare(answers: dict[str, Sequence[Answer]], params: CompareParams, seed: int) -> dict[str, Any]:
-    """A verdict on DPO over SFT, and the paired gains of each comparison in COMPARISONS.
+def compare(answers: Mapping[str, Sequence[Answer]], params: CompareParams, seed: int) -> dict[str, Any]:
+    """A verdict on DPO with its reason, and the paired gains of each comparison in COMPARISONS.
 
-    `answers` maps base, sft and dpo to answers to the same questions. In each comparison, `paired` counts the
-    open questions that both models answered: all measures but the score are compared on these. `compared`
-    counts those of them for which both answers have a score. Each mean gain has a 95% interval; the gain in
-    `reference_logprob` is in nats per token. Of judged scores there are also the shares of wins, losses and
-    ties, where a tie is a difference of at most `tie`. Raises UserError if questions or judges differ.
+    `answers` maps base, sft, dpo, and the controls that are on, to answers to the same questions. Comparisons
+    with a control that is off are left out. In each comparison, `paired` counts the open questions that both
+    models answered: all measures but the score are compared on these. `compared` counts those of them for
+    which both answers have a score. Each mean gain has a 95% interval; the gain in `reference_logprob` is in
+    nats per token. Of judged scores there are also the shares of wins, losses and ties, where a tie is a
+    difference of at most `tie`. Raises UserError if questions or judges differ.
     """
     if len({tuple(row.id for row in rows) for rows in answers.values()}) != 1:
-        raise UserError(
-            "the evaluations answer different questions; rerun the stage evaluate for all three models"
-        )
+        raise UserError("the evaluations answer different questions; rerun the stage evaluate for all models")
     if len({row.judge for rows in answers.values() for row in rows}) != 1:
-        raise UserError(
-            "the evaluations have different judges; rerun the stage evaluate for all three models"
-        )
+        raise UserError("the evaluations have different judges; rerun the stage evaluate for all models")
     comparisons = {
         name: _gains(list(zip(answers[after], answers[before], strict=True)), params, seed)
-        for name, (after, before) in zip(COMPARISON_NAMES, COMPARISONS, strict=True)
+        for name, (after, before) in COMPARISONS.items()
+        if {after, before} <= answers.keys()
     }
     changes = regressions(answers["dpo"], answers["sft"])
     failed = failed_guards(changes, params.guards)
+    decision, reason = verdict(comparisons, failed)
     return {
-        "verdict": verdict(comparisons["dpo_over_sft"], failed),
+        "verdict": decision,
+        "reason": reason,
         "failed_guards": ", ".join(failed),
         "guards": changes,
         **comparisons,
@@ -107,17 +115,37 @@ def failed_guards(changes: dict[str, float], guards: Guards) -> list[str]:
     return [name for name, value in values.items() if round(value, 6) > limits[f"max_{name}"]]
 
 
-def verdict(comparison: dict[str, Any], failed: Sequence[str]) -> str:
-    """The verdict on DPO over SFT: `worse`, `improved` or `no clear change`.
+def verdict(comparisons: Mapping[str, dict[str, Any]], failed: Sequence[str]) -> tuple[str, str]:
+    """The verdict on DPO, which is `worse`, `improved` or `no clear change`, and its reason in words.
 
-    It is worse if a guard failed or the interval of the score's gain is below 0, and improved if it is above.
+    It is worse if a guard failed or the interval of the score's gain over SFT is below 0. It is improved if
+    that interval is above 0, and so is that of the gain over the placebo, where there is one.
     """
-    if failed or comparison.get("score_gain_high", 0.0) < 0:
-        return "worse"
-    return "improved" if comparison.get("score_gain_low", 0.0) > 0 else "no clear change"
+    over_sft, over_placebo = comparisons["dpo_over_sft"], comparisons.get("dpo_over_placebo")
+    if "score_gain" not in over_sft:
+        change = "no question has two judged answers to compare"
+    else:
+        change = f"the judge's score changed by {_describe_gain(over_sft)} over SFT"
+    if failed:
+        return "worse", f"{change}, but DPO exceeds a limit: {', '.join(failed).replace('_', ' ')}"
+    if over_sft.get("score_gain_high", 0.0) < 0:
+        return "worse", change
+    if over_sft.get("score_gain_low", 0.0) <= 0:
+        return "no clear change", change
+    if over_placebo is None:
+        return "improved", f"{change}; no placebo was trained"
+    if over_placebo.get("score_gain_low", 0.0) <= 0:
+        reason = f"{change}, but by {_describe_gain(over_placebo)} over the placebo"
+        return "no clear change", f"{reason}: pairs turned round at random may do as well"
+    return "improved", f"{change}, and by {_describe_gain(over_placebo)} over the placebo"
 
 
-def write_table(path: Path, answers: dict[str, Sequence[Answer]]) -> None:
+def _describe_gain(comparison: dict[str, Any]) -> str:
+    low, mean, high = (comparison.get(f"score_gain{end}", 0.0) for end in ("_low", "", "_high"))
+    return f"{mean:+.3f} (95% interval {low:+.3f} to {high:+.3f})"
+
+
+def write_table(path: Path, answers: Mapping[str, Sequence[Answer]]) -> None:
     """Write a TSV with one row per model and measure from 0 to 1, for `dvc plots` to draw."""
     with jsonl.atomic_write(path) as file:
         file.write("measure\tmean\n")

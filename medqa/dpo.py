@@ -135,6 +135,15 @@ def summarize(audit: LengthAudit[Pair], curve: Path) -> dict[str, float]:
     }
 
 
+def describe(result: dict[str, float]) -> str:
+    """The metrics of a run in a line."""
+    return (
+        f"{result['steps']} steps on {result['pairs']} pairs, loss {result['first_loss']:.3f} to "
+        f"{result['final_loss']:.3f}, margin {result['final_margin']:.3f}, "
+        f"accuracy {result['final_accuracy']:.2f}"
+    )
+
+
 def loss_terms(params: DpoParams) -> dict[str, Any]:
     """TRL's loss settings: the preference loss plus `sft_weight` times the mean loss of the chosen answer."""
     terms = {params.loss_type: 1.0} | ({"sft": params.sft_weight} if params.sft_weight else {})

@@ -1,4 +1,4 @@
-"""Stage `compare`: paired differences between base, SFT and DPO."""
+"""Stage `compare`: paired differences between base, SFT, DPO and its controls."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,28 +11,28 @@ from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
 
 
-def main(base: Path, sft: Path, dpo: Path, metrics: Path, table: Path) -> str:
-    """Compare the three evaluations."""
-    result = compute_metrics(read_params(), base, sft, dpo)
+def main(answers: Path, metrics: Path, table: Path) -> str:
+    """Compare the evaluations."""
+    result = compute_metrics(read_params(), answers)
     jsonl.write_metrics(metrics, result)
-    compare.write_table(table, read_answers(base, sft, dpo))
+    compare.write_table(table, read_answers(answers))
     gains = (
         f"{name.replace('_', ' ')}: score {result[name].get('score_gain', 0):+.3f}"
-        for name in compare.COMPARISON_NAMES
+        for name in compare.COMPARISONS
+        if name in result
     )
-    failed = f" ({result['failed_guards']})" if result["failed_guards"] else ""
-    return f"verdict: {result['verdict']}{failed}; {'; '.join(gains)}"
+    return f"verdict: {result['verdict']} ({result['reason']}); {'; '.join(gains)}"
 
 
-def compute_metrics(params: Params, base: Path, sft: Path, dpo: Path) -> dict[str, Any]:
-    """The metrics, from the answers of the three models."""
-    return compare.compare(read_answers(base, sft, dpo), params.compare, params.seed)
+def compute_metrics(params: Params, answers: Path) -> dict[str, Any]:
+    """The metrics, from the answers of all models."""
+    return compare.compare(read_answers(answers), params.compare, params.seed)
 
 
-def read_answers(base: Path, sft: Path, dpo: Path) -> dict[str, Sequence[Answer]]:
-    """The answers of each model."""
-    paths = {"base": base, "sft": sft, "dpo": dpo}
-    return {name: jsonl.read_all(path, Answer) for name, path in paths.items()}
+def read_answers(answers: Path) -> dict[str, Sequence[Answer]]:
+    """The answers of each model, without a control that is switched off, which has none."""
+    rows = {name: list(jsonl.read(answers / f"{name}.jsonl", Answer)) for name in compare.MODELS}
+    return {name: each for name, each in rows.items() if each or name not in compare.CONTROLS}
 
 
 if __name__ == "__main__":

@@ -19,11 +19,7 @@ def main(base: Path, adapter: Path, pairs: Path, out: Path, curve: Path, metrics
     audit = dpo.train(job, adapter, jsonl.read_all(pairs, records.Pair), cache)
     result = dpo.summarize(audit, curve)
     jsonl.write_metrics(metrics, result)
-    return (
-        f"{result['steps']} steps on {result['pairs']} pairs, loss {result['first_loss']:.3f} to "
-        f"{result['final_loss']:.3f}, margin {result['final_margin']:.3f}, "
-        f"accuracy {result['final_accuracy']:.2f}"
-    )
+    return dpo.describe(result)
 
 
 def compute_metrics(params: Params, base: Path, pairs: Path, curve: Path) -> dict[str, Any]:

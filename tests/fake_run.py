@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from medqa import jsonl, pairs
+from medqa import compare, jsonl, pairs
 from medqa.records import (
     Answer,
     AttackResult,
@@ -37,6 +37,7 @@ HOSTILE = (
     "Pneumonoultramicroscopicsilicovolcanoconiosis" * 8,
     "javascript:window.pwned=5 <a href=javascript:window.pwned=6>x</a> <meta http-equiv=refresh content=0>",
 )
+SKILLS = {"base": 0.25, "sft": 0.45, "dpo": 0.65, "placebo": 0.5, "oracle": 0.75}  # mean score of each model
 WORDS = [
     "aspirin",
     "rest",
@@ -97,7 +98,9 @@ def _rows(data: Path, rng: random.Random, size: int, hostile: tuple[str, ...]) -
     jsonl.write(data / "pairs.jsonl", pairs.build(judged, PAIRS)[0])
     held_out = [_held_out(n, hostile_text(n, f"Held {n}? "), hostile_text(n), rng) for n in range(size)]
     jsonl.write(data / "heldout.jsonl", held_out)
-    for name, skill in (("base", 0.25), ("sft", 0.45), ("dpo", 0.65)):
+    for name in compare.CONTROLS:
+        jsonl.write(data / "controls" / f"{name}.jsonl", jsonl.read(data / "pairs.jsonl", Pair))
+    for name, skill in SKILLS.items():
         texts = [LONG if n == size - 1 else hostile_text(n) for n in range(size)]
         answers = [_answer(row, answer, skill, rng) for row, answer in zip(held_out, texts, strict=True)]
         jsonl.write(data / "answers" / f"{name}.jsonl", answers)
@@ -186,7 +189,7 @@ def _judged_pair(row: Labelled, rng: random.Random) -> JudgedPair:
 
 
 def _models(folder: Path) -> None:
-    for name in ("base", "sft", "dpo"):
+    for name in SKILLS:
         (folder / name).mkdir(parents=True)
         (folder / name / "adapter_model.safetensors").write_bytes(name.encode())
     (folder / "judge").mkdir()
@@ -243,7 +246,7 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
             "exam_accuracy": 0.3,
             "preference_alignment": 0.9,
         }
-        for name, mean in (("base", 0.24), ("sft", 0.47), ("dpo", 0.69))
+        for name, mean in SKILLS.items()
     }
     return evaluated | {
         "data": dict.fromkeys(("sft", "questions", "held_out", "labelled"), output),
@@ -253,7 +256,10 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
         "generate": {"candidates": 2 * size, "candidates_cut_off": 0.0},
         "judge": {"judged": 2 * size, "judged_unscored": size // 5, "mean_score": 0.5, "judged_shortened": 4},
         "pairs": made,
-        "dpo": {"pairs": made["pairs"], "steps": 33, "first_margin": 0.0, "final_accuracy": 0.96},
+        **dict.fromkeys(
+            ("dpo", *compare.CONTROLS),
+            {"pairs": made["pairs"], "steps": 33, "first_margin": 0.0, "final_accuracy": 0.96},
+        ),
         "agreement": {
             "judge": "fake/judge",
             "pairs": size,
@@ -274,9 +280,10 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
         },
         "compare": {
             "verdict": "worse",
+            "reason": "the judge's score changed by +0.200 (95% interval +0.140 to +0.260) over SFT",
             "failed_guards": "exam_unreadable_rise",
             "guards": {"repetition_rise": 0.001, "length_ratio": 1.15, "exam_unreadable_rise": 0.9},
-            **dict.fromkeys(("sft_over_base", "dpo_over_sft", "dpo_over_base"), gain),
+            **dict.fromkeys(compare.COMPARISONS, gain),
         },
     }
 
@@ -285,11 +292,29 @@ def _curves(folder: Path, rng: random.Random) -> None:
     with jsonl.atomic_write(folder / "sft.tsv") as file:
         file.write("step\tloss\tlearning_rate\n")
         file.writelines(f"{n}\t{3 / n**0.5 + rng.random() / 5:.4f}\t0.001\n" for n in range(1, 101))
-    with jsonl.atomic_write(folder / "dpo.tsv") as file:
-        file.write("step\tloss\tlearning_rate\tmargin\taccuracy\tchosen_logprob\trejected_logprob\n")
-        for n in range(1, 34):
-            file.write(f"{n}\t{0.7 - n / 200:.4f}\t0.001\t{n / 80:.4f}\t{min(1, 0.5 + n / 50):.4f}\t")
-            file.write(f"{-5 - n / 40}\t{-5 - n / 20}\n")
+    for name, rate in (("dpo", 1.0), ("placebo", 0.3), ("oracle", 0.8)):
+        with jsonl.atomic_write(folder / f"{name}.tsv") as file:
+            file.write("step\tloss\tlearning_rate\tmargin\taccuracy\tchosen_logprob\trejected_logprob\n")
+            for n in range(1, 34):
+                file.write(f"{n}\t{0.7 - rate * n / 200:.4f}\t0.001\t{rate * n / 80:.4f}\t")
+                file.write(f"{min(1, 0.5 + rate * n / 50):.4f}\t{-5 - n / 40}\t{-5 - n / 20}\n")
+
+
+def switch_off(run: RunPaths, name: str) -> None:
+    """Leave of a control what its stages write where params.yaml switches it off."""
+    comparisons = run.metrics / "compare.json"
+    compared = json.loads(comparisons.read_text(encoding="utf-8"))
+    rest = {key: value for key, value in compared.items() if name not in key.split("_")}
+    jsonl.write_metrics(comparisons, rest)
+    for path in (run.models / name).iterdir():
+        path.unlink()
+    for folder in ("controls", "answers"):
+        jsonl.write(run.data / folder / f"{name}.jsonl", [])
+    nothing = {"judge": "", "questions": 0, "failed": 0, "unscored": 0, "shortened": 0}
+    jsonl.write_metrics(run.metrics / "evaluate" / f"{name}.json", nothing)
+    jsonl.write_metrics(run.metrics / f"{name}.json", {"pairs": 0})
+    curve = run.metrics / "curves" / f"{name}.tsv"
+    curve.write_text(curve.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
 
 
 def pair_ids(run: RunPaths) -> set[str]:

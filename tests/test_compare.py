@@ -66,11 +66,12 @@ MODELS = {
     "sft": answers(0.6, 0.51, 0.2, 0.52, 0.49, 0.9, None, exam=2),
     "dpo": answers(0.7, 0.6, 0.2, 0.9, 0.9, 0.9, 0.9, exam=2),
 }
+WITHOUT_CONTROLS = ("sft_over_base", "dpo_over_sft", "dpo_over_base")
 
 
 def test_differences_are_what_one_counts_by_hand() -> None:
     result = compare.compare(MODELS, PARAMS, seed=0)
-    assert set(result) == {"verdict", "failed_guards", "guards", *compare.COMPARISON_NAMES}
+    assert set(result) == {"verdict", "reason", "failed_guards", "guards", *WITHOUT_CONTROLS}
     comparison = result["sft_over_base"]
     gains = [0.5, 0.01, -0.7, 0.02, -0.01]  # the unscored and the multiple choice are left out
     assert comparison["compared"] == 5
@@ -136,7 +137,7 @@ def test_failed_answers_are_in_no_guard() -> None:
     assert "chosen_logprob_drop" not in compare.regressions(before, unread)
 
 
-@pytest.mark.parametrize("name", compare.COMPARISON_NAMES)
+@pytest.mark.parametrize("name", WITHOUT_CONTROLS)
 @pytest.mark.parametrize("measure", ["score", "key_point_recall"])
 def test_the_interval_contains_the_mean(name: str, measure: str) -> None:
     comparison = compare.compare(MODELS, PARAMS, seed=0)[name]
@@ -217,6 +218,68 @@ def test_forgetting_multiple_choice_fails_two_guards() -> None:
     assert result["guards"]["exam_unreadable_rise"] == 1.0
 
 
+def gain(low: float, mean: float, high: float) -> dict[str, float]:
+    return metrics.named("score_gain", (mean, low, high))
+
+
+UP, FLAT, DOWN = gain(0.05, 0.08, 0.11), gain(-0.03, -0.01, 0.01), gain(-0.11, -0.08, -0.05)
+RISE = "the judge's score changed by +0.080 (95% interval +0.050 to +0.110) over SFT"
+
+
+@pytest.mark.parametrize(
+    ("over_sft", "over_placebo", "failed", "expected"),
+    [
+        (UP, None, [], ("improved", f"{RISE}; no placebo was trained")),
+        (
+            UP,
+            UP,
+            [],
+            ("improved", f"{RISE}, and by +0.080 (95% interval +0.050 to +0.110) over the placebo"),
+        ),
+        (
+            UP,
+            FLAT,
+            [],
+            (
+                "no clear change",
+                f"{RISE}, but by -0.010 (95% interval -0.030 to +0.010) over the placebo: "
+                "pairs turned round at random may do as well",
+            ),
+        ),
+        (UP, UP, ["cut_off_rise"], ("worse", f"{RISE}, but DPO exceeds a limit: cut off rise")),
+        (
+            FLAT,
+            UP,
+            [],
+            (
+                "no clear change",
+                "the judge's score changed by -0.010 (95% interval -0.030 to +0.010) over SFT",
+            ),
+        ),
+        ({}, {}, [], ("no clear change", "no question has two judged answers to compare")),
+    ],
+)
+def test_a_gain_counts_as_far_as_it_beats_the_placebo(over_sft, over_placebo, failed, expected) -> None:
+    comparisons = {"dpo_over_sft": over_sft}
+    if over_placebo is not None:
+        comparisons["dpo_over_placebo"] = over_placebo
+    assert compare.verdict(comparisons, failed) == expected
+
+
+@pytest.mark.parametrize(("over_placebo", "verdict"), [(DOWN, "no clear change"), (UP, "improved")])
+def test_the_placebo_alone_can_deny_an_improvement(over_placebo, verdict) -> None:
+    assert compare.verdict({"dpo_over_sft": UP, "dpo_over_placebo": over_placebo}, [])[0] == verdict
+
+
+def test_controls_are_compared_where_they_are_there() -> None:
+    models = MODELS | {"placebo": MODELS["sft"]}
+    result = compare.compare(models, PARAMS, seed=0)
+    assert result["dpo_over_placebo"] == result["dpo_over_sft"] and "oracle_over_sft" not in result
+    result = compare.compare(models | {"oracle": MODELS["base"]}, PARAMS, seed=0)
+    assert result["oracle_over_sft"]["score_gain"] == pytest.approx(-result["sft_over_base"]["score_gain"])
+    assert "oracle_over_dpo" in result
+
+
 def test_different_judges_are_refused() -> None:
     other = [replace(row, judge="another (y)") for row in uniform()]
     with pytest.raises(UserError, match="different judges; rerun the stage evaluate"):
@@ -235,6 +298,6 @@ def test_intervals_and_verdicts_are_right_as_often_as_they_say(difference: float
         gains = moved + 2 * difference * (rng.random(184) < 0.5)
         comparison = metrics.named_interval("score_gain", gains, seed=trial, samples=600)
         covered += comparison["score_gain_low"] <= difference <= comparison["score_gain_high"]
-        improved += compare.verdict(comparison, []) == "improved"
+        improved += compare.verdict({"dpo_over_sft": comparison}, [])[0] == "improved"
     assert 930 <= covered <= 970
     assert improved <= 50 if difference <= 0 else improved >= 500

@@ -27,6 +27,8 @@ SMALLER = {
     "dpo": {"epochs": 1, "batch_size": 8, "micro_batch_size": 8},
     "evaluate": {"max_new_tokens": 12, "bootstrap_samples": 100},
 }
+CONTROLS = {"control@placebo", "control@oracle"}
+EVALUATIONS = {"evaluate@base", "evaluate@sft", "evaluate@dpo", "evaluate@placebo"}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def test_every_id_comes_out_of_every_stage(project: Path) -> None:
     left_out = sum(value for key, value in pairs.items() if key.startswith("left_out_"))
     assert pairs["questions"] == len(questions) == pairs["pairs"] + left_out
     held_out = [row.id for row in rows(project, "heldout.jsonl", records.HeldOut)]
-    for name in ("base", "sft", "dpo"):
+    for name in ("base", "sft", "dpo", "placebo"):
         assert [row.id for row in rows(project, f"answers/{name}.jsonl", records.Answer)] == held_out
 
 
@@ -94,7 +96,7 @@ def test_dpo_started_from_the_sft_adapter(project: Path) -> None:
 
 def test_metrics_are_scalars_without_nan(project: Path) -> None:
     files = list((project / "metrics").rglob("*.json"))
-    assert len(files) == 13
+    assert len(files) == 17
 
     def check(value) -> None:
         if isinstance(value, dict):
@@ -114,11 +116,11 @@ def test_a_second_repro_runs_nothing(project: Path) -> None:
 
 
 def test_a_parameter_starts_at_its_own_stage(project: Path) -> None:
-    judged = {"judge", "agreement", *(f"evaluate@{name}" for name in ("base", "sft", "dpo"))}
+    judged = {"judge", "agreement", *EVALUATIONS, "evaluate@oracle"}
     # A dry run tells what has changed, not yet what follows from it. The report shows every parameter.
     starts = {
-        "dpo.beta": {"dpo"},
-        "pairs.min_margin": {"pairs"},
+        "dpo.beta": {"dpo", *CONTROLS},
+        "pairs.min_margin": {"pairs", *CONTROLS},
         "judge.min_mass": judged,
         "generate.temperature": {"generate"},
         "sft.epochs": {"sft"},
@@ -142,7 +144,7 @@ def test_another_judge_evaluates_and_changes_nothing_else(project: Path) -> None
     params["evaluate"]["judge"] = "second"
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     output = dvc(project, "repro")
-    evaluated = {f"evaluate@{name}" for name in ("base", "sft", "dpo")}
+    evaluated = {*EVALUATIONS, "evaluate@oracle"}
     assert ran(output) == {"check", "models@second", *evaluated, "compare", "report"}
     assert json.loads((project / "metrics" / "evaluate" / "dpo.json").read_text())["judge"].startswith(
         "second ("
@@ -173,12 +175,40 @@ def test_every_cell_of_every_metrics_file_comes_out_of_its_rows(project: Path) -
 
 
 def test_an_experiment_runs_what_follows_and_nothing_else(project: Path) -> None:
-    assert ran(dvc(project, "exp", "run", "--temp", "-S", "dpo.beta=0.2")) == {
-        "dpo",
-        "evaluate@dpo",
-        "compare",
-        "report",
-    }
+    """The oracle is off: its stage writes nothing again, and no later one runs for it."""
+    output = dvc(project, "exp", "run", "--temp", "-S", "dpo.beta=0.2")
+    assert ran(output) == {"dpo", *CONTROLS, "evaluate@dpo", "evaluate@placebo", "compare", "report"}
+
+
+def test_a_control_that_is_off_is_empty_and_one_that_is_on_is_trained(project: Path) -> None:
+    for name, is_on in (("placebo", True), ("oracle", False)):
+        assert any((project / "models" / name).iterdir()) == is_on
+        for path in (f"controls/{name}.jsonl", f"answers/{name}.jsonl"):
+            assert bool((project / "data" / path).read_text()) == is_on
+    made, judged = (
+        {row.id: {row.chosen, row.rejected} for row in rows(project, name, records.Pair)}
+        for name in ("controls/placebo.jsonl", "pairs.jsonl")
+    )
+    assert made == judged
+    compared = json.loads((project / "metrics" / "compare.json").read_text())
+    assert "dpo_over_placebo" in compared and "oracle_over_sft" not in compared
+    page = (project / "report" / "index.html").read_text()
+    assert "DPO over placebo" in page and "oracle over SFT" not in page
+
+
+def test_an_oracle_is_added_and_nothing_else_runs_again(project: Path) -> None:
+    """Only DPO's own adapter is trained again, for its section of params.yaml changed; it stays the same."""
+    output = dvc(project, "exp", "run", "--temp", "-S", "dpo.oracle=true")
+    assert ran(output) == {"dpo", *CONTROLS, "evaluate@oracle", "compare", "report"}
+    assert "control: oracle: " in output and "oracle over sft: score" in output
+
+
+def test_outputs_without_rows_come_back_from_the_cache(project: Path) -> None:
+    (project / "models" / "oracle").rmdir()
+    for name in ("controls", "answers"):
+        (project / "data" / name / "oracle.jsonl").unlink()
+    dvc(project, "checkout")
+    assert not ran(dvc(project, "repro")) and not any((project / "models" / "oracle").iterdir())
 
 
 def test_plots_and_metrics_are_drawn(project: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_run import HOSTILE, ROOT, pair_ids, report_params, write_run
+from fake_run import HOSTILE, ROOT, pair_ids, report_params, switch_off, write_run
 
 from medqa import jsonl, pairs, records, report
 from medqa.report import RunPaths, browse, charts, labels, lineage, page, svg, tables
@@ -210,8 +210,10 @@ def test_the_error_names_a_torn_row(copy: RunPaths) -> None:
 def test_the_verdict_and_the_guard_that_failed_are_in_the_heading(copy: RunPaths, html: str) -> None:
     assert '<span class="verdict worse">worse</span>' in html
     assert "Guard failed: rise in unreadable multiple choice." in html
-    change(copy.metrics, "compare", verdict="no clear change", failed_guards="")
+    reason = "the judge's score changed by -0.010 over the placebo"
+    change(copy.metrics, "compare", verdict="no clear change", failed_guards="", reason=reason)
     html = report.build(copy, report_params())
+    assert f"{reason.replace('-', '−')}." in Elements(html).text
     assert '<span class="verdict no-clear-change">no clear change</span>' in html
     assert "No guard failed." in html
 
@@ -231,26 +233,43 @@ def test_what_the_pipeline_can_leave_out_is_shown_as_none(copy: RunPaths) -> Non
         change(copy.metrics, f"evaluate/{name}", **measures)
     over = dict.fromkeys(("over_longer", "over_longer_low", "over_longer_high"), {})
     change(copy.metrics, "agreement", by={"all": {"rows": 0}}, attacks={}, calibration_error={}, **over)
-    change(
-        copy.metrics, "compare", guards={}, **dict.fromkeys(labels.COMPARISONS, {"paired": 0, "compared": 0})
-    )
+    nothing = dict.fromkeys(labels.COMPARISONS, {"paired": 0, "compared": 0})
+    change(copy.metrics, "compare", guards={}, reason="nothing to compare", **nothing)
     for name in ("attacks", "agreement", "pairs"):
         (copy.data / f"{name}.jsonl").write_text("")
     text = Elements(report.build(copy, report_params())).text
-    assert "not comparable" in text and "no labelled pair was scored" in text and "none" in text
+    assert "nothing to compare" in text and "no labelled pair was scored" in text and "none" in text
 
 
 def test_gains_are_one_row_per_measure_and_one_cell_per_comparison(copy: RunPaths) -> None:
     change(copy.metrics, "compare", dpo_over_base={"paired": 3, "compared": 0, "rouge_l_gain": 0.5})
     html = report.build(copy, report_params())
     gain = "+0.110 +0.050 to +0.170"
-    assert table_row(html, "ROUGE-L") == [gain, gain, "+0.500"]
+    assert table_row(html, "ROUGE-L") == [gain, gain, "+0.500", gain, gain, gain]
     assert table_row(html, "judged score")[2] == "none"
-    assert table_row(html, "of these, both judged") == ["56", "56", "0"]
+    assert table_row(html, "of these, both judged") == ["56", "56", "0", "56", "56", "56"]
     for measure in labels.GAINS.values():
-        assert len(table_row(html, measure)) == 3
+        assert len(table_row(html, measure)) == len(labels.COMPARISONS)
     for title in ("Gain in token F1 and ROUGE-L", "Gain in log-likelihood of references, nats per token"):
         assert f"<figcaption>{title}</figcaption>" in html
+
+
+@pytest.mark.parametrize("controls", [(), ("placebo",), ("oracle",), ("placebo", "oracle")])
+def test_the_page_shows_the_controls_that_are_on(copy: RunPaths, controls: tuple[str, ...]) -> None:
+    for name in {"placebo", "oracle"} - set(controls):
+        switch_off(copy, name)
+    html = report.build(copy, report_params())
+    # All stages and parameters are on the page, and so is the whole style sheet.
+    rest = re.sub(r'<(ol class="stages"|pre|style).*?</(ol|pre|style)>', "", html, flags=re.DOTALL)
+    for name in ("placebo", "oracle"):
+        assert (name in rest) == (name in controls)
+    assert len(table_row(html, "token F1 against the reference")) == 3 + len(controls)
+    rows = tab_rows(html, "held-out")
+    assert {len(row["answers"]) for row in rows} == {3 + len(controls)}
+    assert ("DPO over placebo" in html, "oracle over SFT" in html) == (
+        "placebo" in controls,
+        "oracle" in controls,
+    )
 
 
 def test_a_guard_shows_its_value_and_limit(html: str) -> None:
@@ -303,8 +322,8 @@ def test_lineage_expands_foreach_over_a_section(tmp_path: Path) -> None:
 
 
 def test_the_licence_of_each_model_is_shown(html: str) -> None:
-    licences = {name: table_row(html, name)[1] for name in ("base", "judge", "sft", "dpo")}
-    assert licences == dict.fromkeys(("base", "sft", "dpo"), "made here") | {"judge": "qwen-research"}
+    licences = {name: table_row(html, name)[1] for name in ("judge", *labels.MODELS)}
+    assert licences == dict.fromkeys(labels.MODELS, "made here") | {"judge": "qwen-research"}
 
 
 def test_parameters_are_on_the_page_but_for_compute(html: str) -> None:

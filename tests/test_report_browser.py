@@ -182,7 +182,7 @@ def test_long_texts_in_tables_need_no_scrolling(view: Browser) -> None:
         "attacks",
         "models",
         "agreement by label type",
-        "measures of the three models",
+        "measures of the models",
         "paired gains",
     ):
         table = f"document.querySelector('.scroll[aria-label=\"{label}\"]')"

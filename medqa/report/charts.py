@@ -12,6 +12,7 @@ from medqa.report.svg import Scale, tag, tick_label, ticks
 WIDTH = 340  # user units; a phone shows a chart about that many pixels wide, so that its text keeps its size
 HEIGHT = 190
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 36  # margins for the labels of the axes
+LETTER = 6.2  # the mean width of a letter, for the labels of rows
 MAX_POINTS = 400  # per line; more cannot be seen
 
 Point = tuple[float, float]
@@ -83,10 +84,11 @@ def dots(
     low, high = _whole_ticks(
         min(low, *(mark.low for mark in marks)), max(high, *(mark.high for mark in marks))
     )
-    x, parts, height = Scale(low, high, 92, WIDTH - 46), [], 6.0
+    left = max(92, LETTER * max(len(label) for label, _ in rows) + 12)
+    x, parts, height = Scale(low, high, left, WIDTH - 46), [], 6.0
     for label, row in rows:
         middle = height + 8 * len(row) + 4
-        parts.append(tag("text", label, x=84, y=middle, class_="name", text_anchor="end"))
+        parts.append(tag("text", label, x=left - 8, y=middle, class_="name", text_anchor="end"))
         for mark in row:
             parts += _whiskers(x, height + 8, mark, signed=zero == 0)
             height += 16
@@ -160,8 +162,9 @@ def _mark(x: float, y: float, style: str) -> Markup:
         return tag("rect", x=round(x - 4, 2), y=y - 4, width=8, height=8, class_=f"mark {style}")
     if style in ("dpo", "likelier"):
         return tag("path", d=f"M{x},{y - 5.5}l5.5,5.5l-5.5,5.5l-5.5,-5.5z", class_=f"mark {style}")
-    if style == "similar":
-        return tag("path", d=f"M{x},{y - 5}l5,9h-10z", class_=f"mark {style}")
+    if style in ("placebo", "oracle", "similar"):
+        side = -1 if style == "oracle" else 1  # a triangle, on its base or on its point
+        return tag("path", d=f"M{x},{y - 5 * side}l5.5,{9.5 * side}h-11z", class_=f"mark {style}")
     return tag("circle", cx=x, cy=y, r=4.5, class_=f"mark {style}")
 
 

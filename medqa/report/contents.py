@@ -8,18 +8,22 @@ from typing import Any
 
 import yaml
 
-from medqa import hub, jsonl
+from medqa import compare, hub, jsonl
 from medqa.pairs import REASONS
 from medqa.records import AttackResult
 from medqa.report import browse, figures, labels, lineage, page, tables
 from medqa.runtime.sections import Params
 
 # The files that the report reads; dvc.yaml must list the same.
-MODELS = ("base", "judge", "sft", "dpo")
+MODELS = ("base", "judge", "sft", "dpo", *compare.CONTROLS)
 DATA = ["sft", "questions", "heldout", "labelled", "quarantine", "audit", "candidates", "judged", "pairs"]
-DATA += ("answers/base", "answers/sft", "answers/dpo", "agreement", "attacks")
+DATA += [f"controls/{name}" for name in compare.CONTROLS]
+DATA += [f"answers/{name}" for name in compare.MODELS]
+DATA += ("agreement", "attacks")
 METRICS = ["data", "models/base", "models/judge", "sft", "generate", "judge", "pairs", "dpo"]
-METRICS += ("evaluate/base", "evaluate/sft", "evaluate/dpo", "agreement", "compare")
+METRICS += compare.CONTROLS
+METRICS += [f"evaluate/{name}" for name in compare.MODELS]
+METRICS += ("agreement", "compare")
 
 MAX_ATTACKS = 12
 SECTIONS = (
@@ -68,6 +72,7 @@ def build(run: RunPaths, params: Params) -> str:
             "kinds": _kinds,
             "attacks": _most_successful_attacks(run.data / "attacks.jsonl"),
             **_metrics_context(metrics),
+            "training": _training(metrics),
             "limits": shown_params["compare"].get("guards", {}),
             **_lineage_context(run, metrics, shown_params),
             **figures.draw(run.metrics, metrics, questions, held_out),
@@ -78,15 +83,22 @@ def build(run: RunPaths, params: Params) -> str:
 def _metrics_context(metrics: Metrics) -> dict[str, Any]:
     """The numbers of the page and its tables."""
     counts = metrics["data"]
-    evaluations = [metrics[f"evaluate/{name}"] for name in labels.MODELS]
+    evaluations = {
+        series.name: metrics[f"evaluate/{name}"]
+        for name, series in labels.MODELS.items()
+        if name not in switched_off(metrics)
+    }
     return {
+        "comparisons": {
+            name: text for name, text in labels.COMPARISONS.items() if name in metrics["compare"]
+        },
         "compare": metrics["compare"],
         "agreement": metrics["agreement"],
         "pairs": metrics["pairs"],
         "judged": metrics["judge"],
         "judge_name": metrics["evaluate/dpo"].get("judge", ""),
         "evaluations": evaluations,
-        "measures": tables.measures(evaluations),
+        "measures": tables.measures(evaluations.values()),
         "failed_guards": tables.failed_guards(metrics["compare"]),
         "row_funnels": {
             title: tables.row_funnel(counts[name]["all"])
@@ -94,12 +106,23 @@ def _metrics_context(metrics: Metrics) -> dict[str, Any]:
             if "all" in counts.get(name, {})
         },
         "pair_funnel": tables.pair_funnel(metrics),
-        "training": {"SFT": _training_summary(metrics, "sft"), "DPO": _training_summary(metrics, "dpo")},
     }
+
+
+def switched_off(metrics: Metrics) -> list[str]:
+    """The controls that params.yaml switches off: their files are there, and empty."""
+    return [name for name in compare.CONTROLS if not metrics[name]["pairs"]]
+
+
+def _training(metrics: Metrics) -> dict[str, str]:
+    """The numbers of each training by the name of its model."""
+    names = [name for name in ("sft", "dpo", *compare.CONTROLS) if name not in switched_off(metrics)]
+    return {labels.MODELS[name].name: _training_summary(metrics, name) for name in names}
 
 
 def _lineage_context(run: RunPaths, metrics: Metrics, shown_params: dict[str, Any]) -> dict[str, Any]:
     """The models, stages, files and parameters behind the page."""
+    hidden = switched_off(metrics)
     return {
         "models": [
             {
@@ -109,9 +132,10 @@ def _lineage_context(run: RunPaths, metrics: Metrics, shown_params: dict[str, An
                 "training": _training_summary(metrics, name),
             }
             for name in MODELS
+            if name not in hidden
         ],
         "stages": lineage.stages(run.pipeline, shown_params["corpus"]),
-        "files": lineage.files(run.data, DATA),
+        "files": lineage.files(run.data, [name for name in DATA if name.split("/")[-1] not in hidden]),
         "params": yaml.safe_dump(shown_params, sort_keys=False, allow_unicode=True, width=100),
     }
 

@@ -13,7 +13,8 @@ from medqa.report import charts, labels, tables
 from medqa.report.browse import BINS, Tab
 from medqa.report.charts import Series
 
-CURVES = ("sft", "dpo")
+TRAININGS = {"SFT": ("sft",), "DPO": ("dpo", "placebo", "oracle")}  # those of one row share its charts
+CURVES = tuple(name for names in TRAININGS.values() for name in names)
 CHOSEN, REJECTED, JUDGE = Series("chosen", "sft"), Series("rejected", "dpo"), Series("judge", "judge")
 MEANS = {"score": "Judged score", "key_point_recall": "Key-point recall (no judge)"}
 # The measures of each chart of gains. Measures of one scale share a chart; their marks differ by shape.
@@ -42,7 +43,7 @@ def draw(
             _lengths("Length of chosen and rejected", questions.words, sides),
             _lengths("Length of the models' answers", held_out.words, labels.MODELS),
         ],
-        "curves": [chart for name in CURVES for chart in _training_curves(curves / f"{name}.tsv", name)],
+        "curves": [chart for name in TRAININGS for chart in _training_charts(curves, name)],
         "judge_charts": [
             _agreement(metrics["agreement"].get("by", {})),
             _reliability(metrics["agreement"].get("reliability", [])),
@@ -91,23 +92,32 @@ def _lengths(title: str, counts: dict[str, Counter[int]], series: dict[str, Seri
     return charts.histogram(title, x_label, edges, list(zip(series.values(), heights, strict=True)))
 
 
-def _training_curves(path: Path, model: str) -> list[Markup]:
-    """A chart per measure that the training curve has."""
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+def _training_charts(curves: Path, title: str) -> list[Markup]:
+    """A chart per measure that the training curves have, with a line per model."""
+    models = TRAININGS[title]
+    rows = {model: _read_curve(curves / f"{model}.tsv") for model in models}
 
-    def line(series: Series, column: str) -> tuple[Series, list[charts.Point]]:
-        points = [(float(row["step"]), float(row[column])) for row in rows if row.get(column)]
-        return series, [point for point in points if math.isfinite(point[1])]
+    def lines(column: str) -> list[tuple[Series, list[charts.Point]]]:
+        return [(labels.MODELS[model], _points(rows[model], column)) for model in models]
 
-    name, series = model.upper(), labels.MODELS[model]
-    sides = [line(CHOSEN, "chosen_logprob"), line(REJECTED, "rejected_logprob")]
+    main = rows[models[0]]
+    sides = [(CHOSEN, _points(main, "chosen_logprob")), (REJECTED, _points(main, "rejected_logprob"))]
     return [
-        charts.lines(f"{name}: loss", "step", [line(series, "loss")]),
-        charts.lines(f"{name}: reward margin", "step", [line(series, "margin")]),
-        charts.lines(f"{name}: share of pairs ranked right", "step", [line(series, "accuracy")]),
-        charts.lines(f"{name}: log-probability of the answers", "step", sides),
+        charts.lines(f"{title}: loss", "step", lines("loss")),
+        charts.lines(f"{title}: reward margin", "step", lines("margin")),
+        charts.lines(f"{title}: share of pairs ranked right", "step", lines("accuracy")),
+        charts.lines(f"{title}: log-probability of the answers", "step", sides),
     ]
+
+
+def _read_curve(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def _points(rows: Sequence[dict[str, str]], column: str) -> list[charts.Point]:
+    points = [(float(row["step"]), float(row[column])) for row in rows if row.get(column)]
+    return [point for point in points if math.isfinite(point[1])]
 
 
 def _reliability(bins: Sequence[dict[str, float]]) -> Markup:

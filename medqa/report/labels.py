@@ -2,11 +2,20 @@
 
 from medqa.report.charts import Series
 
-MODELS = {"base": Series("base", "base"), "sft": Series("SFT", "sft"), "dpo": Series("DPO", "dpo")}
+MODELS = {
+    "base": Series("base", "base"),
+    "sft": Series("SFT", "sft"),
+    "dpo": Series("DPO", "dpo"),
+    "placebo": Series("placebo", "placebo"),
+    "oracle": Series("oracle", "oracle"),
+}
 COMPARISONS = {
     "sft_over_base": "SFT over base",
     "dpo_over_sft": "DPO over SFT",
     "dpo_over_base": "DPO over base",
+    "dpo_over_placebo": "DPO over placebo",
+    "oracle_over_sft": "oracle over SFT",
+    "oracle_over_dpo": "oracle over DPO",
 }
 GAINS = {
     "score": "judged score",

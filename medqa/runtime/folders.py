@@ -23,6 +23,11 @@ def atomic_folder(out: Path) -> Iterator[Path]:
         sync(out.parent)
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether a folder is there and holds nothing."""
+    return folder.is_dir() and not any(folder.iterdir())
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or a folder's list of names, has reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)

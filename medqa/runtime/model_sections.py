@@ -10,7 +10,8 @@ from medqa.runtime.fields import Count, Int, JudgeTemplate, LearningRate, Sectio
 
 # Of a model. It becomes a part of paths and of a stage's name.
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-TAKEN = ("sft", "dpo", "scores", "evaluation")  # files that other stages write beside those of the models
+# Files that other stages write beside those of the models.
+TAKEN = ("sft", "dpo", "placebo", "oracle", "scores", "evaluation")
 PACKAGE = r"\w[\w.-]*==[\w.+!-]+"  # of the package index, with its version
 WHEEL = re.compile(rf"wheel://({PACKAGE})/(.+)")
 HUB = re.compile(r"hub://([\w.-]+/[\w.-]+)@([0-9a-f]{40})/(.+)")

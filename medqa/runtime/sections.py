@@ -167,6 +167,10 @@ class DpoParams(TrainingParams):
     """Weight of the chosen answer's own loss."""
     ld_alpha: Share | None
     """Weight of tokens past the length of the pair's shorter answer (LD-DPO, arXiv 2409.06411); null: 1."""
+    placebo: bool
+    """Train a control on the same pairs with half of them turned round at random."""
+    oracle: bool
+    """Train a control on pairs that the token F1 against the reference ranks instead of the judge."""
 
 
 class EvaluateParams(Section):
