@@ -37,7 +37,9 @@ def _answer(
     # One model after the other: 8 GB do not hold both.
     with engines.load(base, adapter, params.dtype, compute, compute.generate_batch_size) as model:
         responses = evaluate.answer_questions(model, rows, params.evaluate)
-    coverages = evaluate.measure_coverage(partial(encoder.embed, base.parent / params.encoder), rows, responses)
+    coverages = evaluate.measure_coverage(
+        partial(encoder.embed, base.parent / params.encoder), rows, responses
+    )
     with engines.load(judge_model, None, params.dtype, compute, compute.judge_batch_size) as grader:
         return evaluate.judge_responses(
             grader, rows, responses, coverages, params.judge, hub.describe(judge_model)

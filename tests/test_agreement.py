@@ -262,3 +262,4 @@ def test_the_embedded_judge_withstands_the_attacks() -> None:
     tried = json.loads((root / "metrics" / "agreement.json").read_text())["attacks"]
     assert tried["tried"] >= 80 * len(attacks.evaluation_attacks())
     assert tried["attack_rate_high"] < 0.05
+    assert tried["padding_gain_low"] <= 0

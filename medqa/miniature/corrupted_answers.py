@@ -135,7 +135,7 @@ def _break_off(text: str, rng: random.Random) -> str:
     if kind < CUT_OFF:
         return text[: rng.randint(len(text) // 3, len(text))]
     if kind < CUT_OFF + LOOPED:
-        end = " ".join(text.split()[-rng.randint(1, 6) :])
+        end = " ".join(text.split()[-rng.randint(1, 12) :])
         return " ".join([text, *[end] * rng.randint(1, 6)])
     return text
 
