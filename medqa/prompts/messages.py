@@ -63,7 +63,7 @@ def judge(template: str, question: str, reference: str, candidate: str) -> dict[
     """
     body, criteria = _template(template)
     texts = {"question": question, "reference": reference or NO_REFERENCE, "candidate": candidate}
-    return {name: _user_turn(body, texts, {"criterion": criteria[name]}) for name in CRITERIA}
+    return {name: _user_turns(body, texts, {"criterion": criteria[name]}) for name in CRITERIA}
 
 
 def statement(template: str, kind: str, question: str, text: str, statement: str) -> Messages:
@@ -74,13 +74,15 @@ def statement(template: str, kind: str, question: str, text: str, statement: str
     body, tasks = _template(template)
     before, _, after = tasks[kind].partition("{statement}")
     task = f"{before}{escape_control_tokens(statement)}{after}"
-    return _user_turn(body, {"question": question, "text": text}, {"task": task})
+    return _user_turns(body, {"question": question, "text": text}, {"task": task})
 
 
-def _user_turn(body: str, texts: dict[str, str], own: dict[str, str]) -> Messages:
+def _user_turns(body: str, texts: dict[str, str], own: dict[str, str]) -> Messages:
+    """A turn per part of the template: an encoder reads text and statement apart."""
     fields = {name: escape_control_tokens(text) for name, text in texts.items()} | own
     # One pass, so that a brace in a text is never taken for a field.
-    return [{"role": "user", "content": _FIELD.sub(lambda field: fields[field[1]], body)}]
+    turns = (_FIELD.sub(lambda field: fields[field[1]], part) for part in body.split("\n===\n"))
+    return [{"role": "user", "content": turn} for turn in turns]
 
 
 def templates(method: str = "grades") -> list[str]:
