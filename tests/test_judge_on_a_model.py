@@ -38,7 +38,8 @@ def engine() -> TransformersEngine:
 
 
 def params(template: str = "judge", max_chars: int = 600) -> JudgeParams:
-    return JudgeParams(method="grades", template=template, criteria=EVEN, min_mass=0.0, max_chars=max_chars)
+    method = prompts.method(template)
+    return JudgeParams(method=method, template=template, criteria=EVEN, min_mass=0.0, max_chars=max_chars)
 
 
 def cases(count: int, seed: int) -> list[Case]:
@@ -72,13 +73,14 @@ def test_scores_are_those_of_the_decision_pipeline(engine) -> None:
     assert len(seen) > 50  # a model that always says the same would prove nothing
 
 
-def test_another_candidate_changes_no_score(engine) -> None:
+@pytest.mark.parametrize("template", ["judge", "points-short"])
+def test_another_candidate_changes_no_score(engine, template: str) -> None:
     rng = random.Random(2)
     first = cases(60, seed=2)
     second = [replace(case, id=f"{case.id} second", answer=rng.choice(TEXTS)) for case in first]
-    alone = judge.score(engine, first, params())
+    alone = judge.score(engine, first, params(template))
     for rows in ([*first, *second], [*second, *first]):
-        both = judge.score(engine, rows, params())
+        both = judge.score(engine, rows, params(template))
         for id, lone in alone.items():
             assert both[id].score == pytest.approx(lone.score, abs=1e-5)
 

@@ -73,3 +73,11 @@ def test_a_row_of_points_ends_each_branch_with_its_label() -> None:
     for group, row in zip(made, rows, strict=True):
         assert list(tok.decode(row.labels)) == [prompt.label for prompt in group]
         assert max(row.branches) == (len(group) if len(group) > 1 else 0)
+
+
+def test_a_model_that_can_read_learns_from_labels_alone() -> None:
+    tok = scratch.tokenizer(["Fever and cough are symptoms of influenza."] * 10, 400)
+    made = groups(examples(20))
+    for group, row in zip(made, token_rows.example_rows(tok, made, 2000, labels_only=True), strict=True):
+        assert len(row.labels) == sum(weight > 0 for weight in row.weights) == len(group)
+        assert set(row.point_labels) == {token_rows.NO_POINT}
