@@ -11,7 +11,7 @@ from medqa import chat, hub, model, quantised
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BATCH_TOKENS = 512  # of one pass, padding included; on a CPU more are slower
 
@@ -27,7 +27,7 @@ def embed(model_dir: Path, texts: Sequence[str]) -> np.ndarray:
     UserError as `hub.local_path`.
     """
     distinct = list(dict.fromkeys(texts))
-    net, rows = _load(model_dir), _tokenize(model_dir, distinct)
+    net, rows = load(model_dir), tokenize(load_tokenizer(model_dir), distinct)
     vectors = np.zeros((len(distinct), net.config.get_text_config().hidden_size), dtype=np.float32)
     for batch in _batches([len(row) for row in rows]):
         vectors[batch] = _mean_states(net, [rows[number] for number in batch])
@@ -37,7 +37,7 @@ def embed(model_dir: Path, texts: Sequence[str]) -> np.ndarray:
     return vectors[[numbers[text] for text in texts]]
 
 
-def _load(model_dir: Path) -> "PreTrainedModel":
+def load(model_dir: Path) -> "PreTrainedModel":
     """The model without its head, in float32: what its layers add up to in 16 bits depends on the batch."""
     import torch
     from transformers import AutoModel
@@ -53,14 +53,20 @@ def _load(model_dir: Path) -> "PreTrainedModel":
     return net.eval()
 
 
-def _tokenize(model_dir: Path, texts: Sequence[str]) -> list[list[int]]:
-    """The token ids of each text, at most as many as the model's context has."""
+def load_tokenizer(model_dir: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer, whose `model_max_length` is the model's context."""
     from transformers import AutoConfig, AutoTokenizer
 
     path = hub.local_path(model_dir)
     tok = AutoTokenizer.from_pretrained(path)
-    limit = chat.context(AutoConfig.from_pretrained(path).to_dict(), tok.model_max_length)
-    return tok(list(texts), truncation=limit is not None, max_length=limit).input_ids if texts else []
+    if limit := chat.context(AutoConfig.from_pretrained(path).to_dict(), tok.model_max_length):
+        tok.model_max_length = limit
+    return tok
+
+
+def tokenize(tok: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
+    """The token ids of each text, at most as many as the model's context has."""
+    return tok(list(texts), truncation=True).input_ids if texts else []
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

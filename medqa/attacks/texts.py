@@ -36,6 +36,7 @@ class AdversarialTexts:
     keys: tuple[str, ...]  # alone, in the place of an answer
     verdicts: tuple[str, ...]  # grades and instructions to the judge
     fillers: tuple[str, ...]  # sentences without content
+    echoes: tuple[str, ...]  # the question again, as {question}
 
 
 def evaluation_attacks() -> list[Attack]:

@@ -22,7 +22,7 @@ class EncoderEngine:
     """
 
     def __init__(self, model_dir: Path):
-        self.net, self.tokenizer = encoder.load(model_dir), encoder.tokenizer(model_dir)
+        self.net, self.tokenizer = encoder.load(model_dir), encoder.load_tokenizer(model_dir)
         self.calibration = late_interaction.read_calibration(model_dir)
         self.text_vectors = lru_cache(TEXTS)(partial(self._vectors, statement=False))
         self.statement_vectors = lru_cache(STATEMENTS)(partial(self._vectors, statement=True))

@@ -45,8 +45,11 @@ def load(
 
 def load_transformers(model_dir: Path, adapter: Path | None, dtype: str, batch_size: int) -> Engine:
     """The engine of a model directory in this process, without a row cache."""
-    from medqa import model
+    from medqa import late_interaction, model
+    from medqa.engines.encoder_engine import EncoderEngine
     from medqa.engines.transformers_engine import TransformersEngine
 
+    if (model_dir / late_interaction.CALIBRATION).is_file():
+        return EncoderEngine(model_dir)
     merged = model.load_merged(model_dir, dtype, adapter)
     return TransformersEngine(merged, model.tokenizer(model_dir), batch_size)
