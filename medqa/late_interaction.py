@@ -1,4 +1,4 @@
-"""Late interaction (Khattab and Zaharia 2020): how far a text says a statement, by the vectors of their tokens."""
+"""Late interaction (Khattab and Zaharia 2020): how far a text says a statement, by vectors of tokens."""
 
 import json
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def write_calibration(model_dir: Path, calibration: Calibration) -> None:
 def token_vectors(
     net: "PreTrainedModel", rows: Sequence[Sequence[int]], statements: bool
 ) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Unit vectors (rows, tokens, width) of rows of token ids, and the mask (rows, tokens) of those that count.
+    """Unit vectors (rows, tokens, width) of token ids, and the mask (rows, tokens) of those that count.
 
     The first and the last token, which the tokenizer adds, do not count. Statements are of another token type
     than texts: a question that an answer repeats is then no match of itself.

@@ -71,9 +71,7 @@ def _distinct_answers(group: Sequence[QuestionAnswer]) -> list[QuestionAnswer]:
     return list({normalize(row.answer): row for row in reversed(group)}.values())[::-1]
 
 
-def contrast(
-    batch: Sequence[QuestionAnswer], adversarial: AdversarialTexts, rng: random.Random
-) -> Contrasts:
+def contrast(batch: Sequence[QuestionAnswer], adversarial: AdversarialTexts, rng: random.Random) -> Contrasts:
     """The question of each row and a sentence of its answer as statements, beside the answers and more texts.
 
     The sentence loses words at random: a judge must not need the very words.
@@ -92,7 +90,7 @@ def contrast(
     for number, row in enumerate(batch):
         sentences = key_points(row.answer)
         drawn = rng.randrange(len(sentences))
-        result.statements.append(_drop_words(sentences[drawn], rng))
+        result.statements.append(drop_words(sentences[drawn], rng))
         if len(sentences) > 1 and rng.random() < SHORTENED:
             # It may still answer the question, but it does not say the sentence.
             add(" ".join(sentences[:drawn] + sentences[drawn + 1 :]), number)
@@ -101,7 +99,10 @@ def contrast(
 
 
 def _add_attempts(
-    batch: Sequence[QuestionAnswer], adversarial: AdversarialTexts, rng: random.Random, add: Callable[..., None]
+    batch: Sequence[QuestionAnswer],
+    adversarial: AdversarialTexts,
+    rng: random.Random,
+    add: Callable[..., None],
 ) -> None:
     """Texts that must earn nothing, and copies of answers that must earn nothing more."""
     size = len(batch)
@@ -118,10 +119,16 @@ def _add_attempts(
         answered = rng.randrange(size)
         answer, verdict = batch[answered].answer, rng.choice(adversarial.verdicts)
         filler = rng.choice(adversarial.fillers)
-        copies = (f"{answer} {answer}", f"{answer} {verdict}", f"{filler} {answer}", f"{answer} {filler} {answer}")
+        copies = (
+            f"{answer} {answer}",
+            f"{answer} {verdict}",
+            f"{filler} {answer}",
+            f"{answer} {filler} {answer}",
+        )
         add(rng.choice(copies), answered, answered + size)
 
 
-def _drop_words(sentence: str, rng: random.Random) -> str:
+def drop_words(sentence: str, rng: random.Random) -> str:
+    """The sentence without the words that a draw leaves out."""
     parts = sentence.split()
     return " ".join([part for part in parts if rng.random() < WORDS_KEPT] or parts)

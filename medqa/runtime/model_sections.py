@@ -165,10 +165,36 @@ class WheelEncoder(Section):
     """Of its model.safetensors."""
 
 
+class TunedEncoder(Section):
+    """A judge made of an encoder: it learns which of many texts says a statement, and judges by points."""
+
+    source: Literal["tuned_encoder"]
+    start: WheelEncoder
+    """The encoder to start from."""
+    text: str
+    """The questions and answers to learn from: `embedded`, or a file in UltraMedical's format in `corpus`."""
+    exclude: tuple[str, ...]
+    """Files of preference rows in `corpus`: the judge learns from none of their questions and answers."""
+    template: Literal["points-pair"]
+    """Statement and text as two messages; `judge.template` must be the same."""
+    examples: Count
+    """Questions with their answers to learn from, at most."""
+    steps: Int = Field(ge=5)
+    """Optimiser steps."""
+    batch_size: Int = Field(ge=4)
+    """Questions per step; each step also has a sentence per answer, and as many texts again."""
+    learning_rate: LearningRate
+    """The highest, after warm-up."""
+    max_length: Int = Field(ge=16, le=2048)
+    """Tokens per text in training; a longer one loses its end."""
+
+
 Source = Annotated[HubModel | GgufModel | ScratchModel, Field(discriminator="source")]
-JudgeSource = Annotated[HubModel | GgufModel | ScratchJudge | TunedJudge, Field(discriminator="source")]
+JudgeSource = Annotated[
+    HubModel | GgufModel | ScratchJudge | TunedJudge | TunedEncoder, Field(discriminator="source")
+]
 FurtherSource = Annotated[JudgeSource | WheelEncoder, Field(discriminator="source")]
-AnySource = HubModel | GgufModel | ScratchModel | TunedJudge | WheelEncoder
+AnySource = HubModel | GgufModel | ScratchModel | TunedJudge | WheelEncoder | TunedEncoder
 
 
 class ModelsParams(Section):
@@ -228,6 +254,9 @@ def _files(source: AnySource | Quantisation | None, prefix: str = "") -> dict[st
             return local | _files(source.quantise, f"{prefix}quantise.")
         case TunedJudge():
             return _text_file(source.text, prefix) | _files(source.start, f"{prefix}start.")
+        case TunedEncoder():
+            excluded = {f"{prefix}exclude.{number}": file for number, file in enumerate(source.exclude)}
+            return _text_file(source.text, prefix) | excluded
         case ScratchModel() | Quantisation():
             return _text_file(source.text, prefix)
         case _:
