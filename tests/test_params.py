@@ -99,12 +99,12 @@ MISTAKES = [
     (
         "judge.template",
         "essay",
-        "judge.template = 'essay': must be one of judge, judge-short, points, points-short",
+        "judge.template = 'essay': must be one of judge, judge-short, points, points-pair, points-short",
     ),
     (
         "judge.template",
         "judge",
-        "judge template = 'judge' must be a template of method = 'points' (points, points-short)",
+        "judge template = 'judge' must be a template of method = 'points' (points, points-pair, points-short)",
     ),
     (
         "models.judge.template",

@@ -5,8 +5,8 @@ is said tells them apart; copies of them that say less or no more; and attempts 
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,14 +28,17 @@ class QuestionAnswer:
     answer: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class Contrasts:
-    """Statements, texts, the number of the text that says each statement, and pairs that count as neither."""
+    """Statements and texts. The text of a statement's number says it; the questions come first."""
 
-    statements: list[str] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    right: list[int] = field(default_factory=list)
-    ignored: list[tuple[int, int]] = field(default_factory=list)  # (statement, text)
+    statements: list[str]
+    texts: list[str]
+    right: list[int]  # per statement, the number of the text that says it
+    ignored: list[tuple[int, int]]  # (statement, text) that count neither as right nor as wrong
+
+
+Copy = tuple[str, int]  # a text, and the number of the row whose question it answers
 
 
 def neighbours(vectors: np.ndarray) -> np.ndarray:
@@ -59,7 +62,7 @@ def batches(
         for number in rng.sample(range(len(rows)), len(rows)):
             if number in used:
                 continue
-            group = [number, *(int(other) for other in nearest[number] if other not in used)][:GROUP]
+            group = [number, *(int(near) for near in nearest[number] if near not in used)][:GROUP]
             used.update(group)
             batch += _distinct_answers([rows[member] for member in group])
             while len(batch) >= size:
@@ -77,55 +80,65 @@ def contrast(batch: Sequence[QuestionAnswer], adversarial: AdversarialTexts, rng
     The sentence loses words at random: a judge must not need the very words.
     """
     size = len(batch)
-    result = Contrasts(
-        statements=[row.question for row in batch],
-        texts=[row.answer for row in batch],
-        right=[*range(size), *range(size)],
-    )
-
-    def add(text: str, *ignored: int) -> None:
-        result.ignored.extend((statement, len(result.texts)) for statement in ignored)
-        result.texts.append(text)
-
-    for number, row in enumerate(batch):
-        sentences = key_points(row.answer)
-        drawn = rng.randrange(len(sentences))
-        result.statements.append(drop_words(sentences[drawn], rng))
-        if len(sentences) > 1 and rng.random() < SHORTENED:
-            # It may still answer the question, but it does not say the sentence.
-            add(" ".join(sentences[:drawn] + sentences[drawn + 1 :]), number)
-    _add_attempts(batch, adversarial, rng, add)
-    return result
+    sentences = [rng.choice(key_points(row.answer)) for row in batch]
+    copies = [(row.answer, number) for number, row in enumerate(batch)]
+    copies += _shortened(batch, sentences, rng) + _echoed(batch, adversarial, rng)
+    copies += _padded(batch, adversarial, rng)
+    texts = [text for text, _ in copies] + _attempts(batch, adversarial, rng)
+    ignored = [(number, position) for position, (_, number) in enumerate(copies) if position >= size]
+    ignored += [
+        (size + number, position)
+        for number, sentence in enumerate(sentences)
+        for position, text in enumerate(texts)
+        if sentence in text and position != number
+    ]
+    statements = [*(row.question for row in batch), *(drop_words(sentence, rng) for sentence in sentences)]
+    return Contrasts(statements, texts, [*range(size), *range(size)], ignored)
 
 
-def _add_attempts(
-    batch: Sequence[QuestionAnswer],
-    adversarial: AdversarialTexts,
-    rng: random.Random,
-    add: Callable[..., None],
-) -> None:
-    """Texts that must earn nothing, and copies of answers that must earn nothing more."""
-    size = len(batch)
-    for _ in range(round(ECHOES * size)):
-        add(rng.choice(adversarial.echoes).format(question=rng.choice(batch).question))
-    for _ in range(round(ADVERSARIAL * size)):
-        add(rng.choice((*adversarial.keys, *adversarial.verdicts, *adversarial.fillers)))
-    for _ in range(round(ECHOED * size)):
-        echoed, answered = rng.sample(range(size), 2)
-        echo = rng.choice(adversarial.echoes).format(question=batch[echoed].question)
-        parts = [echo, batch[answered].answer]
-        add(" ".join(rng.sample(parts, 2)), answered, answered + size)
-    for _ in range(round(PADDED * size)):
-        answered = rng.randrange(size)
+def _shortened(batch: Sequence[QuestionAnswer], sentences: Sequence[str], rng: random.Random) -> list[Copy]:
+    """Answers without the sentence: they may still answer the question, but they do not say the sentence."""
+    copies = []
+    for number, (row, sentence) in enumerate(zip(batch, sentences, strict=True)):
+        rest = [each for each in key_points(row.answer) if each != sentence]
+        if rest and rng.random() < SHORTENED:
+            copies.append((" ".join(rest), number))
+    return copies
+
+
+def _echoed(batch: Sequence[QuestionAnswer], adversarial: AdversarialTexts, rng: random.Random) -> list[Copy]:
+    """Answers beside the question of a different row: a repeated question is no answer."""
+    copies = []
+    for _ in range(round(ECHOED * len(batch))):
+        echoed, answered = rng.sample(range(len(batch)), 2)
+        parts = [_echo(batch[echoed], adversarial, rng), batch[answered].answer]
+        copies.append((" ".join(rng.sample(parts, 2)), answered))
+    return copies
+
+
+def _padded(batch: Sequence[QuestionAnswer], adversarial: AdversarialTexts, rng: random.Random) -> list[Copy]:
+    """Answers that are longer and say no more."""
+    copies = []
+    for _ in range(round(PADDED * len(batch))):
+        answered = rng.randrange(len(batch))
         answer, verdict = batch[answered].answer, rng.choice(adversarial.verdicts)
         filler = rng.choice(adversarial.fillers)
-        copies = (
-            f"{answer} {answer}",
-            f"{answer} {verdict}",
-            f"{filler} {answer}",
-            f"{answer} {filler} {answer}",
-        )
-        add(rng.choice(copies), answered, answered + size)
+        forms = ([answer, answer], [answer, verdict], [filler, answer], [answer, filler, answer])
+        copies.append((" ".join(rng.choice(forms)), answered))
+    return copies
+
+
+def _attempts(
+    batch: Sequence[QuestionAnswer], adversarial: AdversarialTexts, rng: random.Random
+) -> list[str]:
+    """Texts that answer nothing."""
+    empty = (*adversarial.keys, *adversarial.verdicts, *adversarial.fillers)
+    echoes = [_echo(rng.choice(batch), adversarial, rng) for _ in range(round(ECHOES * len(batch)))]
+    return echoes + [rng.choice(empty) for _ in range(round(ADVERSARIAL * len(batch)))]
+
+
+def _echo(row: QuestionAnswer, adversarial: AdversarialTexts, rng: random.Random) -> str:
+    return rng.choice(adversarial.echoes).format(question=row.question)
 
 
 def drop_words(sentence: str, rng: random.Random) -> str:
