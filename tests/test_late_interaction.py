@@ -12,6 +12,7 @@ from medqa.engines import Request, Sampling, loading
 from medqa.engines.encoder_engine import EncoderEngine
 from medqa.late_interaction import Calibration
 from medqa.runtime.errors import UserError
+from medqa.runtime.sections import ComputeParams
 
 LABELS = ("no", "yes")
 PAIRS = [
@@ -86,6 +87,13 @@ def test_padding_of_a_batch_counts_for_nothing(folder: Path) -> None:
 
 def test_a_model_directory_with_a_calibration_judges(folder: Path) -> None:
     assert isinstance(loading.load_transformers(folder, None, "bfloat16", 8), EncoderEngine)
+
+
+def test_it_judges_in_this_process_where_servers_answer(folder: Path) -> None:
+    batches = {"generate_batch_size": 1, "judge_batch_size": 1, "processes": 1, "checkpoint_minutes": 1}
+    compute = ComputeParams(engine="http", servers={}, row_cache=False, max_failed_rows=0, **batches)
+    with loading.load(folder, None, "float32", compute, 1) as judge:
+        assert len(dict(judge.label_probabilities(requests(PAIRS), LABELS))) == len(PAIRS)
 
 
 @pytest.mark.parametrize(

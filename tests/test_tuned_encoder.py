@@ -22,7 +22,10 @@ WORDS = ["fever", "cough", "rash", "gout"]
 
 def sft_row(number: int) -> dict[str, Any]:
     first, second = WORDS[number % 4], WORDS[number // 4 % 4]
-    texts = (f"the {first} of {second} {number}", f"{first} {first}. a {second} of the {first}. the {second}.")
+    texts = (
+        f"the {first} of {second} {number}",
+        f"{first} {first}. a {second} of the {first}. the {second}.",
+    )
     turns = [{"from": side, "value": text} for side, text in zip(("human", "gpt"), texts, strict=True)]
     return {"id": f"A,{number}", "type": "Open-End", "conversations": turns, "answer": None, "score": None}
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from medqa import late_interaction
 from medqa.engines.base import ARITHMETIC, Engine
 from medqa.engines.cached import CachedEngine
 from medqa.engines.workers import Workers
@@ -29,7 +30,7 @@ def load(
         if not folder.is_dir():
             raise UserError(f"{folder} is not there; rerun the stage that writes it (dvc repro)")
     content = [hashing.dvc_hash(folder) for folder in folders]
-    if compute.engine == "http":
+    if compute.engine == "http" and not _is_encoder(model_dir):  # no server has encoders
         from medqa.engines import http_engine
 
         return http_engine.load(model_dir, adapter, content, compute)
@@ -45,11 +46,15 @@ def load(
 
 def load_transformers(model_dir: Path, adapter: Path | None, dtype: str, batch_size: int) -> Engine:
     """The engine of a model directory in this process, without a row cache."""
-    from medqa import late_interaction, model
+    from medqa import model
     from medqa.engines.encoder_engine import EncoderEngine
     from medqa.engines.transformers_engine import TransformersEngine
 
-    if (model_dir / late_interaction.CALIBRATION).is_file():
+    if _is_encoder(model_dir):
         return EncoderEngine(model_dir)
     merged = model.load_merged(model_dir, dtype, adapter)
     return TransformersEngine(merged, model.tokenizer(model_dir), batch_size)
+
+
+def _is_encoder(model_dir: Path) -> bool:
+    return (model_dir / late_interaction.CALIBRATION).is_file()
