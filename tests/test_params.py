@@ -104,7 +104,7 @@ MISTAKES = [
     (
         "judge.template",
         "judge",
-        "judge template = 'judge' must be a template of method = 'points' (points, points-pair, points-short)",
+        "judge template = 'judge' must be a template of method = 'points' (points, points-pair, ",
     ),
     (
         "models.judge.template",
