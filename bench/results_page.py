@@ -106,6 +106,12 @@ def _judge(experiments: Sequence[dict[str, Any]]) -> list[str]:
         "*longer wins*": [_interval(run["by"]["all"], "longer_wins") for run in agreement],
         "*likelier wins*": [_interval(run["by"]["all"], "likelier_wins") for run in agreement],
         "*more similar wins*": [_interval(run["by"]["all"], "more_similar_wins") for run in agreement],
+        **{
+            f"best candidate above worst {text}": [
+                _interval(run.get("judge", {}).get("order", {}).get(name, {}), "agreement") for run in metrics
+            ]
+            for name, text in labels.ORDERS.items()
+        },
         "unseen lessons right": [_mean([run["models/judge"]["validation_accuracy"]]) for run in metrics],
         "attacks that succeed": [_mean([run["attacks"]["attack_rate"]]) for run in agreement],
         "pairs for DPO": [str(run["pairs"]["pairs"]) for run in metrics],
