@@ -49,7 +49,7 @@ def contenders(workload: Workload) -> dict[str, Callable[[int], runs.Run]]:
 def ours(workload: Workload, pairs: Sequence[Pair], batch: int, epochs: int) -> list[float]:
     """The losses of the stage's steps."""
     loss = {"beta": BETA, "loss_type": "sigmoid", "sft_weight": 0.0, "ld_alpha": None}
-    params = sections.DpoParams(**schedule(batch, epochs), **loss, placebo=False, oracle=False)
+    params = sections.DpoParams(**schedule(batch, epochs), **loss)
     with scratch_folder() as folder:
         job = TrainingJob("dpo", workload.base, params, "float32", SEED, folder / "dpo", folder / "curve")
         dpo.train(job, workload.adapter, pairs)

@@ -27,6 +27,7 @@ Answers = dict[str, list[Answer]]  # by model; a control that is switched off ha
 
 METRICS = (
     "data",
+    "judge",
     "agreement",
     "compare",
     "pairs",

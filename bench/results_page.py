@@ -10,11 +10,13 @@ MEASURES = {
     "score": "judged score",
     "token_f1": "token F1",
     "rouge_l": "ROUGE-L",
+    "coverage": "coverage of the reference",
     "reference_logprob": "log-likelihood of the reference, nats per token",
     "key_point_recall": "key-point recall",
     "repetition": "repetition (lower is better)",
     "cut_off": "share cut off (lower is better)",
 }
+MISSING = "–"
 
 
 def page(result: dict[str, Any]) -> str:
@@ -33,7 +35,7 @@ def page(result: dict[str, Any]) -> str:
         values = [
             [run["metrics"][f"evaluate/{model}"].get(measure) for run in experiments] for model in models
         ]
-        lines.append(_row([label, *map(_mean, values)]))
+        lines += _row_with_values(label, map(_mean, values))
     for comparison, title in labels.COMPARISONS.items():
         gains = [run["metrics"]["compare"].get(comparison, {}) for run in experiments]
         if all(gains):
@@ -81,7 +83,7 @@ def _gains(by_seed: Sequence[dict[str, Any]], over_seeds: dict[str, float]) -> l
     for measure, label in MEASURES.items():
         name = f"{measure}_gain"
         mean = _interval(over_seeds, name) if over_seeds else _mean(gain.get(name) for gain in by_seed)
-        lines.append(_row([label, *(_interval(gain, name) for gain in by_seed), mean]))
+        lines += _row_with_values(label, [*(_interval(gain, name) for gain in by_seed), mean])
     return lines
 
 
@@ -103,12 +105,19 @@ def _judge(experiments: Sequence[dict[str, Any]]) -> list[str]:
         "agreement with labels": [_interval(run["by"]["all"], "agreement") for run in agreement],
         "*longer wins*": [_interval(run["by"]["all"], "longer_wins") for run in agreement],
         "*likelier wins*": [_interval(run["by"]["all"], "likelier_wins") for run in agreement],
+        "*more similar wins*": [_interval(run["by"]["all"], "more_similar_wins") for run in agreement],
+        **{
+            f"best candidate above worst {text}": [
+                _interval(run.get("judge", {}).get("order", {}).get(name, {}), "agreement") for run in metrics
+            ]
+            for name, text in labels.ORDERS.items()
+        },
         "unseen lessons right": [_mean([run["models/judge"]["validation_accuracy"]]) for run in metrics],
         "attacks that succeed": [_mean([run["attacks"]["attack_rate"]]) for run in agreement],
         "pairs for DPO": [str(run["pairs"]["pairs"]) for run in metrics],
         "verdict": [_verdict(run["compare"]) for run in metrics],
     }
-    return [_row([label, *cells]) for label, cells in rows.items()]
+    return [line for label, cells in rows.items() for line in _row_with_values(label, cells)]
 
 
 def _verdict(compared: dict[str, Any]) -> str:
@@ -139,14 +148,20 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _row_with_values(label: str, cells: Iterable[str]) -> list[str]:
+    """A row, or none where no cell has a value: an earlier version of the code did not measure it."""
+    values = list(cells)
+    return [_row([label, *values])] if set(values) != {MISSING} else []
+
+
 def _mean(values: Iterable[float | None]) -> str:
     numbers = [value for value in values if value is not None]
-    return f"{fmean(numbers):.3f}" if numbers else "–"
+    return f"{fmean(numbers):.3f}" if numbers else MISSING
 
 
 def _interval(metrics: dict[str, Any], name: str) -> str:
     if name not in metrics:
-        return "–"
+        return MISSING
     return f"{metrics[name]:.3f} ({metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f})"
 
 

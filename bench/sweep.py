@@ -2,6 +2,7 @@
 
 `python -m bench.sweep queue` puts each combination of n, policy and seed that has no experiment yet into the
 queue of DVC, and `dvc queue start --jobs 1` runs them. `python -m bench.sweep table` then makes the table.
+A placebo would double the training of each, and no gain of DPO over SFT depends on it: `--placebo` adds it.
 """
 
 import argparse
@@ -25,7 +26,8 @@ from medqa.report.labels import GAINS
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import PairsPolicy
 
-SIZES, POLICIES, SEEDS = (2, 4, 8), get_args(PairsPolicy), (0, 1, 2)
+# With up to ten candidates best_two_sd makes the pairs of best_worst.
+SIZES, POLICIES, SEEDS = (2, 4, 8), ("best_worst", "reference"), (0, 1, 2)
 MEASURES = ("score", "token_f1", "rouge_l", "key_point_recall", "repetition", "cut_off")
 PREFIX = "sweep-"  # of the names of the experiments
 SAMPLES = 10_000  # of the bootstrap
@@ -57,9 +59,10 @@ class Experiment(NamedTuple):
     gains: dict[str, list[float]]
 
 
-def queue(folder: Path, cells: Iterable[Cell]) -> int:
+def queue(folder: Path, cells: Iterable[Cell], placebo: bool) -> int:
     """Put the cells that have no experiment yet into DVC's queue, by seed; returns their number.
 
+    With `placebo` each of them trains that control too.
     Raises UserError if params.yaml is not the embedded preset.
     """
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
@@ -68,7 +71,8 @@ def queue(folder: Path, cells: Iterable[Cell]) -> int:
     finished = set(commits(folder))
     missing = [cell for cell in cells if cell.name not in finished]
     for cell in sorted(missing, key=lambda cell: (cell.seed, cell)):  # a seed's models are trained once
-        settings = [word for key, value in cell.changes.items() for word in ("-S", f"{key}={value}")]
+        changes = cell.changes | {"control.placebo": str(placebo).lower()}
+        settings = [word for key, value in changes.items() for word in ("-S", f"{key}={value}")]
         command = [*DVC, "exp", "run", "--queue", "--name", cell.name, *settings]
         subprocess.run(command, cwd=folder, check=True)
     return len(missing)
@@ -92,7 +96,7 @@ def read(folder: Path) -> list[Experiment]:
     for commit in names.values():
         params = doctor.flat(yaml.safe_load(_git(folder, "show", f"{commit}:params.yaml")))
         cell = Cell(*(json.loads(params.pop(key)) for key in ("generate.n", "pairs.policy", "seed")))
-        settings.append(params.items())
+        settings.append({(key, value) for key, value in params.items() if not key.startswith("control.")})
         pairs = json.loads(_git(folder, "show", f"{commit}:metrics/pairs.json"))["pairs"]
         gains = compare.paired_gains(zip(*_answers(folder, commit), strict=True))[1]
         experiments.append(Experiment(cell, pairs, gains))
@@ -141,11 +145,13 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
 
 HEAD = """# Which pairs: a sweep
 
-The embedded run with n candidates per question (`generate.n`) and three ways to make pairs of them
-(`pairs.policy`). Gains are those of DPO over SFT on open held-out questions: the mean over the seeds, with
-the 95% interval of a hierarchical bootstrap that draws seeds, then questions. With up to ten candidates
-`best_two_sd` makes the same pairs as `best_worst`. Made by `python -m bench.sweep table` from the
-experiments; the numbers are in [sweep.json](sweep.json).
+The embedded run with n candidates per question (`generate.n`) and two ways to make pairs of them
+(`pairs.policy`): the best candidate against the worst, and the reference against the worst candidate. A third
+way, `best_two_sd`, rejects the candidate whose score is nearest to two standard deviations below the mean.
+With up to ten candidates that is always the worst one, so it is not run. Gains are those of DPO over SFT on
+open held-out questions: the mean over the seeds, with the 95% interval of a hierarchical bootstrap that draws
+seeds, then questions. Made by `python -m bench.sweep table` from the experiments; the numbers are in
+[sweep.json](sweep.json).
 """
 
 
@@ -169,12 +175,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.sweep", description=main.__doc__)
     parser.add_argument("action", choices=("queue", "table"))
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="candidates per question")
-    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=POLICIES)
+    parser.add_argument("--policies", nargs="+", choices=get_args(PairsPolicy), default=POLICIES)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--placebo", action="store_true", help="train a placebo in each experiment")
     args = parser.parse_args()
     try:
         if args.action == "queue":
-            count = queue(ROOT, map(Cell._make, product(args.sizes, args.policies, args.seeds)))
+            cells = map(Cell._make, product(args.sizes, args.policies, args.seeds))
+            count = queue(ROOT, cells, args.placebo)
             print(f"{count} experiments queued; dvc queue start --jobs 1 runs them")
             return 0
         rows = summarize(read(ROOT))

@@ -24,7 +24,7 @@ def main(
 ) -> str:
     """Train the adapter of the arm `placebo` or `oracle`, or write empty outputs if it is switched off."""
     params = read_params()
-    is_on = getattr(params.dpo, arm)
+    is_on = getattr(params.control, arm)
     rows = build_pairs(params, arm, judged, pairs) if is_on else []
     if is_on:
         minutes = params.compute.checkpoint_minutes
@@ -35,7 +35,7 @@ def main(
     jsonl.write(control_pairs, rows)
     result = compute_metrics(params, base, control_pairs, curve)
     jsonl.write_metrics(metrics, result)
-    return f"{arm}: {dpo.describe(result)}" if is_on else f"dpo.{arm} is false, so there is no {arm}"
+    return f"{arm}: {dpo.describe(result)}" if is_on else f"control.{arm} is false, so there is no {arm}"
 
 
 def build_pairs(params: Params, arm: str, judged: Path, pairs: Path) -> list[records.Pair]:

@@ -28,7 +28,8 @@ def main(model: Path, candidates: Path, out: Path, metrics: Path, histogram: Pat
 
 def compute_metrics(params: Params, out: Path) -> dict[str, Any]:
     """The metrics, from the judged candidates."""
-    return judge.summary(list(jsonl.read(out, records.Judged)))
+    order = judge.candidate_order(jsonl.read(out, records.Judged), params.seed)
+    return judge.summary(jsonl.read(out, records.Judged)) | {"order": order}
 
 
 if __name__ == "__main__":

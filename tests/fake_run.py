@@ -22,7 +22,7 @@ from medqa.records import (
     Question,
     RowAudit,
 )
-from medqa.report import RunPaths
+from medqa.report import RunPaths, labels
 from medqa.runtime import params, sections
 
 ROOT = Path(__file__).parent.parent
@@ -254,7 +254,13 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
         "models/judge": {"repo": "Qwen/Qwen2.5-3B-Instruct", "commit": "aa8e", "files": 12},
         "sft": {"examples": size, "steps": 100, "first_loss": 3.4, "final_loss": 0.5},
         "generate": {"candidates": 2 * size, "candidates_cut_off": 0.0},
-        "judge": {"judged": 2 * size, "judged_unscored": size // 5, "mean_score": 0.5, "judged_shortened": 4},
+        "judge": {
+            "judged": 2 * size,
+            "judged_unscored": size // 5,
+            "mean_score": 0.5,
+            "judged_shortened": 4,
+            "order": {name: _order(size, name) for name in labels.ORDERS},
+        },
         "pairs": made,
         **dict.fromkeys(
             ("dpo", *compare.CONTROLS),
@@ -286,6 +292,12 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
             **dict.fromkeys(compare.COMPARISONS, gain),
         },
     }
+
+
+def _order(size: int, name: str) -> dict[str, Any]:
+    is_clear = name.endswith("_clear")
+    shares = _interval("agreement", 0.85 if is_clear else 0.75, 0.04) | _interval("longer_wins", 0.45, 0.05)
+    return {"questions": size // 2 if is_clear else size, **shares}
 
 
 def _curves(folder: Path, rng: random.Random) -> None:

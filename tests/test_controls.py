@@ -90,7 +90,7 @@ def test_a_control_that_is_off_has_empty_outputs(tmp_path: Path, monkeypatch: py
     curve, metrics = tmp_path / "oracle.tsv", tmp_path / "oracle.json"
     made = {"out": tmp_path / "oracle", "control_pairs": tmp_path / "pairs.jsonl"}
     line = control.main("oracle", **absent, **made, curve=curve, metrics=metrics)
-    assert line == "dpo.oracle is false, so there is no oracle"
+    assert line == "control.oracle is false, so there is no oracle"
     assert folders.is_empty(made["out"]) and made["control_pairs"].read_text() == ""
     assert curves.read_curve(curve, allow_empty=True)["loss"] == []
     assert json.loads(metrics.read_text()) == {"pairs": 0}

@@ -15,6 +15,7 @@ import yaml
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
+from medqa import compare
 from medqa.report import contents, figures
 from medqa.runtime import model_sections, sections
 
@@ -92,6 +93,19 @@ def test_params_are_those_that_are_read(name: str) -> None:
     read |= set(sections.Params.model_fields) if name == "report" else set()
     declared = {key.split(".")[0] for dep in stages()[name].deps for key in getattr(dep, "params", ())}
     assert declared == read - {"compute"}
+
+
+def test_a_control_that_is_switched_reruns_itself_and_never_dpo() -> None:
+    """What it writes starts the stages behind it; the report shows every parameter."""
+    readers = {
+        name: key
+        for name in stages()
+        for dep in stages()[name].deps
+        for key in getattr(dep, "params", ())
+        if key.split(".")[0] == "control"
+    }
+    own = {f"control@{name}": f"control.{name}" for name in compare.CONTROLS}
+    assert readers == own | {"report": "control"}
 
 
 def test_every_path_of_a_command_is_declared() -> None:

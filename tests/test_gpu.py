@@ -226,6 +226,6 @@ def test_both_stages_train_on_one_gpu(
             sft.train(job(params), [records.Example("a", "open", "What?", "That.")])
         else:
             loss = {"beta": 0.1, "loss_type": "sigmoid", "sft_weight": 0, "ld_alpha": None}
-            params = sections.DpoParams(**schedule, **loss, placebo=False, oracle=False)
+            params = sections.DpoParams(**schedule, **loss)
             pair = records.Pair("a", "What?", "That.", "This.", 1.0, 0.0)
             dpo.train(job(params), tiny_base, [pair])

@@ -272,6 +272,14 @@ def test_the_page_shows_the_controls_that_are_on(copy: RunPaths, controls: tuple
     )
 
 
+def test_the_order_of_candidates_is_one_row_per_measure(copy: RunPaths) -> None:
+    row = ["30", "0.850 0.810 to 0.890", "0.450 0.400 to 0.500"]
+    html = report.build(copy, report_params())
+    assert table_row(html, labels.ORDERS["token_f1_clear"]) == row
+    change(copy.metrics, "judge", order={})
+    assert labels.ORDERS["token_f1_clear"] not in report.build(copy, report_params())
+
+
 def test_a_guard_shows_its_value_and_limit(html: str) -> None:
     assert table_row(html, "length, DPO to SFT") == ["1.150", "1.500", "✓ yes"]
     assert table_row(html, "rise in unreadable multiple choice")[2] == "✗ no"

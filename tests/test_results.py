@@ -72,6 +72,26 @@ def test_the_page_has_the_controls_that_all_experiments_have(controls: tuple[str
     assert "worse: because" in page
 
 
+def test_a_measure_without_values_has_no_row() -> None:
+    stored = json.loads((results.DOCS / "results.json").read_text(encoding="utf-8"))
+    label = results_page.MEASURES["repetition"]
+    page = results_page.page(stored)
+    for run in stored["experiments"]:
+        for name, values in run["metrics"].items():
+            if name.startswith("evaluate/"):
+                del values["repetition"]
+    without = results_page.page(stored)
+    assert page.count(f"| {label} |") == without.count(f"| {label} |") + 1 > 1
+
+
+def test_the_table_of_the_judge_has_each_baseline() -> None:
+    stored = json.loads((results.DOCS / "results.json").read_text(encoding="utf-8"))
+    for run in stored["experiments"]:
+        similar = {"more_similar_wins": 0.7, "more_similar_wins_low": 0.6, "more_similar_wins_high": 0.8}
+        run["metrics"]["agreement"]["by"]["all"] |= similar
+    assert "| *more similar wins* | 0.700 (0.600 to 0.800) |" in results_page.page(stored)
+
+
 SCORES = {"base": (0.1, 0.1), "sft": (0.4, 0.6), "dpo": (0.8, 0.6), "placebo": (0.3, 0.5)}
 SEEDS = [
     {name: answers(*(score + shift for score in scores)) for name, scores in SCORES.items()} | {"oracle": []}

@@ -1,14 +1,16 @@
-"""Stages that ask two models never hold both: 8 GB do not take the policy and the judge at once."""
+"""Stages that ask several models hold one at a time: 8 GB do not take the policy and the judge at once."""
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from fake_engine import FakeEngine
+from fake_engine import FakeEngine, embed
 
-from medqa import engines, jsonl, records
+from medqa import encoder, engines, jsonl, records
 from stages import agreement, evaluate
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +35,12 @@ def in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]
             moments.append(sorted(loaded))
             return super()._each(*arguments)
 
+    def embed_alone(_: Path, texts: Sequence[str]) -> np.ndarray:
+        moments.append(sorted({*loaded, "encoder"}))
+        return embed(texts)
+
     monkeypatch.setattr(engines, "load", lambda folder, *_: Loaded(folder.name))
+    monkeypatch.setattr(encoder, "embed", embed_alone)
     monkeypatch.chdir(ROOT)
     (tmp_path / "judge").mkdir()
     (tmp_path / "judge" / "model.safetensors").write_bytes(b"weights")
@@ -50,14 +57,14 @@ def test_evaluate_closes_the_policy_before_it_judges(in_memory: list[list[str]],
     rows = written(tmp_path, records.HeldOut, kind="open", key_points=(), gold="")
     base, out = tmp_path / "base", tmp_path / "out"
     evaluate.main(base, base, rows, out / "answers.jsonl", out / "metrics.json")
-    assert in_memory == [["base"], ["base"], ["judge"]]
+    assert in_memory == [["base"], ["base"], ["encoder"], ["judge"]]
 
 
 def test_agreement_closes_the_base_before_it_judges(in_memory: list[list[str]], tmp_path: Path) -> None:
     rows = written(tmp_path, records.Labelled, label_type="easy")
     outs = [tmp_path / "out" / name for name in ("agreed.jsonl", "attacked.jsonl", "metrics.json")]
     agreement.main(tmp_path / "judge", tmp_path / "base", rows, *outs)
-    assert in_memory == [["base"], ["judge"], ["judge"]]
+    assert in_memory == [["base"], ["encoder"], ["judge"], ["judge"]]
 
 
 # In a process of its own: what libraries keep of a load they keep of the first one.

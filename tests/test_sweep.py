@@ -20,7 +20,7 @@ PARAMS = yaml.safe_load((checkout.ROOT / "params.yaml").read_text(encoding="utf-
 
 def answer(name: str, score: float, repetition: float = 0.0, correct: bool | None = None) -> Answer:
     scores = asdict(Score(score, score, score, score, 1.0, 0, ""))
-    measured: dict[str, Any] = dict.fromkeys(("key_point_recall", "token_f1", "rouge_l"), score)
+    measured: dict[str, Any] = dict.fromkeys(("key_point_recall", "token_f1", "rouge_l", "coverage"), score)
     logprobs = (
         "chosen_logprob",
         "rejected_logprob",
@@ -99,6 +99,13 @@ def test_the_table_has_means_over_seeds_with_intervals(project: Path) -> None:
     assert json.loads(json.dumps([first, second])) == [first, second]
 
 
+def test_a_placebo_changes_no_gain_of_dpo(project: Path) -> None:
+    for seed, placebo in enumerate((True, False)):
+        params = {"control": PARAMS["control"] | {"placebo": placebo}}
+        add(project, Cell(2, "best_worst", seed), 1, [0.1], **params)
+    assert len(sweep.read(project)) == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [({}, "no experiment"), ({"dtype": "bfloat16"}, "differ in dtype; dvc exp remove the old ones")],
@@ -111,7 +118,10 @@ def test_what_makes_no_table_is_an_error(project: Path, changes: dict[str, Any],
         sweep.read(project)
 
 
-def test_only_missing_cells_are_queued_by_seed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("placebo", "setting"), [(False, "false"), (True, "true")])
+def test_only_missing_cells_are_queued_by_seed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, placebo: bool, setting: str
+) -> None:
     add(project, Cell(2, "reference", 0), 1, [0.1])
     cells = list(map(Cell._make, product((2, 16), ("best_two_sd", "reference"), (0, 1))))
     commands: list[list[str]] = []
@@ -124,10 +134,11 @@ def test_only_missing_cells_are_queued_by_seed(project: Path, monkeypatch: pytes
         return run(command, **options)
 
     monkeypatch.setattr(subprocess, "run", record)
-    assert sweep.queue(project, cells) == len(commands) == 7
+    assert sweep.queue(project, cells, placebo) == len(commands) == 7
     assert commands[0] == [
         *("exp", "run", "--queue", "--name", "sweep-n2-best_two_sd-seed0"),
         *("-S", "generate.n=2", "-S", "pairs.policy=best_two_sd", "-S", "seed=0"),
+        *("-S", f"control.placebo={setting}"),
     ]
     assert [command[4][-1] for command in commands] == list("0001111")
 
@@ -136,7 +147,7 @@ def test_another_preset_is_not_swept(project: Path) -> None:
     other = PARAMS | {"data": PARAMS["data"] | {"sft": {"source": "files"}}}
     (project / "params.yaml").write_text(yaml.safe_dump(other))
     with pytest.raises(UserError, match="git checkout params.yaml"):
-        sweep.queue(project, [Cell(2, "best_worst", 0)])
+        sweep.queue(project, [Cell(2, "best_worst", 0)], placebo=False)
 
 
 def test_the_page_is_made_from_the_json() -> None:

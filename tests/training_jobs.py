@@ -19,7 +19,6 @@ SCHEDULE = {
     "dequantised": True,
 }
 LOSS = {"beta": 0.1, "loss_type": "sigmoid", "sft_weight": 0.0, "ld_alpha": None}
-CONTROLS = {"placebo": False, "oracle": False}
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0}
 EXAMPLES = [
     Example(f"e{n}", "open", f"What causes disease {n}?", f"Its causes include {n} bacteria.")
@@ -40,5 +39,5 @@ def sft_job(
 
 def dpo_job(base: Path, folder: Path, minutes: float = math.inf, **changes: Any) -> TrainingJob[DpoParams]:
     """A job that writes `dpo` and `dpo.tsv` in a folder, with changed parameters."""
-    params = DpoParams(**SCHEDULE | LOSS | CONTROLS | changes)
+    params = DpoParams(**SCHEDULE | LOSS | changes)
     return TrainingJob("dpo", base, params, "float32", 0, folder / "dpo", folder / "dpo.tsv", minutes)

@@ -1,5 +1,6 @@
 """The judge: a score from 0 to 1 for each criterion, read from label probabilities in one prefill."""
 
+from medqa.judge.candidate_order import candidate_order
 from medqa.judge.cases import Case, Questions, expected_label, shorten, truncated_chars
 from medqa.judge.scoring import (
     METHODS,
@@ -13,5 +14,6 @@ from medqa.judge.scoring import (
     unscored,
 )
 
-__all__ = ["METHODS", "UNANSWERED", "WORST", "Case", "Method", "Questions", "expected_label", "histogram"]
-__all__ += ["rank_answers", "score", "shorten", "summary", "truncated_chars", "unscored"]
+__all__ = ["METHODS", "UNANSWERED", "WORST", "Case", "Method", "Questions", "candidate_order"]
+__all__ += ["expected_label", "histogram", "rank_answers", "score", "shorten", "summary", "truncated_chars"]
+__all__ += ["unscored"]

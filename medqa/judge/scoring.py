@@ -4,8 +4,9 @@ The prompt ends where the label goes. Nothing is generated: nothing has to be pa
 its own verdict.
 """
 
+from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 from typing import Protocol
@@ -80,19 +81,21 @@ def histogram(judged: Sequence[Judged]) -> list[tuple[str, int]]:
     return [(f"{tenth / 10:.1f} to {(tenth + 1) / 10:.1f}", counts[tenth]) for tenth in range(10)]
 
 
-def summary(judged: Sequence[Judged]) -> dict[str, float]:
-    """Counts, and means over the scored candidates."""
-    scored = [row for row in judged if row.score is not None]
-    result: dict[str, float] = {
-        "judged": len(judged),
-        "judged_unscored": len(judged) - len(scored),
-        "judged_shortened": sum(row.truncated_chars > 0 for row in judged),
-    }
-    if scored:
-        for name in (*prompts.CRITERIA, "score"):
-            result[f"mean_{name}"] = fmean(getattr(row, name) for row in scored)
-        result["least_mass"] = min(row.mass for row in scored)
-    return result
+def summary(judged: Iterable[Judged]) -> dict[str, float]:
+    """Counts, and means over the scored candidates, of which a few numbers each are in memory."""
+    names = (*prompts.CRITERIA, "score")
+    values = {name: array("d") for name in (*names, "mass")}  # of scored candidates
+    counts = dict.fromkeys(("judged", "judged_unscored", "judged_shortened"), 0)
+    for row in judged:
+        counts["judged"] += 1
+        counts["judged_unscored"] += row.score is None
+        counts["judged_shortened"] += row.truncated_chars > 0
+        for name, each in values.items() if row.score is not None else ():
+            each.append(getattr(row, name))
+    if not values["score"]:
+        return dict(counts)
+    means = {f"mean_{name}": fmean(values[name]) for name in names}
+    return counts | means | {"least_mass": min(values["mass"])}
 
 
 def _score(results: Mapping[str, Labels | Failure], truncated: int, params: JudgeParams) -> Score:

@@ -40,6 +40,12 @@ RANKERS = {
     "likelier_wins": Series("likelier wins", "likelier"),
     "more_similar_wins": Series("more similar wins", "similar"),
 }
+ORDERS = {
+    "token_f1": "by token F1",
+    "token_f1_clear": "by token F1, clearer half",
+    "rouge_l": "by ROUGE-L",
+    "rouge_l_clear": "by ROUGE-L, clearer half",
+}
 # In display order. A measure that is not listed follows under its own name.
 MEASURES = {
     "questions": "held-out questions",

@@ -167,10 +167,15 @@ class DpoParams(TrainingParams):
     """Weight of the chosen answer's own loss."""
     ld_alpha: Share | None
     """Weight of tokens past the length of the pair's shorter answer (LD-DPO, arXiv 2409.06411); null: 1."""
+
+
+class ControlParams(Section):
+    """Section `control`: the control arms of DPO. One that is off writes empty outputs."""
+
     placebo: bool
-    """Train a control on the same pairs with half of them turned round at random."""
+    """Train on the same pairs as `dpo`, half of them turned round at random."""
     oracle: bool
-    """Train a control on pairs that the token F1 against the reference ranks instead of the judge."""
+    """Train on pairs that the token F1 against the reference ranks instead of the judge."""
 
 
 class EvaluateParams(Section):
@@ -245,6 +250,7 @@ class Params(Section):
     judge: JudgeParams
     pairs: PairsParams
     dpo: DpoParams
+    control: ControlParams
     evaluate: EvaluateParams
     agreement: AgreementParams
     compare: CompareParams
