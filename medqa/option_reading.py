@@ -69,11 +69,16 @@ _BOXED, _MARKUP = re.compile(r"\\boxed\b"), re.compile(r"\\[A-Za-z]+|[*_$`{}\\\"
 _BLANKS, _LINE_BREAKS = re.compile(r"([^\S\n])[^\S\n]+"), re.compile(r"[^\S\n]?\n\s*")
 
 
-def option_letters(question: str) -> str:
-    """The letters of the options in a question: three to ten from A on, or A to D if it lists none."""
+def listed_letters(question: str) -> str:
+    """The letters of the options that a question lists: three to ten from A on, or '' if it lists none."""
     marked = {letter.upper() for letter in _LISTED.findall(fold(question))}
     listed = "".join(takewhile(marked.__contains__, LETTERS))
-    return listed if len(listed) >= 3 else DEFAULT_LETTERS
+    return listed if len(listed) >= 3 else ""
+
+
+def option_letters(question: str) -> str:
+    """The letters of the options in a question, or A to D if it lists none."""
+    return listed_letters(question) or DEFAULT_LETTERS
 
 
 def read_option(answer: str, letters: str = DEFAULT_LETTERS) -> str:

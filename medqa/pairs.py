@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from medqa import option_reading
 from medqa.records import Judged, Pair
 from medqa.runtime.sections import PairsParams
 from medqa.text import words
@@ -25,6 +26,7 @@ REASONS = {
     "same_text": "both with the same text",
     "tie": "margin at or under the floor",
     "cut_off": "the better one cut off",
+    "no_option": "the better one without the letter of an option",
     "length": "lengths too far apart",
 }
 # Bytes that were no text when they were decoded, halves of surrogate pairs, and control characters except
@@ -100,12 +102,12 @@ def _pair(candidates: Sequence[Judged], params: PairsParams, tally: Tally) -> Pa
         return sides
     chosen = sides[0]
     rejected = _two_deviations_below(sides) if params.policy == "best_two_sd" else sides[-1]
-    if reason := _reason(chosen, rejected, params):
+    question = candidates[0]
+    if reason := _reason(question.question, chosen, rejected, params):
         return reason
     tally.margins.append(chosen.score - rejected.score)
     equal = len(chosen.words) == len(rejected.words)
     tally.longer.append(0.5 if equal else len(chosen.words) > len(rejected.words))
-    question = candidates[0]
     return Pair(
         question.question_id, question.question, chosen.text, rejected.text, chosen.score, rejected.score
     )
@@ -151,7 +153,7 @@ def _two_deviations_below(sides: Sequence[Side]) -> Side:
     return min(reversed(worse), key=lambda side: abs(side.score - target))
 
 
-def _reason(chosen: Side, rejected: Side, params: PairsParams) -> str:
+def _reason(question: str, chosen: Side, rejected: Side, params: PairsParams) -> str:
     """Why two texts are no pair; empty if they are one."""
     if chosen.words == rejected.words:
         return "same_text"
@@ -160,6 +162,10 @@ def _reason(chosen: Side, rejected: Side, params: PairsParams) -> str:
         return "tie"
     if chosen.cut_off:
         return "cut_off"
+    # A judge may like the words of an option without the letter, and DPO would unlearn the letter.
+    letters = option_reading.listed_letters(question)
+    if letters and not option_reading.read_option(chosen.text, letters):
+        return "no_option"
     shorter, longer = sorted((len(chosen.words), len(rejected.words)))
     if params.max_length_ratio is not None and longer / shorter > params.max_length_ratio:
         return "length"

@@ -28,7 +28,7 @@ def main(model: Path, candidates: Path, out: Path, metrics: Path, histogram: Pat
 
 def compute_metrics(params: Params, out: Path) -> dict[str, Any]:
     """The metrics, from the judged candidates."""
-    order = judge.candidate_order(jsonl.read(out, records.Judged), params.seed)
+    order = judge.order_agreement(jsonl.read(out, records.Judged), params.seed)
     return judge.summary(jsonl.read(out, records.Judged)) | {"order": order}
 
 

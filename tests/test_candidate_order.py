@@ -36,7 +36,7 @@ def question(number: int, *candidates: tuple[str, float | None], reference: str 
 def test_the_best_candidate_against_the_worst(
     candidates: list[tuple[str, float | None]], agreement: float, longer_wins: float
 ) -> None:
-    order = judge.candidate_order(question(1, *candidates), seed=0)
+    order = judge.order_agreement(question(1, *candidates), seed=0)
     assert list(order) == ["token_f1", "token_f1_clear", "rouge_l", "rouge_l_clear"]
     for shares in order.values():
         wins = shares["agreement"], shares["longer_wins"]
@@ -55,12 +55,12 @@ def test_the_best_candidate_against_the_worst(
     ],
 )
 def test_a_question_without_two_different_candidates_counts_for_nothing(rows: list[Judged]) -> None:
-    assert judge.candidate_order(rows, seed=0) == {}
+    assert judge.order_agreement(rows, seed=0) == {}
 
 
 def test_a_measure_has_questions_of_its_own() -> None:
     """The same words in another order: equal in token F1, but not in ROUGE-L."""
-    order = judge.candidate_order(question(1, (REFERENCE, 0.9), ("rest pain cough fever", 0.1)), seed=0)
+    order = judge.order_agreement(question(1, (REFERENCE, 0.9), ("rest pain cough fever", 0.1)), seed=0)
     assert list(order) == ["rouge_l", "rouge_l_clear"]
 
 
@@ -68,7 +68,7 @@ def test_the_clearer_half_has_the_largest_margins() -> None:
     narrow = [question(n, ("fever cough", 0.1), ("fever", 0.9)) for n in range(5)]
     wide = [question(n, (REFERENCE, 0.9), ("sleep", 0.1)) for n in range(5, 9)]
     rows = (row for group in (*narrow, *wide) for row in group)  # read once, question by question
-    order = judge.candidate_order(rows, seed=0)
+    order = judge.order_agreement(rows, seed=0)
     for name in ("token_f1", "rouge_l"):
         assert (order[name]["questions"], order[name]["agreement"]) == (9, pytest.approx(4 / 9))
         assert 0 < order[name]["agreement_low"] < 4 / 9 < order[name]["agreement_high"] < 1

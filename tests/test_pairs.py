@@ -101,6 +101,24 @@ def test_rules(candidates: list[tuple], outcome: tuple[str, str] | str) -> None:
     assert metrics["questions"] == 1
 
 
+@pytest.mark.parametrize(
+    ("texts", "outcome"),
+    [
+        (("The answer is B: rash.", "Rash."), ("The answer is B: rash.", "Rash.")),
+        (("Rash.", "The answer is B: rash."), "no_option"),
+        (("The answer is A or B.", "The answer is C."), "no_option"),
+        (("The answer is E.", "The answer is C."), "no_option"),
+    ],
+)
+def test_the_chosen_answer_to_multiple_choice_names_an_option(texts: tuple[str, str], outcome: Any) -> None:
+    options = "gout?\nA. fever\nB. rash\nC. cough\nD. pain\nWhich"
+    built, metrics = pairs.build(question(options, (0.9, texts[0]), (0.1, texts[1])), PARAMS)
+    if outcome == "no_option":
+        assert built == [] and metrics["left_out_no_option"] == 1
+    else:
+        assert [(pair.chosen, pair.rejected) for pair in built] == [outcome]
+
+
 @pytest.mark.parametrize(("margin", "count"), [(0.0, 2), (0.1, 1), (0.4, 0)])
 def test_min_margin_is_exclusive(margin: float, count: int) -> None:
     rows = (
@@ -194,7 +212,7 @@ def test_fuzzed_pairs_hold_every_promise(policy: str) -> None:
     assert metrics["candidates_broken"] == sum("\ufffd" in text for text in scored)
     assert metrics["candidates_empty"] == sum(not words(text) for text in scored)
     reasons = {reason for reason in REASONS if metrics[f"left_out_{reason}"]}
-    absent = {"too_few", "cut_off"} if policy == "reference" else {"no_reference"}
+    absent = {"no_option"} | ({"too_few", "cut_off"} if policy == "reference" else {"no_reference"})
     assert len(built) > 100 and reasons == REASONS.keys() - absent
     assert metrics["questions"] == len(of_question)
     assert metrics["questions"] == len(built) + sum(metrics[f"left_out_{reason}"] for reason in REASONS)

@@ -1,6 +1,6 @@
 """The judge: a score from 0 to 1 for each criterion, read from label probabilities in one prefill."""
 
-from medqa.judge.candidate_order import candidate_order
+from medqa.judge.candidate_order import order_agreement
 from medqa.judge.cases import Case, Questions, expected_label, shorten, truncated_chars
 from medqa.judge.scoring import (
     METHODS,
@@ -14,6 +14,5 @@ from medqa.judge.scoring import (
     unscored,
 )
 
-__all__ = ["METHODS", "UNANSWERED", "WORST", "Case", "Method", "Questions", "candidate_order"]
-__all__ += ["expected_label", "histogram", "rank_answers", "score", "shorten", "summary", "truncated_chars"]
-__all__ += ["unscored"]
+__all__ = ["METHODS", "UNANSWERED", "WORST", "Case", "Method", "Questions", "expected_label", "histogram"]
+__all__ += ["order_agreement", "rank_answers", "score", "shorten", "summary", "truncated_chars", "unscored"]

@@ -41,7 +41,7 @@ class BestAgainstWorst:
         return result
 
 
-def candidate_order(judged: Iterable[Judged], seed: int) -> dict[str, dict[str, float]]:
+def order_agreement(judged: Iterable[Judged], seed: int) -> dict[str, dict[str, float]]:
     """How often the judge scores the candidate that a measure finds best above the one that it finds worst.
 
     Candidates come sorted by id; one question is in memory at a time. Those count that have a score, a word
