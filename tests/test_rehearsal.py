@@ -81,7 +81,9 @@ def test_the_shapes_have_as_many_parameters_as_the_real_models() -> None:
 
 def test_the_preset_runs_on_it_as_far_as_its_pairs(tmp_path: Path) -> None:
     # The later stages are as in test_pipeline.py, and would take longer than all of this.
-    shapes = {"base": TINY, "judge": replace(TINY, width=64)}
+    # Of a small vocabulary most tokens are bytes: random answers would be broken text, and make no pairs.
+    tiny = replace(TINY, vocabulary=60_000)
+    shapes = {"base": tiny, "judge": replace(tiny, width=64)}
     result = rehearsal.rehearse(shapes, rehearsal.OVERRIDES, tmp_path, targets=["pairs"])
     table = rehearsal.table(result)
     assert result["exit_code"] == 0, table
