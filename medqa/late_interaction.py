@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import exp
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     import torch
@@ -37,13 +37,33 @@ def write_calibration(model_dir: Path, calibration: Calibration) -> None:
     (model_dir / CALIBRATION).write_text(text, encoding="utf-8")
 
 
-def token_vectors(
-    net: "PreTrainedModel", rows: Sequence[Sequence[int]], statements: bool
-) -> "tuple[torch.Tensor, torch.Tensor]":
+TokenVectors: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
+
+
+def statement_vectors(
+    net: "PreTrainedModel", rows: Sequence[Sequence[int]], questions: Sequence[Sequence[int]]
+) -> TokenVectors:
+    """As `token_vectors`, of statements about questions. All are token ids.
+
+    The tokens of a statement that its question holds do not count, if others are left: any text about the
+    question matches them, and a sentence that repeats the question would be true.
+    Statements are of another token type than texts: a question that an answer repeats is no match of itself.
+    """
+    import torch
+
+    vectors, counts = token_vectors(net, rows, token_type=1)
+    for row, counted, question in zip(rows, counts, questions, strict=True):
+        asked = set(question)
+        is_new = torch.tensor([token not in asked for token in row], device=net.device)
+        if (counted[: len(row)] & is_new).any():
+            counted[: len(row)] &= is_new
+    return vectors, counts
+
+
+def token_vectors(net: "PreTrainedModel", rows: Sequence[Sequence[int]], token_type: int = 0) -> TokenVectors:
     """Unit vectors (rows, tokens, width) of token ids, and the mask (rows, tokens) of those that count.
 
-    The first and the last token, which the tokenizer adds, do not count. Statements are of another token type
-    than texts: a question that an answer repeats is then no match of itself.
+    The first and the last token, which the tokenizer adds, do not count.
     """
     import torch
     from torch.nn.functional import normalize
@@ -54,17 +74,15 @@ def token_vectors(
     lengths = torch.tensor([len(row) for row in rows], device=device)
     position = torch.arange(ids.shape[1], device=device)
     seen = position < lengths[:, None]
-    types = torch.full_like(ids, int(statements))
+    types = torch.full_like(ids, token_type)
     states = net(input_ids=ids, attention_mask=seen.long(), token_type_ids=types).last_hidden_state
     return normalize(states.float(), dim=-1), (position > 0) & (position < lengths[:, None] - 1)
 
 
-def similarities(
-    statements: "tuple[torch.Tensor, torch.Tensor]", texts: "tuple[torch.Tensor, torch.Tensor]"
-) -> "torch.Tensor":
+def similarities(statements: TokenVectors, texts: TokenVectors) -> "torch.Tensor":
     """The mean over a statement's tokens of the best cosine among a text's tokens: (statements, texts).
 
-    Both come from `token_vectors`. It is from -1 to 1, and -1 where a side has no tokens.
+    They come from `statement_vectors` and `token_vectors`. It is from -1 to 1, -1 where a side has no tokens.
     """
     import torch
 

@@ -31,9 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def requests(pairs: list[tuple[str, str]]) -> list[Request]:
+def requests(pairs: list[tuple[str, str]], question: str = "Why?") -> list[Request]:
     return [
-        Request(str(number), prompts.statement("points-pair", "point", "Why?", text, statement))
+        Request(str(number), prompts.statement("points-pair", "point", question, text, statement))
         for number, (text, statement) in enumerate(pairs)
     ]
 
@@ -60,6 +60,29 @@ def test_it_is_the_mean_of_the_best_cosines(folder: Path) -> None:
         assert results[str(number)].mass == 1
 
 
+@pytest.mark.parametrize(
+    ("question", "statement", "counted"),
+    [
+        ("the gout", "fever of gout", [1, 1, 0]),  # a sentence that repeats the question says no more by it
+        ("rash", "fever of gout", [1, 1, 1]),
+        ("fever of gout", "gout of fever", [1, 1, 1]),  # else nothing would be left
+    ],
+)
+def test_words_of_the_question_do_not_count(folder: Path, question: str, statement: str, counted) -> None:
+    net, tok = encoder.load(folder), encoder.load_tokenizer(folder)
+    rows = (encoder.tokenize(tok, [words, "the fever"]) for words in (statement, question))
+    _, mask = late_interaction.statement_vectors(net, *rows)
+    assert mask[0].tolist() == [0, *counted, 0]
+
+
+def test_a_sentence_is_judged_by_what_the_question_does_not_say(folder: Path) -> None:
+    (_, about_gout), (_, about_rash) = (
+        *EncoderEngine(folder).label_probabilities(requests(PAIRS[2:3], "gout?"), LABELS),
+        *EncoderEngine(folder).label_probabilities(requests(PAIRS[2:3], "rash?"), LABELS),
+    )
+    assert about_gout.probabilities != about_rash.probabilities
+
+
 def test_an_empty_text_says_nothing(folder: Path) -> None:
     (_, labels), *_ = EncoderEngine(folder).label_probabilities(requests([PAIRS[3]]), LABELS)
     assert labels.probabilities[1] == pytest.approx(1 / (1 + math.exp(15)))
@@ -78,8 +101,8 @@ def test_padding_of_a_batch_counts_for_nothing(folder: Path) -> None:
     texts, statements = zip(*PAIRS[:3], strict=True)
     with torch.inference_mode():
         batch = late_interaction.similarities(
-            late_interaction.token_vectors(net, encoder.tokenize(tok, statements), True),
-            late_interaction.token_vectors(net, encoder.tokenize(tok, texts), False),
+            late_interaction.statement_vectors(net, encoder.tokenize(tok, statements), [[]] * 3),
+            late_interaction.token_vectors(net, encoder.tokenize(tok, texts)),
         )
     for number, (text, statement) in enumerate(PAIRS[:3]):
         assert batch[number, number].item() == pytest.approx(similarity(folder, statement, text), abs=1e-5)

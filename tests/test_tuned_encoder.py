@@ -30,11 +30,11 @@ def sft_row(number: int) -> dict[str, Any]:
     return {"id": f"A,{number}", "type": "Open-End", "conversations": turns, "answer": None, "score": None}
 
 
-def preference_row(question: str, chosen: str) -> dict[str, Any]:
+def preference_row(question: str, chosen: str, rejected: str = "Something else.") -> dict[str, Any]:
     def turns(answer: str) -> list[dict[str, str]]:
         return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
-    sides = {"chosen": turns(chosen), "rejected": turns("Something else.")}
+    sides = {"chosen": turns(chosen), "rejected": turns(rejected)}
     return {"prompt_id": "A,1", "label_type": "hard", "prompt": question, **sides, "metadata": {}}
 
 
@@ -79,6 +79,17 @@ def test_it_never_sees_what_it_will_judge(corpus: Path) -> None:
     everything = tuned_encoder.read_rows(source(exclude=[]), corpus, 0)
     assert {row.question for row in everything} - {row.question for row in rows} == {"the fever of fever 0"}
     assert all(isinstance(row, QuestionAnswer) for row in rows)
+
+
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_an_answer_that_it_will_judge_teaches_nothing(corpus: Path, tmp_path: Path, side: str) -> None:
+    everything = tuned_encoder.read_rows(source(exclude=[]), corpus, 0)
+    answer = everything[5].answer
+    (tmp_path / "sft.jsonl").write_text((corpus / "sft.jsonl").read_text())
+    row = preference_row("New?", **{"chosen": "x"} | {side: answer})
+    (tmp_path / "held_out.json").write_text(json.dumps([row]))
+    rows = tuned_encoder.read_rows(source(), tmp_path, 0)
+    assert rows == [row for row in everything if row.answer != answer] and rows
 
 
 def test_too_few_rows_are_said(corpus: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ class Contrasts:
     """Statements and texts. The text of a statement's number says it; the questions come first."""
 
     statements: list[str]
+    questions: list[str]  # per statement, what it is about
     texts: list[str]
     right: list[int]  # per statement, the number of the text that says it
     ignored: list[tuple[int, int]]  # (statement, text) that count neither as right nor as wrong
@@ -93,7 +94,8 @@ def contrast(batch: Sequence[QuestionAnswer], adversarial: AdversarialTexts, rng
         if sentence in text and position != number
     ]
     statements = [*(row.question for row in batch), *(drop_words(sentence, rng) for sentence in sentences)]
-    return Contrasts(statements, texts, [*range(size), *range(size)], ignored)
+    questions = 2 * [row.question for row in batch]
+    return Contrasts(statements, questions, texts, 2 * [*range(size)], ignored)
 
 
 def _shortened(batch: Sequence[QuestionAnswer], sentences: Sequence[str], rng: random.Random) -> list[Copy]:

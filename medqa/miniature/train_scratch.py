@@ -1,7 +1,7 @@
 """A plain training loop for tiny models and for judges."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -48,7 +48,6 @@ def train(
     in shuffled epochs and batched by length. `source` has steps, batch_size and learning_rate.
     """
     import torch
-    from tqdm import tqdm
 
     # A judge that is trained to label each point learns within minutes how to compare; from the answer's
     # labels alone, in hours.
@@ -59,19 +58,34 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, source.learning_rate, total_steps=source.steps, pct_start=max(0.1, 2 / source.steps)
     )
-    losses: list[float] = []
-    model.train()
     batches = islice(_batches(rows, source.batch_size, random.Random(f"fit {seed}")), source.steps)
-    for batch in tqdm(batches, total=source.steps, desc=label, unit="step", mininterval=2):
-        loss = _loss(model, point_head, _table(batch, model))
+    losses = (_loss(model, point_head, _table(batch, model)) for batch in batches)
+    return minimise(model, optimizer, schedule, losses, source.steps, label)
+
+
+def minimise(
+    net: "PreTrainedModel",
+    optimizer: "torch.optim.Optimizer",
+    schedule: "torch.optim.lr_scheduler.LRScheduler",
+    losses: Iterable["torch.Tensor"],
+    steps: int,
+    label: str,
+) -> list[float]:
+    """Take a step down each loss, which is computed when its turn comes; returns their values."""
+    import torch
+    from tqdm import tqdm
+
+    values: list[float] = []
+    net.train()
+    for loss in tqdm(losses, total=steps, desc=label, unit="step", mininterval=2):
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
-        losses.append(loss.detach().item())
-    model.eval()
-    return losses
+        values.append(loss.detach().item())
+    net.eval()
+    return values
 
 
 def _loss(model: "PreTrainedModel", point_head: "torch.nn.Linear", table: "_Table") -> "torch.Tensor":

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from medqa.late_interaction import Calibration
 from medqa.miniature import contrasts, training_text
 from medqa.miniature.contrasts import Contrasts, QuestionAnswer
 from medqa.miniature.judge_training import VALIDATION_FILE
+from medqa.miniature.train_scratch import minimise
 from medqa.records import ValidationExample
 from medqa.runtime.errors import UserError
 from medqa.runtime.folders import atomic_folder
@@ -64,7 +66,7 @@ def read_rows(source: TunedEncoder, corpus: Path, seed: int) -> list[QuestionAns
                 parsed = ultramedical.parse_preference(raw.row)
             except ValueError:
                 continue  # the stage `data` counts it, and leaves it out as well
-            excluded |= {normalize(parsed.prompt), normalize(parsed.chosen)}
+            excluded |= set(map(normalize, (parsed.prompt, parsed.chosen, parsed.rejected)))
     rows: dict[str, QuestionAnswer] = {}
     for question, answer in training_text.load(source.text, corpus, seed).turns:
         row = QuestionAnswer(question["content"], answer["content"])
@@ -84,7 +86,6 @@ def _train(
 ) -> list[float]:
     """Train in place; returns the loss of each step."""
     import torch
-    from tqdm import trange
     from transformers import get_cosine_schedule_with_warmup
 
     torch.manual_seed(seed)
@@ -92,18 +93,11 @@ def _train(
     batches = contrasts.batches(rows, nearest, source.batch_size, rng)
     optimizer = torch.optim.AdamW(net.parameters(), lr=source.learning_rate, weight_decay=0.01)
     schedule = get_cosine_schedule_with_warmup(optimizer, source.steps // 10, source.steps)
-    losses: list[float] = []
-    net.train()
-    for _ in trange(source.steps, desc="judge", unit="step", mininterval=2):
-        loss = contrast_loss(net, tok, contrasts.contrast(next(batches), adversarial, rng))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule.step()
-        losses.append(loss.detach().item())
-    net.eval()
-    return losses
+    losses = (
+        contrast_loss(net, tok, contrasts.contrast(batch, adversarial, rng))
+        for batch in islice(batches, source.steps)
+    )
+    return minimise(net, optimizer, schedule, losses, source.steps, "judge")
 
 
 def contrast_loss(net: "PreTrainedModel", tok: "PreTrainedTokenizerBase", batch: Contrasts) -> "torch.Tensor":
@@ -112,15 +106,17 @@ def contrast_loss(net: "PreTrainedModel", tok: "PreTrainedTokenizerBase", batch:
 
     device = net.device
     with torch.autocast(device.type, torch.bfloat16, enabled=model.multiplies_bfloat16(device.type)):
-        statements = late_interaction.token_vectors(net, encoder.tokenize(tok, batch.statements), True)
-        texts = late_interaction.token_vectors(net, encoder.tokenize(tok, batch.texts), False)
+        statements = late_interaction.statement_vectors(
+            net, encoder.tokenize(tok, batch.statements), encoder.tokenize(tok, batch.questions)
+        )
+        texts = late_interaction.token_vectors(net, encoder.tokenize(tok, batch.texts))
     logits = late_interaction.similarities(statements, texts) / TEMPERATURE
     for statement, text in batch.ignored:
         logits[statement, text] = -torch.inf
     return torch.nn.functional.cross_entropy(logits, torch.tensor(batch.right, device=device))
 
 
-Pair = tuple[str, str, bool]  # a statement, a text, and whether the text says it
+Pair = tuple[str, str, str, bool]  # a question, a statement, a text, and whether the text says it
 
 
 def _validation_pairs(
@@ -130,13 +126,14 @@ def _validation_pairs(
     pairs: list[Pair] = []
     for row, nearest in zip(rows, contrasts.neighbours(vectors), strict=True):
         neighbour = rows[int(nearest[0])]
-        pairs += [(row.question, row.answer, True), (row.question, neighbour.answer, False)]
+        asked = row.question
+        pairs += [(asked, asked, row.answer, True), (asked, asked, neighbour.answer, False)]
         sentences = key_points(row.answer)
         if len(sentences) > 1:
             drawn = rng.randrange(len(sentences))
             rest = " ".join(sentences[:drawn] + sentences[drawn + 1 :])
             statement = contrasts.drop_words(sentences[drawn], rng)
-            pairs += [(statement, row.answer, True), (statement, rest, False)]
+            pairs += [(asked, statement, row.answer, True), (asked, statement, rest, False)]
     return pairs
 
 
@@ -147,9 +144,10 @@ def _similarities(
 
     result = []
     with torch.inference_mode():
-        for statement, text, _ in pairs:
-            statements = late_interaction.token_vectors(net, encoder.tokenize(tok, [statement]), True)
-            texts = late_interaction.token_vectors(net, encoder.tokenize(tok, [text]), False)
+        for question, statement, text, _ in pairs:
+            rows = (encoder.tokenize(tok, [words]) for words in (statement, question))
+            statements = late_interaction.statement_vectors(net, *rows)
+            texts = late_interaction.token_vectors(net, encoder.tokenize(tok, [text]))
             result.append(late_interaction.similarities(statements, texts).item())
     return result
 
@@ -165,7 +163,9 @@ def _examples(
             (labels[says],),
             (labels[calibration.probability(similarity) > 0.5],),
         )
-        for number, ((statement, text, says), similarity) in enumerate(zip(pairs, similarities, strict=True))
+        for number, ((_, statement, text, says), similarity) in enumerate(
+            zip(pairs, similarities, strict=True)
+        )
     ]
 
 
