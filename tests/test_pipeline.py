@@ -37,6 +37,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     checkout.copy(folder)
     params = yaml.safe_load((folder / "params.yaml").read_text())
+    recipe = folder / "medqa" / "miniature" / "shipped" / "recipe.yaml"
+    params["models"] = yaml.safe_load(recipe.read_text())["models"]  # trained here
     for section, values in SMALLER.items():
         at = params
         for key in section.split("."):

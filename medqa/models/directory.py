@@ -1,4 +1,4 @@
-"""The model directory of each source of params.yaml: pinned, converted, tuned, or trained from scratch."""
+"""The model directory of each source of params.yaml: pinned, copied, converted, tuned, or trained from scratch."""
 
 import json
 import tempfile
@@ -9,13 +9,14 @@ from typing import Any
 from medqa import chat, hub, model, prompts
 from medqa.curves import tail_mean
 from medqa.miniature import judge_training, scratch_models
-from medqa.models import gguf, tuned_encoder, tuned_judge, wheels
+from medqa.models import gguf, shipped, tuned_encoder, tuned_judge, wheels
 from medqa.runtime.model_sections import (
     AnySource,
     GgufModel,
     HubModel,
     ScratchJudge,
     ScratchModel,
+    ShippedModel,
     TunedEncoder,
     TunedJudge,
     WheelEncoder,
@@ -53,6 +54,8 @@ def _make(source: AnySource, corpus: Path, seed: int, out: Path) -> tuple[list[f
                 if isinstance(source, TunedEncoder):
                     return tuned_encoder.make(source, start, corpus, seed, out)
                 return tuned_judge.make(source, start, corpus, seed, out)
+        case ShippedModel():
+            return [], shipped.make(source, corpus, out)
         case WheelEncoder():
             return [], wheels.make_encoder(source, out)
         case ScratchJudge():

@@ -13,6 +13,8 @@ from medqa.runtime.model_sources import (
     Quantisation,
     ScratchJudge,
     ScratchModel,
+    ShippedJudge,
+    ShippedModel,
     TunedEncoder,
     TunedJudge,
     WheelEncoder,
@@ -21,19 +23,20 @@ from medqa.runtime.model_sources import (
 
 # Modules that DVC tracks import the sources from here: a new import there would train all models again.
 __all__ = ["Address", "AnySource", "GgufModel", "HubModel", "ModelsParams", "Quantisation", "ScratchJudge"]
-__all__ += ["ScratchModel", "TunedEncoder", "TunedJudge", "WheelEncoder", "parse_address"]
+__all__ += ["ScratchModel", "ShippedModel", "TunedEncoder", "TunedJudge", "WheelEncoder", "parse_address"]
 
 # Of a model. It becomes a part of paths and of a stage's name.
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 # Files that other stages write beside those of the models.
 TAKEN = ("sft", "dpo", "placebo", "oracle", "scores", "evaluation")
 
-Source = Annotated[HubModel | GgufModel | ScratchModel, Field(discriminator="source")]
+Source = Annotated[HubModel | GgufModel | ShippedModel | ScratchModel, Field(discriminator="source")]
 JudgeSource = Annotated[
-    HubModel | GgufModel | ScratchJudge | TunedJudge | TunedEncoder, Field(discriminator="source")
+    HubModel | GgufModel | ShippedJudge | ScratchJudge | TunedJudge | TunedEncoder,
+    Field(discriminator="source"),
 ]
 FurtherSource = Annotated[JudgeSource | WheelEncoder, Field(discriminator="source")]
-AnySource = HubModel | GgufModel | ScratchModel | TunedJudge | WheelEncoder | TunedEncoder
+AnySource = HubModel | GgufModel | ShippedModel | ScratchModel | TunedJudge | WheelEncoder | TunedEncoder
 
 
 class ModelsParams(Section):

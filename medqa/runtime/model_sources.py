@@ -117,6 +117,23 @@ class ScratchJudge(ScratchModel):
     """Different corrupted answers to train on."""
 
 
+class ShippedModel(Section):
+    """A tiny model that comes with the project; it learnt from the embedded corpus."""
+
+    source: Literal["shipped"]
+    name: str = Field(pattern=r"^[a-z]+$")
+    """A folder in medqa/miniature/shipped, which says how to make it again."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of its model.safetensors."""
+
+
+class ShippedJudge(ShippedModel):
+    """A tiny judge that comes with the project."""
+
+    template: JudgeTemplate
+    """The prompt that it was trained with; `judge.template` must be the same."""
+
+
 class TunedJudge(Section):
     """A judge made of an instruct model by a LoRA adapter that learns to grade and is merged afterwards."""
 

@@ -1,0 +1,57 @@
+"""medqa.models.shipped: the tiny models that come with the project, as params.yaml names them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import CORPUS, ROOT
+
+from medqa.models import make, shipped
+from medqa.runtime.errors import UserError
+from medqa.runtime.model_sections import ModelsParams, ShippedModel
+
+SECTION = ModelsParams(**yaml.safe_load((ROOT / "params.yaml").read_text())["models"])
+
+
+@pytest.mark.parametrize("name", ["base", "judge"])
+def test_a_model_comes_out_as_it_was_shipped(tmp_path: Path, name: str) -> None:
+    assert make(SECTION.sources()[name], CORPUS, 0, tmp_path / name) == []
+    for path in (shipped.FOLDER / name).iterdir():
+        assert (tmp_path / name / path.name).read_bytes() == path.read_bytes()
+    assert (tmp_path / name / "chat.json").is_file()
+
+
+def test_the_models_are_small() -> None:
+    sizes = [path.stat().st_size for path in shipped.FOLDER.rglob("*.safetensors")]
+    assert len(sizes) == 2 and sum(sizes) < 5_000_000
+
+
+def test_the_recipe_is_a_section_of_params_yaml() -> None:
+    recipe = yaml.safe_load((shipped.FOLDER / shipped.RECIPE).read_text())
+    sources = ModelsParams(**recipe["models"]).sources()
+    assert {source.source for source in sources.values()} == {"scratch"}
+    assert sources["judge"].template == SECTION.judge.template
+
+
+def test_a_changed_corpus_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(CORPUS, tmp_path / "corpus")
+    text = (tmp_path / "corpus" / "conditions.yaml").read_text()
+    (tmp_path / "corpus" / "conditions.yaml").write_text(text.replace("headache", "hair", 1))
+    with pytest.raises(UserError, match="is not what the shipped models learnt from"):
+        make(SECTION.base, tmp_path / "corpus", 0, tmp_path / "base")
+    assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sha256": "0" * 64}, "base/model.safetensors has the sha256 .*, params.yaml names 0000"),
+        ({"name": "ghost"}, "no model named 'ghost' comes with the project; choose one of base, judge"),
+    ],
+)
+def test_a_wrong_name_or_hash_is_refused(tmp_path: Path, change: dict[str, str], message: str) -> None:
+    source = ShippedModel(**SECTION.base.model_dump() | change)
+    with pytest.raises(UserError, match=message):
+        make(source, CORPUS, 0, tmp_path / "base")
+    assert not (tmp_path / "base").exists()
