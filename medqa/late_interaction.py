@@ -53,8 +53,7 @@ def statement_vectors(
 
     vectors, counts = token_vectors(net, rows, token_type=1)
     for row, counted, question in zip(rows, counts, questions, strict=True):
-        asked = set(question)
-        is_new = torch.tensor([token not in asked for token in row], device=net.device)
+        is_new = torch.tensor([token not in question for token in row], device=net.device)
         if (counted[: len(row)] & is_new).any():
             counted[: len(row)] &= is_new
     return vectors, counts

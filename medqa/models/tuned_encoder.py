@@ -126,14 +126,14 @@ def _validation_pairs(
     pairs: list[Pair] = []
     for row, nearest in zip(rows, contrasts.neighbours(vectors), strict=True):
         neighbour = rows[int(nearest[0])]
-        asked = row.question
-        pairs += [(asked, asked, row.answer, True), (asked, asked, neighbour.answer, False)]
+        question = row.question
+        pairs += [(question, question, row.answer, True), (question, question, neighbour.answer, False)]
         sentences = key_points(row.answer)
         if len(sentences) > 1:
             drawn = rng.randrange(len(sentences))
             rest = " ".join(sentences[:drawn] + sentences[drawn + 1 :])
             statement = contrasts.drop_words(sentences[drawn], rng)
-            pairs += [(asked, statement, row.answer, True), (asked, statement, rest, False)]
+            pairs += [(question, statement, row.answer, True), (question, statement, rest, False)]
     return pairs
 
 
