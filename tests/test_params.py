@@ -13,6 +13,7 @@ from medqa.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 PRESETS = (ROOT / "presets").glob("*.yaml")
+SCRATCH = yaml.safe_load((ROOT / "medqa/miniature/shipped/recipe.yaml").read_text())["models"]
 GONE = object()
 
 
@@ -76,7 +77,7 @@ MISTAKES = [
     ("dpo.betta", 0.1, "dpo has an unknown key 'betta'; did you mean beta?"),
     ("dpo.xyz", 0.1, "dpo has an unknown key 'xyz'; known are "),
     ("sft.lora.rank", 8, "sft.lora has an unknown key 'rank'; known are r, alpha, dropout"),
-    ("models.base.widht", 128, "models.base has an unknown key 'widht'; did you mean width?"),
+    ("models.base.nmae", "x", "models.base has an unknown key 'nmae'; did you mean name?"),
     ("dpo.beta", GONE, "dpo.beta is missing"),
     ("sft.lora.r", GONE, "sft.lora.r is missing"),
     ("models.judge.template", GONE, "models.judge.template is missing"),
@@ -91,7 +92,7 @@ MISTAKES = [
     ("generate.temperature", [0.7], "generate.temperature = [0.7]: should be a valid number"),
     ("generate.n", 2.5, "generate.n = 2.5: should be a valid integer"),
     ("data.sft.source", "kaggle", "data.sft.source = 'kaggle': must be one of 'embedded', 'hub', 'files'"),
-    ("models.base.source", "ftp", "models.base.source = 'ftp': must be one of 'hub', 'gguf', 'scratch'"),
+    ("models.base.source", "ftp", "models.base.source = 'ftp': must be one of 'hub', 'gguf', 'shipped', 'scratch'"),
     ("data.sft_kinds", ["essay"], "data.sft_kinds = ['essay']: should be 'open', 'exam' or 'literature'"),
     ("data.sft_kinds", [], "data.sft_kinds = []: "),
     ("data.max_sft", 0, "data.max_sft = 0: should be greater than or equal to 1"),
@@ -122,13 +123,13 @@ MISTAKES = [
     (
         "models.judge",
         WHEEL,
-        "models.judge.source = 'wheel': must be one of 'hub', 'gguf', 'scratch', 'tuned'",
+        "models.judge.source = 'wheel': must be one of 'hub', 'gguf', 'shipped', 'scratch'",
     ),
-    ("models.base", WHEEL, "models.base.source = 'wheel': must be one of 'hub', 'gguf', 'scratch'"),
+    ("models.base", WHEEL, "models.base.source = 'wheel': must be one of 'hub', 'gguf', 'shipped', 'scratch'"),
     (
         "models.my",
         {"source": "ftp"},
-        "models.my.source = 'ftp': must be one of 'hub', 'gguf', 'scratch', 'tuned'",
+        "models.my.source = 'ftp': must be one of 'hub', 'gguf', 'shipped', 'scratch'",
     ),
     ("models.my", WHEEL | {"package": "--p==1"}, "models.my.package = '--p==1': "),
     ("models.my", WHEEL | {"folder": "p/.."}, "models.my.folder = 'p/..': "),
@@ -175,8 +176,7 @@ def test_a_mistake_is_one_clear_line(tmp_path: Path, name: str, value: Any, mess
 
 
 def test_another_judge_can_be_named_and_evaluate(tmp_path: Path) -> None:
-    second = yaml.safe_load((ROOT / "params.yaml").read_text())["models"]["judge"] | {"layers": 2}
-    changes = {"models.second": second, "evaluate.judge": "second"}
+    changes = {"models.second": SCRATCH["judge"] | {"layers": 2}, "evaluate.judge": "second"}
     models = params.read_params(changed(tmp_path, changes)).models
     assert (models.judges(), models.second.layers) == (["judge", "second"], 2)
     # Trained alike from the same seed, the second judge would be the first.
@@ -324,7 +324,7 @@ def test_a_file_that_is_no_params_is_one_clear_line(
 def test_a_file_that_is_not_there_is_named_before_any_work(tmp_path: Path) -> None:
     files = {"source": "files", "path": "nothing.jsonl"}
     with pytest.raises(UserError) as error:
-        params.read_params(changed(tmp_path, {"data.sft": files, "models.base.text": "none.jsonl"}))
+        params.read_params(changed(tmp_path, {"data.sft": files, "models.base": SCRATCH["base"] | {"text": "none.jsonl"}}))
     assert str(error.value).splitlines() == [
         f"{tmp_path}/params.yaml: models.base.text = 'none.jsonl': no such file in medqa/miniature/corpus",
         f"{tmp_path}/params.yaml: data.sft.path = 'nothing.jsonl': no such file in medqa/miniature/corpus",

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         "memory": f"{memory:.1f} GB, {available:.1f} GB free; disk {disk:.1f} GB free; "
         f"kept work in {scratch_root()}",
         "params.yaml": mistake or nearest_preset(),
-        "pins": ", ".join(pins()) or "none (models from scratch)",
+        "pins": ", ".join(pins()) or "none (tiny models)",
         "dvc": cache_links(),
         "real preset": fit(gpu, memory, disk),
     }
