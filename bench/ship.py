@@ -1,4 +1,4 @@
-"""Train the tiny models that come with the project again: `python -m bench.ship`, some seven minutes on 2 cores.
+"""Train the tiny models that come with the project again: `python -m bench.ship`, seven minutes on 2 cores.
 
 It follows medqa/miniature/shipped/recipe.yaml, replaces the models beside it, and prints the lines for
 params.yaml. Nothing needs it but a change of the recipe or of the embedded corpus.

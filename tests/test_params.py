@@ -92,7 +92,7 @@ MISTAKES = [
     ("generate.temperature", [0.7], "generate.temperature = [0.7]: should be a valid number"),
     ("generate.n", 2.5, "generate.n = 2.5: should be a valid integer"),
     ("data.sft.source", "kaggle", "data.sft.source = 'kaggle': must be one of 'embedded', 'hub', 'files'"),
-    ("models.base.source", "ftp", "models.base.source = 'ftp': must be one of 'hub', 'gguf', 'shipped', 'scratch'"),
+    ("models.base.source", "ftp", "models.base.source = 'ftp': must be one of 'hub', 'gguf', 'shipped', 's"),
     ("data.sft_kinds", ["essay"], "data.sft_kinds = ['essay']: should be 'open', 'exam' or 'literature'"),
     ("data.sft_kinds", [], "data.sft_kinds = []: "),
     ("data.max_sft", 0, "data.max_sft = 0: should be greater than or equal to 1"),
@@ -125,7 +125,7 @@ MISTAKES = [
         WHEEL,
         "models.judge.source = 'wheel': must be one of 'hub', 'gguf', 'shipped', 'scratch'",
     ),
-    ("models.base", WHEEL, "models.base.source = 'wheel': must be one of 'hub', 'gguf', 'shipped', 'scratch'"),
+    ("models.base", WHEEL, "models.base.source = 'wheel': must be one of 'hub', 'gguf', 'shipped', 's"),
     (
         "models.my",
         {"source": "ftp"},
@@ -324,7 +324,8 @@ def test_a_file_that_is_no_params_is_one_clear_line(
 def test_a_file_that_is_not_there_is_named_before_any_work(tmp_path: Path) -> None:
     files = {"source": "files", "path": "nothing.jsonl"}
     with pytest.raises(UserError) as error:
-        params.read_params(changed(tmp_path, {"data.sft": files, "models.base": SCRATCH["base"] | {"text": "none.jsonl"}}))
+        base = SCRATCH["base"] | {"text": "none.jsonl"}
+        params.read_params(changed(tmp_path, {"data.sft": files, "models.base": base}))
     assert str(error.value).splitlines() == [
         f"{tmp_path}/params.yaml: models.base.text = 'none.jsonl': no such file in medqa/miniature/corpus",
         f"{tmp_path}/params.yaml: data.sft.path = 'nothing.jsonl': no such file in medqa/miniature/corpus",

@@ -1,4 +1,4 @@
-"""The model directory of each source of params.yaml: pinned, copied, converted, tuned, or trained from scratch."""
+"""The model directory of each source of params.yaml: pinned, copied, converted, tuned or trained."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""The tiny models that come with the project, checked by sha256: what a newcomer runs is what was measured."""
+"""The tiny models that come with the project, checked by sha256, so that everyone starts from them."""
 
 import shutil
 from pathlib import Path
@@ -27,8 +27,8 @@ def make(source: ShippedModel, corpus: Path, out: Path) -> dict[str, str]:
         raise UserError(f"no model named {source.name!r} comes with the project; choose one of {names}")
     if dvc_hash(corpus) != recipe["corpus"]:
         raise UserError(
-            f"{corpus} is not what the shipped models learnt from: they know no word of it; take the sources "
-            f"of {FOLDER.name}/{RECIPE} into params.yaml, which train models on it, or run python -m bench.ship"
+            f"{corpus} is not what the shipped models learnt from: set the sources of {FOLDER.name}/{RECIPE} "
+            "in params.yaml, which train models on it, or run python -m bench.ship"
         )
     check_sha256(FOLDER / source.name / WEIGHTS, source.sha256, f"{source.name}/{WEIGHTS}")
     with atomic_folder(out) as folder:
