@@ -35,7 +35,9 @@ def means(
     """The metrics `by` and `small_groups` of rows, each with its groups and its values by name.
 
     `by` has, for each group that `split` measures, its `rows` and the mean of each value with its bootstrap
-    interval. The intervals of a value hold for all groups at once with 95% confidence (Bonferroni).
+    interval. The intervals of a value are adjusted so that they hold for all groups at once with 95%
+    confidence (Bonferroni). In simulated gains of ten groups they do so in 93% of trials with 60 rows per
+    group, in 89% with 30 and in 79% with 10: the bootstrap is too narrow for small groups.
     """
     groups, too_small = split(rows, lambda row: row[0])
     by: dict[str, dict[str, float]] = {name: {"rows": len(group)} for name, group in groups.items()}
