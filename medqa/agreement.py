@@ -3,12 +3,13 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from medqa import attacks, judge, metrics, prompts
+from medqa import attacks, groups, judge, metrics, prompts
 from medqa.encoder import Embed
 from medqa.engines import Engine, Failure, Request, collect
 from medqa.records import AttackResult, JudgedPair, Labelled
@@ -18,7 +19,7 @@ from medqa.text import words
 BINS = 10  # of confidence, for the calibration error
 SIDES = ("chosen", "rejected")
 
-Interval = Callable[[str, list[float]], dict[str, float]]
+Interval = Callable[..., dict[str, float]]  # of a name and values; of a share also how many intervals
 
 
 def answer_logprobs(base: Engine, labelled: Sequence[Labelled]) -> dict[str, float | None]:
@@ -77,6 +78,8 @@ def judge_pairs(
             rejected_similarity=similarities[f"{row.id}:rejected"],
             with_reference=bool(row.reference),
             judge=judge_name,
+            labelled_by=row.labelled_by,
+            groups=row.groups,
         )
         for row in labelled
     ]
@@ -121,16 +124,18 @@ def attack_judge(
 def summary(
     pairs: Sequence[JudgedPair], attacked: Sequence[AttackResult], params: AgreementParams, seed: int
 ) -> dict[str, Any]:
-    """Agreement with the labels, overall and by label type, and three baselines, with 95% intervals.
+    """Agreement with the labels, overall and by group, and three baselines, with 95% intervals.
 
     `longer_wins` is what choosing the longer answer would reach; `likelier_wins`, the one that is likelier
     under the base model; `more_similar_wins`, the one that is nearer to the question under the encoder. A tie
     counts as half. `over_longer` and `over_more_similar` are the judge's paired differences to these. Pairs
-    with an unscored side are counted apart. Means of nothing are left out.
+    with an unscored side are counted apart. Means of nothing are left out. The groups, of pairs and of who
+    labelled them, are those that `groups.split` measures; their intervals are adjusted for their number.
     """
     scored = [pair for pair in pairs if None not in (pair.chosen_score, pair.rejected_score)]
     result: dict[str, Any] = {
         "judge": ", ".join(sorted({pair.judge for pair in pairs})),
+        "labelled_by": ", ".join(sorted({pair.labelled_by for pair in pairs})),
         "pairs": len(pairs),
         "unscored": len(pairs) - len(scored),
         "without_reference": sum(not pair.with_reference for pair in pairs),
@@ -142,8 +147,8 @@ def summary(
     def interval(name: str, values: list[float]) -> dict[str, float]:
         return metrics.named_interval(name, values, seed, params.bootstrap_samples)
 
-    def share(name: str, values: list[float]) -> dict[str, float]:
-        return metrics.named(name, metrics.share_interval(values, seed, params.bootstrap_samples))
+    def share(name: str, values: list[float], intervals: int = 1) -> dict[str, float]:
+        return metrics.named(name, metrics.share_interval(values, seed, params.bootstrap_samples, intervals))
 
     if scored:
         margins = [pair.chosen_score - pair.rejected_score for pair in scored]
@@ -151,12 +156,20 @@ def summary(
         result["calibration_error"] = calibration_error(result["reliability"])
         for name, wins in (("over_longer", _longer_wins), ("over_more_similar", _more_similar_wins)):
             result |= interval(name, [_judge_wins(pair) - wins(pair) for pair in scored])
-    label_types = sorted({pair.label_type for pair in pairs})
-    groups = {name: [pair for pair in scored if pair.label_type == name] for name in label_types}
-    groups = {name: group for name, group in ({"all": scored} | groups).items() if group}
-    result["by"] = {name: _group_metrics(group, share) for name, group in groups.items()}
+    result |= _by_group(scored, share)
     result["attacks"] = _attack_metrics(attacked, share, interval)
     return result
+
+
+def _by_group(scored: Sequence[JudgedPair], share: Interval) -> dict[str, Any]:
+    """The metrics `by`, of all pairs and of each group that `groups.split` measures, and `small_groups`."""
+    measured, too_small = groups.split(
+        scored, lambda pair: (*pair.groups, f"labelled by: {pair.labelled_by}")
+    )
+    adjusted = partial(share, intervals=len(measured))
+    by = {"all": _group_metrics(scored, share)} if scored else {}
+    by |= {name: _group_metrics(group, adjusted) for name, group in measured.items()}
+    return {"by": by, "small_groups": too_small}
 
 
 def _group_metrics(group: Sequence[JudgedPair], share: Interval) -> dict[str, Any]:

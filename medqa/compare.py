@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from medqa import jsonl, metrics
+from medqa import groups, jsonl, metrics
 from medqa.records import Answer
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import CompareParams, Guards
@@ -21,6 +21,7 @@ COMPARISONS = {  # the later model first; controls last
     "oracle_over_sft": ("oracle", "sft"),
     "oracle_over_dpo": ("oracle", "dpo"),
 }
+GROUPED = ("dpo_over_sft", "dpo_over_base")  # the comparisons that are also made by group
 # What is compared of each answer; None if it has no such value. Of repetition and cut_off, less is better.
 MEASURES: dict[str, Callable[[Answer], float | None]] = {
     "score": lambda row: row.score,
@@ -45,7 +46,9 @@ def compare(answers: Mapping[str, Sequence[Answer]], params: CompareParams, seed
     models answered: all measures but the score are compared on these. `compared` counts those of them for
     which both answers have a score. Each mean gain has a 95% interval; the gain in `reference_logprob` is in
     nats per token. Of judged scores there are also the shares of wins, losses and ties, where a tie is a
-    difference of at most `tie`. Raises UserError if questions or judges differ.
+    difference of at most `tie`. The comparisons GROUPED have the score's gain by group, as `groups.means`
+    gives it; `worst_group` is the group with the lowest gain over the base. Raises UserError if questions or
+    judges differ.
     """
     if len({tuple(row.id for row in rows) for rows in answers.values()}) != 1:
         raise UserError("the evaluations answer different questions; rerun the stage evaluate for all models")
@@ -56,6 +59,10 @@ def compare(answers: Mapping[str, Sequence[Answer]], params: CompareParams, seed
         for name, (after, before) in COMPARISONS.items()
         if {after, before} <= answers.keys()
     }
+    for name in GROUPED:
+        after, before = COMPARISONS[name]
+        pairs = zip(answers[after], answers[before], strict=True)
+        comparisons[name] |= groups.means(_group_gains(pairs), seed, params.bootstrap_samples)
     changes = regressions(answers["dpo"], answers["sft"])
     failed = failed_guards(changes, params.guards)
     decision, reason = verdict(comparisons, failed)
@@ -64,6 +71,7 @@ def compare(answers: Mapping[str, Sequence[Answer]], params: CompareParams, seed
         "reason": reason,
         "failed_guards": ", ".join(failed),
         "guards": changes,
+        "worst_group": groups.worst(comparisons["dpo_over_base"]["by"], "score_gain"),
         **comparisons,
     }
 
@@ -180,6 +188,15 @@ def paired_gains(rows: Iterable[tuple[Answer, Answer]]) -> tuple[int, dict[str, 
         sides = [(value(after), value(before)) for after, before in pairs]
         gains[name] = [after - before for after, before in sides if None not in (after, before)]
     return len(pairs), gains
+
+
+def _group_gains(rows: Iterable[tuple[Answer, Answer]]) -> list[tuple[tuple[str, ...], dict[str, float]]]:
+    """The groups of each open question that is judged in both models, and its gain in score."""
+    return [
+        (after.groups, {"score_gain": after.score - before.score})
+        for after, before in rows
+        if _is_open_answer(after) and after.score is not None and before.score is not None
+    ]
 
 
 def _win_shares(gains: Sequence[float], tie: float) -> dict[str, float]:

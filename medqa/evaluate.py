@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medqa import judge, metrics, option_reading, prompts, text
+from medqa import groups, judge, metrics, option_reading, prompts, text
 from medqa.encoder import Embed
 from medqa.engines import Completion, Engine, Failure, Likelihood, Request, Sampling, collect, thinking
 from medqa.records import Answer, HeldOut, Score
@@ -16,6 +16,7 @@ from medqa.runtime.sections import EvaluateParams, JudgeParams
 
 HEADLINE = ("score", "key_point_recall", "exam_accuracy", "preference_alignment")
 JUDGED = ("accuracy", "completeness", "key_points", "score")
+GROUPED = ("score", "key_point_recall", "token_f1")  # the measures that are also shown by group
 TEXTS = ("chosen", "rejected", "reference")  # of a held-out question, whose likelihoods are measured
 
 
@@ -154,6 +155,7 @@ def judge_free_measures(row: HeldOut, answer: Completion) -> dict[str, Any]:
         "repetition": metrics.repetition(answer.text),
         "choice": choice,
         "correct": choice == row.gold if row.gold else None,
+        "groups": row.groups,
     }
 
 
@@ -163,7 +165,8 @@ def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any
     Means of nothing are left out. Failed answers count for none of the means of texts and letters. In
     `preference_alignment` a tie counts as half. `score`, `key_point_recall`, `token_f1`, `rouge_l`,
     `coverage` and `reference_logprob` come with a 95% bootstrap interval. `chosen_logprob` and
-    `reference_logprob` are in nats per token, of the answer labelled better and the reference.
+    `reference_logprob` are in nats per token, of the answer labelled better and the reference. `by` has
+    the measures GROUPED of the scored open answers by group, as `groups.means` gives them.
     """
     open_ended = [row for row in answers if row.correct is None]
     exam = [row for row in answers if row.correct is not None and row.finish_reason != "failed"]
@@ -191,7 +194,9 @@ def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any
     result |= _mean("exam_accuracy", [bool(row.correct) for row in exam])
     result |= _mean("exam_unreadable", [not row.choice for row in exam])
     pairs = [(row.chosen_logprob, row.rejected_logprob) for row in answers if row.chosen_logprob is not None]
-    return result | _mean("preference_alignment", [metrics.win(*pair) for pair in pairs])
+    result |= _mean("preference_alignment", [metrics.win(*pair) for pair in pairs])
+    grouped = [(row.groups, {name: getattr(row, name) for name in GROUPED}) for row in scored]
+    return result | groups.means(grouped, seed, samples)
 
 
 def _per_token(answers: Sequence[Answer], name: str) -> list[float]:

@@ -116,11 +116,18 @@ def win(chosen: float, rejected: float) -> float:
     return 0.5 if chosen == rejected else float(chosen > rejected)
 
 
-def mean_interval(values: Sequence[float], seed: int, samples: int) -> tuple[float, float, float]:
-    """The mean and its 95% percentile bootstrap interval (Efron 1979). Needs at least one value."""
+def mean_interval(
+    values: Sequence[float], seed: int, samples: int, intervals: int = 1
+) -> tuple[float, float, float]:
+    """The mean and its 95% percentile bootstrap interval (Efron 1979). Needs at least one value.
+
+    Where `intervals` of them are looked at, each is so much wider (Bonferroni) that all of them hold at once
+    in 95 of 100 cases. More than about 25 `intervals` per 1,000 `samples` end at the outermost samples.
+    """
     data = np.asarray(values, dtype=np.float64)
     means = _bootstrap_means(data, np.random.default_rng(seed), samples)
-    low, high = np.percentile(means, [2.5, 97.5])
+    tail = 2.5 / intervals
+    low, high = np.percentile(means, [tail, 100 - tail])
     return float(data.mean()), float(low), float(high)
 
 
@@ -156,13 +163,16 @@ def _bootstrap_means(data: np.ndarray, rng: np.random.Generator, samples: int) -
     return np.concatenate(means)
 
 
-def share_interval(values: Sequence[float], seed: int, samples: int) -> tuple[float, float, float]:
+def share_interval(
+    values: Sequence[float], seed: int, samples: int, intervals: int = 1
+) -> tuple[float, float, float]:
     """`mean_interval` for values from 0 to 1, with an exact bound where all are 0 or all are 1.
 
-    A bootstrap would be certain there. The bound is 1 - 0.025^(1/n) (Clopper and Pearson 1934).
+    A bootstrap would be certain there. The bound is 1 - 0.025^(1/n) (Clopper and Pearson 1934); of several
+    `intervals`, 0.025 is divided by their number.
     """
-    mean, low, high = mean_interval(values, seed, samples)
-    bound = 1 - 0.025 ** (1 / len(values))
+    mean, low, high = mean_interval(values, seed, samples, intervals)
+    bound = 1 - (0.025 / intervals) ** (1 / len(values))
     return mean, 1 - bound if mean == 1 else low, bound if mean == 0 else high
 
 
@@ -171,6 +181,8 @@ def named(name: str, interval: tuple[float, float, float]) -> dict[str, float]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
 
 
-def named_interval(name: str, values: Sequence[float], seed: int, samples: int) -> dict[str, float]:
+def named_interval(
+    name: str, values: Sequence[float], seed: int, samples: int, intervals: int = 1
+) -> dict[str, float]:
     """`mean_interval` as metrics; no metrics without values."""
-    return named(name, mean_interval(values, seed, samples)) if len(values) else {}
+    return named(name, mean_interval(values, seed, samples, intervals)) if len(values) else {}

@@ -39,7 +39,8 @@ def main(model: Path, base: Path, labelled: Path, agreed: Path, attacked: Path, 
     rates = {name: overall.get(name, 0) for name in names}
     text = ", ".join(f"{name.replace('_', ' ')} {rate:.3f}" for name, rate in rates.items())
     succeed = f"{tried['attack_rate']:.1%} succeed"
-    return f"{result['pairs']} pairs, {text}; {tried['tried']} attacks, {succeed}"
+    pairs_text = f"{result['pairs']} pairs (labelled by: {result['labelled_by']})"
+    return f"{pairs_text}, {text}; {tried['tried']} attacks, {succeed}"
 
 
 def compute_metrics(params: Params, agreed: Path, attacked: Path) -> dict[str, Any]:

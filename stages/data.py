@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from medqa import data, jsonl
-from medqa.records import Provenance, RowAudit
+from medqa.records import Labelled, Provenance, RowAudit
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
@@ -34,25 +34,28 @@ def main(
     jsonl.write(audit, loaded.audit, ordered=True)
     jsonl.write(quarantine, loaded.quarantine)
     jsonl.write(provenance, loaded.provenance)
-    outcomes = compute_metrics(params, audit, provenance)
+    outcomes = compute_metrics(params, audit, provenance, labelled)
     jsonl.write_metrics(metrics, outcomes)
     remarks = [
         f"; {output}: {remark.replace('_', ' ')} in {times} rows"
         for output in data.OUTPUTS
         for remark, times in outcomes[output].get("remarks", {}).items()
     ]
+    labellers = ", ".join(outcomes["labelled"]["labelled_by"])
     return (
         f"{len(loaded.sft)} SFT rows, {len(loaded.questions)} questions, {len(loaded.held_out)} held-out "
-        f"questions, {len(loaded.labelled)} labelled pairs, {len(loaded.quarantine)} rows quarantined"
-        f"{''.join(remarks)}"
+        f"questions, {len(loaded.labelled)} labelled pairs (labelled by: {labellers}), "
+        f"{len(loaded.quarantine)} rows quarantined{''.join(remarks)}"
     )
 
 
-def compute_metrics(params: Params, audit: Path, provenance: Path) -> dict[str, Any]:
+def compute_metrics(params: Params, audit: Path, provenance: Path, labelled: Path) -> dict[str, Any]:
     """The metrics, counted from the rows that were written."""
     sources = jsonl.read(provenance, Provenance)
     commits = {f"{source.id}_commit": source.commit for source in sources if source.commit}
-    return data.count_outcomes(jsonl.read(audit, RowAudit)) | commits
+    outcomes = data.count_outcomes(jsonl.read(audit, RowAudit))
+    outcomes["labelled"]["labelled_by"] = data.count_labellers(jsonl.read(labelled, Labelled))
+    return outcomes | commits
 
 
 if __name__ == "__main__":

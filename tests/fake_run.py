@@ -38,6 +38,7 @@ HOSTILE = (
     "javascript:window.pwned=5 <a href=javascript:window.pwned=6>x</a> <meta http-equiv=refresh content=0>",
 )
 SKILLS = {"base": 0.25, "sft": 0.45, "dpo": 0.65, "placebo": 0.5, "oracle": 0.75}  # mean score of each model
+ATTRIBUTES = ("symptoms", "<b>cause", "treatment")
 WORDS = [
     "aspirin",
     "rest",
@@ -106,7 +107,19 @@ def _rows(data: Path, rng: random.Random, size: int, hostile: tuple[str, ...]) -
         jsonl.write(data / "answers" / f"{name}.jsonl", answers)
     jsonl.write(data / "sft.jsonl", [Example(f"s{n:05}", "open", text(rng), text(rng)) for n in range(size)])
     types = ("easy", "hard", "length", "human")
-    labelled = [Labelled(f"l{n:05}", types[n % 4], text(rng), "", text(rng), text(rng)) for n in range(size)]
+    labelled = [
+        Labelled(
+            f"l{n:05}",
+            types[n % 4],
+            text(rng),
+            "",
+            text(rng),
+            text(rng),
+            labelled_by="code",
+            groups=(f"label type: {types[n % 4]}",),
+        )
+        for n in range(size)
+    ]
     jsonl.write(data / "labelled.jsonl", labelled)
     jsonl.write(data / "quarantine.jsonl", [Quarantined("sft:x:3", "x", 3, "torn JSON", hostile_text(0))])
     audit = [
@@ -148,7 +161,9 @@ def _judged(row: Question, number: int, sample: int, answer: str, rng: random.Ra
 def _held_out(number: int, question: str, reference: str, rng: random.Random) -> HeldOut:
     kind = ("open", "exam")[number % 4 == 3]
     gold = "B" if kind == "exam" else ""
-    return HeldOut(f"h{number:05}", kind, question, reference, (), gold, reference, text(rng))
+    groups = (f"attribute: {ATTRIBUTES[number % 3]}", f"kind: {kind}")
+    texts = (question, reference, (), gold, reference, text(rng))
+    return HeldOut(f"h{number:05}", kind, *texts, "code", groups)
 
 
 def _answer(row: HeldOut, answer: str, skill: float, rng: random.Random) -> Answer:
@@ -180,12 +195,14 @@ def _answer(row: HeldOut, answer: str, skill: float, rng: random.Random) -> Answ
         mass=0.98,
         truncated_chars=0,
         unscored="",
+        groups=row.groups,
     )
 
 
 def _judged_pair(row: Labelled, rng: random.Random) -> JudgedPair:
     sides = [round(rng.random(), 3), round(rng.random() * 0.7, 3)]
-    return JudgedPair(row.id, row.label_type, *sides, 0.9, 12, 14, -20.0, -22.0, 0.7, 0.4, True, "judge (x)")
+    values = (*sides, 0.9, 12, 14, -20.0, -22.0, 0.7, 0.4, True, "judge (x)", row.labelled_by, row.groups)
+    return JudgedPair(row.id, row.label_type, *values)
 
 
 def _models(folder: Path) -> None:
@@ -224,7 +241,14 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
         | _interval("longer_wins", 0.5, 0.05)
         | _interval("likelier_wins", 0.55, 0.05)
         | _interval("more_similar_wins", 0.76, 0.05)
-        for name, mean in (("all", 0.82), ("easy", 0.93), ("hard", 0.71), ("human", 0.78), ("length", 0.86))
+        for name, mean in (
+            ("all", 0.82),
+            *((f"label type: {n}", x) for n, x in (("easy", 0.93), ("hard", 0.71), ("human", 0.78))),
+        )
+    }
+    group_gains = {
+        f"attribute: {name}": {"rows": size // 3, **_interval("score_gain", mean, 0.1)}
+        for name, mean in zip(ATTRIBUTES, (0.4, 0.05, -0.3), strict=True)
     }
     attacks = {"tried": 900, "unscored": 0, **_interval("attack_rate", 0.021, 0.01)}
     attacks |= {"padding_tried": 300, **_interval("padding_gain", -0.01, 0.02)}
@@ -245,11 +269,16 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
             "cut_off": 0.0,
             "exam_accuracy": 0.3,
             "preference_alignment": 0.9,
+            "by": {name: {"rows": size // 3, **_interval("score", mean, 0.1)} for name in group_gains},
+            "small_groups": 1,
         }
         for name, mean in SKILLS.items()
     }
     return evaluated | {
-        "data": dict.fromkeys(("sft", "questions", "held_out", "labelled"), output),
+        "data": {
+            **dict.fromkeys(("sft", "questions", "held_out"), output),
+            "labelled": output | {"labelled_by": {"code": size}},
+        },
         "models/base": {"parameters": 1051264, "final_loss": 0.4},
         "models/judge": {"repo": "Qwen/Qwen2.5-3B-Instruct", "commit": "aa8e", "files": 12},
         "sft": {"examples": size, "steps": 100, "first_loss": 3.4, "final_loss": 0.5},
@@ -289,7 +318,9 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
             "reason": "the judge's score changed by +0.200 (95% interval +0.140 to +0.260) over SFT",
             "failed_guards": "exam_unreadable_rise",
             "guards": {"repetition_rise": 0.001, "length_ratio": 1.15, "exam_unreadable_rise": 0.9},
+            "worst_group": {"name": "attribute: treatment", **group_gains["attribute: treatment"]},
             **dict.fromkeys(compare.COMPARISONS, gain),
+            **dict.fromkeys(compare.GROUPED, gain | {"by": group_gains, "small_groups": 2}),
         },
     }
 

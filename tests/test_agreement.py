@@ -1,6 +1,7 @@
-"""medqa.agreement: wins of what people preferred, baselines and attacks, counted by hand."""
+"""medqa.agreement: wins of the answers labelled better, baselines and attacks, counted by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,19 @@ PAIRS = [
     ("human", "0.7", "? no"),
 ]
 ROWS = [
-    Labelled(str(number), label_type, "Why?", "So." if number else "", chosen, rejected)
+    Labelled(
+        str(number),
+        label_type,
+        "Why?",
+        "So." if number else "",
+        chosen,
+        rejected,
+        labelled_by="people" if label_type == "human" else "code",
+        groups=(f"label type: {label_type}", "kind: open"),
+    )
     for number, (label_type, chosen, rejected) in enumerate(PAIRS)
 ]
+FIVEFOLD = [replace(row, id=f"{n}.{row.id}") for n in range(5) for row in ROWS]
 
 
 def judged(judge: FakeEngine, rows=ROWS, base: FakeEngine | None = None) -> list[JudgedPair]:
@@ -65,13 +76,9 @@ def attack(score, rows: list[Labelled], pair_score=lambda text: 0.5) -> list[Att
 def test_agreement_is_what_one_counts_by_hand() -> None:
     result = measure()
     assert (result["pairs"], result["unscored"], result["ties"], result["without_reference"]) == (7, 2, 1, 1)
-    assert result["judge"] == "judge (x)"
+    assert (result["judge"], result["labelled_by"]) == ("judge (x)", "code, people")
     by = result["by"]
-    rows = {name: by[name]["rows"] for name in ("all", "easy", "hard")}
-    assert rows == {"all": 5, "easy": 3, "hard": 2}
-    assert by["all"]["agreement"] == pytest.approx((1 + 1 + 0 + 0.5 + 1) / 5)
-    assert by["easy"]["agreement"] == pytest.approx(2 / 3)
-    assert by["hard"]["agreement"] == pytest.approx(0.75)
+    assert (by["all"]["rows"], by["all"]["agreement"]) == (5, pytest.approx((1 + 1 + 0 + 0.5 + 1) / 5))
     # Words: '0.9' is two of them.
     assert by["all"]["longer_wins"] == pytest.approx((1 + 0 + 1 + 0 + 0.5) / 5)
     # The fake engine finds an answer likelier by each character that it has less.
@@ -79,14 +86,33 @@ def test_agreement_is_what_one_counts_by_hand() -> None:
     assert result["over_longer"] == pytest.approx((0 + 1 - 1 + 0.5 + 0.5) / 5)
     assert by["all"]["more_similar_wins"] == 0.5  # no answer has a word of the question
     assert result["over_more_similar"] == pytest.approx(by["all"]["agreement"] - 0.5)
-    assert "human" not in by  # a mean of nothing is left out
     assert result["mass_least"] == 0.1 and result["mass_mean"] == pytest.approx((5 * 0.9 + 2 * 0.1) / 7)
 
 
-@pytest.mark.parametrize("name", ["all", "easy", "hard"])
+def test_groups_of_five_pairs_are_measured() -> None:
+    result = measure()
+    assert (list(result["by"]), result["small_groups"]) == (["all"], 2)  # the unscored are in no group
+    by = measure(rows=FIVEFOLD)["by"]
+    assert {name: group["rows"] for name, group in by.items()} == {
+        "all": 25,
+        "label type: easy": 15,
+        "label type: hard": 10,
+    }
+    assert by["label type: easy"]["agreement"] == pytest.approx(2 / 3)
+    assert by["label type: hard"]["agreement"] == pytest.approx(0.75)
+
+
+def test_pairs_are_grouped_by_who_labelled_them() -> None:
+    scored = [row for row in FIVEFOLD if row.rejected[0] != "?" != row.chosen[0]]
+    rows = [replace(row, labelled_by="people" if row.id[-1] in "04" else "code") for row in scored]
+    by = measure(rows=rows)["by"]
+    assert (by["labelled by: people"]["rows"], by["labelled by: people"]["agreement"]) == (10, 1.0)
+    assert by["labelled by: code"]["agreement"] == pytest.approx((1 + 0 + 0.5) / 3)
+
+
+@pytest.mark.parametrize("name", ["all", "label type: easy", "label type: hard"])
 def test_the_interval_holds_the_mean(name: str) -> None:
-    rows = [Labelled(f"{n}.{row.id}", *list(vars(row).values())[1:]) for n in range(5) for row in ROWS]
-    group = measure(rows=rows)["by"][name]
+    group = measure(rows=FIVEFOLD)["by"][name]
     for share in ("agreement", "longer_wins", "likelier_wins", "more_similar_wins"):
         assert 0 <= group[f"{share}_low"] <= group[share] <= group[f"{share}_high"] <= 1
 

@@ -71,7 +71,8 @@ WITHOUT_CONTROLS = ("sft_over_base", "dpo_over_sft", "dpo_over_base")
 
 def test_differences_are_what_one_counts_by_hand() -> None:
     result = compare.compare(MODELS, PARAMS, seed=0)
-    assert set(result) == {"verdict", "reason", "failed_guards", "guards", *WITHOUT_CONTROLS}
+    keys = {"verdict", "reason", "failed_guards", "guards", "worst_group"}
+    assert set(result) == {*keys, *WITHOUT_CONTROLS}
     comparison = result["sft_over_base"]
     gains = [0.5, 0.01, -0.7, 0.02, -0.01]  # the unscored and the multiple choice are left out
     assert comparison["compared"] == 5
@@ -161,7 +162,9 @@ def test_different_questions_are_refused(other: list[Answer]) -> None:
 def test_nothing_to_compare_has_no_mean() -> None:
     nothing = dict.fromkeys(MODELS, answers(exam=1))
     result = compare.compare(nothing, PARAMS, seed=0)
-    assert (result["dpo_over_sft"], result["verdict"]) == ({"paired": 0, "compared": 0}, "no clear change")
+    empty = {"paired": 0, "compared": 0, "by": {}, "small_groups": 0}
+    assert (result["dpo_over_sft"], result["verdict"]) == (empty, "no clear change")
+    assert result["worst_group"] == {}
 
 
 def test_the_table_has_one_mean_per_model_and_measure(tmp_path: Path) -> None:
@@ -274,10 +277,36 @@ def test_the_placebo_alone_can_deny_an_improvement(over_placebo, verdict) -> Non
 def test_controls_are_compared_where_they_are_there() -> None:
     models = MODELS | {"placebo": MODELS["sft"]}
     result = compare.compare(models, PARAMS, seed=0)
-    assert result["dpo_over_placebo"] == result["dpo_over_sft"] and "oracle_over_sft" not in result
+    over_sft = {key: value for key, value in result["dpo_over_sft"].items() if "group" not in key}
+    assert result["dpo_over_placebo"] | {"by": {}} == over_sft and "oracle_over_sft" not in result
     result = compare.compare(models | {"oracle": MODELS["base"]}, PARAMS, seed=0)
     assert result["oracle_over_sft"]["score_gain"] == pytest.approx(-result["sft_over_base"]["score_gain"])
     assert "oracle_over_dpo" in result
+
+
+def test_the_group_that_gains_least_over_the_base_is_the_worst() -> None:
+    def model(score: float, treatment: float) -> list[Answer]:
+        """Six answers on symptoms, five on treatment, four on tests, and a failed and an exam answer."""
+        symptoms = [replace(TEMPLATE, groups=("attribute: symptoms", "kind: open"), score=score)] * 6
+        treatments = [replace(TEMPLATE, groups=("attribute: treatment", "kind: open"), score=treatment)] * 5
+        tests = [replace(TEMPLATE, groups=("attribute: test", "kind: open"), score=0.0)] * 4
+        unmeasured = [
+            replace(symptoms[0], finish_reason="failed", score=None),
+            replace(symptoms[0], correct=True, score=0.0),
+        ]
+        rows = [*symptoms, *treatments, *tests, *unmeasured]
+        return [replace(row, id=f"q{number:02}") for number, row in enumerate(rows)]
+
+    models = {"base": model(0.1, 0.3), "sft": model(0.6, 0.1), "dpo": model(0.9, 0.2)}
+    result = compare.compare(models, PARAMS, seed=0)
+    symptoms = {"rows": 6} | metrics.named("score_gain", (pytest.approx(0.8),) * 3)
+    treatment = {"rows": 5} | metrics.named("score_gain", (pytest.approx(-0.1),) * 3)
+    over_base = result["dpo_over_base"]
+    assert over_base["by"] == {"attribute: symptoms": symptoms, "attribute: treatment": treatment}
+    assert over_base["small_groups"] == 1
+    assert result["worst_group"] == {"name": "attribute: treatment", **treatment}
+    assert result["dpo_over_sft"]["by"]["attribute: treatment"]["score_gain"] == pytest.approx(0.1)
+    assert "by" not in result["sft_over_base"]
 
 
 def test_different_judges_are_refused() -> None:

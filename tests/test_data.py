@@ -11,13 +11,14 @@ import pytest
 import yaml
 from fake_rows import EXAM, preference_row, sft_row, write_lines, write_rows
 
-from medqa import data, jsonl, metrics, option_reading, records
-from medqa.data import MedicalData, load_medical_data, raw_rows
+from medqa import data, hub, jsonl, metrics, option_reading, records
+from medqa.data import MedicalData, load_medical_data, raw_rows, row_groups
 from medqa.data.row_table import RowTable, TableRow
 from medqa.miniature import embedded, embedded_rows
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import DataParams
 from medqa.sources.options import list_options, prompt_key
+from medqa.sources.ultramedical import ParsedRow
 from stages import data as stage
 
 CORPUS = Path(__file__).parents[1] / "medqa" / "miniature" / "corpus"
@@ -88,18 +89,31 @@ def test_rows_of_files_come_out_whole(tmp_path: Path) -> None:
     rows = make_rows()
     rows["dev"] = [
         preference_row(
-            "d", EXAM, "The answer is B.", "The answer is A.", golden_answer="B", key_points=["statins"]
+            "MedQA,1",
+            EXAM,
+            "The answer is B.",
+            "The answer is A.",
+            golden_answer="B",
+            key_points=["statins"],
+            labelled_by="model: GPT-4",
         ),
         preference_row(
-            "e", "What is angina?", "Chest pain.", "A rash.", golden_answer="Pain.", key_points=["pain"]
+            "e",
+            "What is angina?",
+            "Chest pain.",
+            "A rash.",
+            "hard",
+            golden_answer="Pain.",
+            key_points=["pain"],
+            attribute="symptoms",
         ),
     ]
     loaded = load(tmp_path, rows)
     assert loaded.sft[0] == records.Example("s0", "open", "What is disease 0?", "Rest.")
     assert loaded.questions[0] == records.Question("t0", "What cures disease 0?", "Rest.")
-    letter, text = (next(row for row in loaded.held_out if row.id == row_id) for row_id in "de")
+    letter, text = (next(row for row in loaded.held_out if row.id == row_id) for row_id in ("MedQA,1", "e"))
     assert letter == records.HeldOut(
-        "d",
+        "MedQA,1",
         "exam",
         EXAM,
         "The answer is B: statins.",
@@ -107,10 +121,25 @@ def test_rows_of_files_come_out_whole(tmp_path: Path) -> None:
         "B",
         "The answer is B.",
         "The answer is A.",
+        "model: GPT-4",
+        ("kind: exam", "label type: easy", "length: short", "source: MedQA"),
     )
     assert text == records.HeldOut(
-        "e", "open", "What is angina?", "Pain.", ("pain",), "", "Chest pain.", "A rash."
+        "e",
+        "open",
+        "What is angina?",
+        "Pain.",
+        ("pain",),
+        "",
+        "Chest pain.",
+        "A rash.",
+        "unknown",
+        ("attribute: symptoms", "kind: open", "label type: hard", "length: short"),
     )
+    labelled = {row.id: row for row in loaded.labelled}
+    for row in (letter, text):
+        assert (labelled[row.id].labelled_by, labelled[row.id].groups) == (row.labelled_by, row.groups)
+    assert data.count_labellers(loaded.labelled) == {"model: GPT-4": 1, "unknown": 16}
     # A pair without a reference of its own has none: its chosen answer must not be compared with itself.
     assert {row.reference for row in loaded.labelled} == {"The answer is B: statins.", "Pain.", ""}
 
@@ -262,7 +291,8 @@ def test_the_stage_reports_what_kept_rows_lost(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     names = ("sft", "questions", "held_out", "labelled", "quarantine", "audit", "provenance", "metrics")
     summary = stage.main(*(tmp_path / "out" / name for name in names))
-    assert summary.endswith("30 labelled pairs, 0 rows quarantined; sft: later turns left out in 1 rows")
+    counts = "30 labelled pairs (labelled by: unknown), 0 rows quarantined"
+    assert summary.endswith(f"{counts}; sft: later turns left out in 1 rows")
 
 
 def test_pairs_of_one_text_twice_are_no_labels(tmp_path: Path) -> None:
@@ -512,9 +542,11 @@ def test_metrics_are_counted_from_the_files(tmp_path: Path, made: MedicalData) -
             records.Provenance("preference", "files", "x", ""),
         ],
     )
-    assert stage.compute_metrics({}, audit, provenance) == data.count_outcomes(made.audit) | {
-        "sft_commit": "c0ffee"
-    }
+    labelled = tmp_path / "labelled.jsonl"
+    jsonl.write(labelled, made.labelled, ordered=True)
+    result = stage.compute_metrics({}, audit, provenance, labelled)
+    assert result["labelled"].pop("labelled_by") == {"code": 552}
+    assert result == data.count_outcomes(made.audit) | {"sft_commit": "c0ffee"}
 
 
 def test_a_higher_limit_keeps_what_a_lower_one_kept(tmp_path: Path) -> None:
@@ -540,6 +572,52 @@ def test_the_embedded_corpus_has_what_the_original_has(made: MedicalData) -> Non
         # Its questions are templates: one word apart, and yet other questions.
         assert total(made, name)["near_duplicate"] == 0
     assert total(made, "questions")["duplicate"] >= 100
+
+
+def test_embedded_rows_have_their_attribute_and_are_labelled_by_code(made: MedicalData) -> None:
+    attributes = {f"attribute: {topic.attribute}" for topic in embedded.topics(CORPUS)}
+    for rows in (made.held_out, made.labelled):
+        assert {row.groups[0] for row in rows} == attributes
+        assert {row.labelled_by for row in rows} == {"code"}
+
+
+@pytest.mark.parametrize(
+    ("reference", "length"),
+    [("", None), ("...", None), ("a " * 30, "short"), ("a " * 31, "medium"), ("a " * 80, "medium")]
+    + [("a " * 81, "long"), ("汉" * 60, "short"), ("汉" * 61, "medium")],
+)
+def test_a_reference_is_short_medium_or_long(reference: str, length: str | None) -> None:
+    groups = row_groups.row_groups(ParsedRow("x", "open", "Why?", "So."), reference)
+    assert groups == ("kind: open", *([f"length: {length}"] if length else []))
+
+
+@pytest.mark.parametrize(
+    ("row_id", "source"),
+    [("MedQA,1592", "MedQA"), ("Medical-Instruction-120k,3,4", "Medical-Instruction-120k")]
+    + [("12,34", None), ("plain", None), (",1", None), (" A b ,1", "A b")],
+)
+def test_the_source_is_what_comes_before_the_comma(row_id: str, source: str | None) -> None:
+    groups = row_groups.row_groups(ParsedRow(row_id, "open", "Why?", "So."), "")
+    assert groups == ("kind: open", *([f"source: {source}"] if source else []))
+
+
+@pytest.mark.parametrize(
+    ("repo", "labellers"),
+    [
+        ("TsinghuaC3I/UltraMedical-Preference", {"model: GPT-4": 15, "people": 14, "code": 1}),
+        ("some/fork", {"unknown": 29, "code": 1}),
+    ],
+)
+def test_a_row_says_who_labelled_it_or_the_card_of_its_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repo: str, labellers: dict[str, int]
+) -> None:
+    rows = make_rows()
+    rows["test"] = [row | {"label_type": "human"} for row in rows["test"]]
+    rows["test"][0]["metadata"]["labelled_by"] = "code"
+    paths = [write_lines(tmp_path / f"{name}.jsonl", lines) for name, lines in rows.items()]
+    monkeypatch.setattr(hub, "fetch_dataset", lambda *_: ("c0ffee", paths))
+    params = DataParams(**FILES | {"preference": {"source": "hub", "repo": repo, "revision": "c0ffee"}})
+    assert data.count_labellers(load_medical_data(tmp_path, params, 0).labelled) == labellers
 
 
 def test_no_embedded_held_out_prompt_is_trained_on(made: MedicalData) -> None:

@@ -178,6 +178,25 @@ def test_means_are_what_one_counts_by_hand(answers: list[Answer]) -> None:
     assert result["preference_alignment"] == pytest.approx(3.5 / 5)
 
 
+def test_open_answers_are_measured_by_group(answers: list[Answer]) -> None:
+    flu, gout, right, _, unscored = answers
+    rows = [replace(flu, groups=("kind: open", "source: A"))] * 5
+    rows += [replace(gout, groups=("kind: open", "source: B"))] * 6
+    rows += [replace(right, groups=("source: A",)), replace(unscored, groups=("source: B",))] * 3
+    result = evaluate.summary([*rows, gout], seed=0, samples=200)
+    assert (list(result["by"]), result["small_groups"]) == (["kind: open", "source: A", "source: B"], 0)
+    group = result["by"]["source: A"]
+    assert (group["rows"], group["score"], group["key_point_recall"]) == (5, 1.0, 0.5)
+    assert group["token_f1"] == group["token_f1_low"] == pytest.approx(flu.token_f1)
+    assert result["by"]["kind: open"]["score"] == pytest.approx((5 * 1.0 + 6 * 0.6) / 11)
+
+
+def test_an_answer_has_the_groups_of_its_question() -> None:
+    rows = [replace(row, groups=(f"kind: {row.kind}",)) for row in HELD_OUT]
+    measured = evaluated(FakeEngine(lambda prompt, _: SAYS[prompt]), rows)
+    assert [row.groups for row in measured] == [row.groups for row in rows]
+
+
 def test_a_score_of_zero_counts(answers: list[Answer]) -> None:
     rows = [answers[0], replace(answers[1], score=0.0)]
     assert evaluate.summary(rows, seed=0, samples=200)["score"] == 0.5

@@ -179,6 +179,16 @@ def test_mean_interval_is_determined_by_its_seed() -> None:
     assert metrics.mean_interval([0.5], 0, 100) == (0.5, 0.5, 0.5)
 
 
+@pytest.mark.parametrize(("intervals", "half"), [(1, 1.960), (2, 2.241), (10, 2.807), (50, 3.291)])
+def test_each_of_several_intervals_is_wider(intervals: int, half: float) -> None:
+    """Half of a width is the quantile of the normal distribution at 1 - 0.025 / intervals (Bonferroni)."""
+    values = np.random.default_rng(0).normal(0, 1, 400)
+    _, low, high = metrics.mean_interval(values, 0, 20_000, intervals)
+    assert (high - low) / 2 == pytest.approx(half * values.std() / 20, rel=0.05)
+    bound = 1 - (0.025 / intervals) ** (1 / 30)
+    assert metrics.share_interval([0.0] * 30, 0, 100, intervals) == (0, 0, pytest.approx(bound))
+
+
 @pytest.mark.parametrize(
     ("groups", "interval"),
     [

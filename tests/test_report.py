@@ -272,6 +272,43 @@ def test_the_page_shows_the_controls_that_are_on(copy: RunPaths, controls: tuple
     )
 
 
+def test_groups_are_shown_the_worst_first_and_named_in_words(copy: RunPaths, html: str) -> None:
+    names = re.findall(r'<th scope="row">(attribute: .*?)</th>', html)
+    assert names == ["attribute: treatment", "attribute: &lt;b&gt;cause", "attribute: symptoms"]
+    cells = ["20", "0.250 0.150 to 0.350", "0.450 0.350 to 0.550", "0.650 0.550 to 0.750"]
+    assert table_row(html, names[0]) == [*cells, "−0.300 −0.400 to −0.200"]
+    text = " ".join(Elements(html).text.split())
+    assert "in the group attribute: treatment: −0.300 in judged score (−0.400 to −0.200) on 20 open" in text
+    assert "The interval of the gain is above 0 in 1 of 3 groups, and below 0 in 1." in text
+    assert "Groups of fewer than 5 questions are not measured: 2." in text
+    ungrouped = {"by": {}, "small_groups": 0}
+    change(copy.metrics, "compare", worst_group={}, dpo_over_base=ungrouped, dpo_over_sft=ungrouped)
+    assert "gains least" not in report.build(copy, report_params())
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"code": 60}, "code (60)"),
+        ({"model: GPT-4": 1614, "people": 163}, "the model GPT-4 (1,614); people (163)"),
+        ({"unknown": 60}, "unknown, the data do not say (60)"),
+    ],
+)
+def test_the_page_says_who_labelled_and_code_on_top(
+    copy: RunPaths, counts: dict[str, int], words: str
+) -> None:
+    stored = json.loads((copy.metrics / "data.json").read_text())
+    change(copy.metrics, "data", labelled=stored["labelled"] | {"labelled_by": counts})
+    html = report.build(copy, report_params())
+    assert f"Who labelled the pairs: {words}." in html
+    header = Elements(html[: html.index("<main>")]).text
+    assert ("Code made the labels of this run." in header) == (counts == {"code": 60})
+
+
+def test_agreement_has_one_row_per_group(html: str) -> None:
+    assert table_row(html, "label type: easy")[:2] == ["60", "0.930 0.890 to 0.970"]
+
+
 def test_the_order_of_candidates_is_one_row_per_measure(copy: RunPaths) -> None:
     row = ["30", "0.850 0.810 to 0.890", "0.450 0.400 to 0.500"]
     html = report.build(copy, report_params())

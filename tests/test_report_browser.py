@@ -181,7 +181,8 @@ def test_long_texts_in_tables_need_no_scrolling(view: Browser) -> None:
     for label in (
         "attacks",
         "models",
-        "agreement by label type",
+        "agreement by group",
+        "measures by group",
         "measures of the models",
         "paired gains",
     ):

@@ -71,6 +71,24 @@ def test_preference(
     assert (parsed.chosen, parsed.rejected, parsed.label_type) == ("Rest.", "Run.", "easy")
 
 
+@pytest.mark.parametrize(
+    ("metadata", "attribute", "labelled_by"),
+    [
+        ({}, "", ""),
+        ({"attribute": None, "labelled_by": None}, "", ""),
+        ({"attribute": " side  effects ", "labelled_by": "people"}, "side effects", "people"),
+        ({"attribute": 3, "labelled_by": " code "}, "3", "code"),
+        ({"labelled_by": "unknown"}, "", "unknown"),
+        ({"labelled_by": "model:  GPT-4: turbo"}, "", "model: GPT-4: turbo"),
+    ],
+)
+def test_what_metadata_say_of_a_pair(metadata: dict[str, Any], attribute: str, labelled_by: str) -> None:
+    row = preference_row("1", "Why?", **metadata)
+    for each in (row, row | {"metadata": json.dumps(row["metadata"])}, row | {"metadata": None} | metadata):
+        parsed = parse_preference(each)
+        assert (parsed.attribute, parsed.labelled_by) == (attribute, labelled_by)
+
+
 def turns(*texts: tuple[str, Any]) -> dict[str, Any]:
     return {"conversations": [{"from": role, "value": text} for role, text in texts]}
 
@@ -136,6 +154,7 @@ def test_an_exam_without_a_letter_is_remarked(golden: str | None, remark: str) -
 
 
 PAIR = preference_row("1", "Why?")
+LABELLERS = "labelled_by is not code, people, unknown or model: NAME"
 
 
 def pair(chosen: tuple[str, ...], rejected: tuple[str, ...]) -> dict[str, Any]:
@@ -175,6 +194,13 @@ def pair(chosen: tuple[str, ...], rejected: tuple[str, ...]) -> dict[str, Any]:
         (PAIR | {"metadata": ["A"]}, "metadata is not an object"),
         (preference_row("1", "Why?", golden_answer=["A", "B"]), "golden_answer is not text"),
         (preference_row("1", "Why?", golden_answer=True), "golden_answer is not text"),
+        (preference_row("1", "Why?", attribute=["a"]), "attribute is not text"),
+        (preference_row("1", "Why?", labelled_by="me"), LABELLERS),
+        (preference_row("1", "Why?", labelled_by="model:"), LABELLERS),
+        (preference_row("1", "Why?", labelled_by="models: x"), LABELLERS),
+        (preference_row("1", "Why?", labelled_by=["people"]), LABELLERS),
+        (preference_row("1", "Why?", labelled_by=True), LABELLERS),
+        (preference_row("1", "Why?", labelled_by=7), LABELLERS),
         (preference_row("1", "Why?", key_points="so; thus"), "key_points are not a list of texts"),
         (preference_row("1", "Why?", key_points=[{"point": "so"}]), "key_points are not a list of texts"),
         (preference_row("1", EXAM, golden_answer="E"), "the golden answer names no one option of the prompt"),

@@ -1,11 +1,11 @@
-"""Counts over the audit of the source rows."""
+"""Counts over the audit of the source rows, and over the labelled pairs."""
 
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from medqa.data.selection import OUTPUTS
-from medqa.records import RowAudit
+from medqa.records import Labelled, RowAudit
 
 LEFT_OUT = ("quarantined", "other_kind", "contaminated", "near_duplicate", "duplicate", "over_limit")
 
@@ -44,3 +44,8 @@ def count_outcomes(audit: Iterable[RowAudit]) -> dict[str, Any]:
         if remarks[output]:
             result[output]["remarks"] = dict(sorted(remarks[output].items()))
     return result
+
+
+def count_labellers(labelled: Iterable[Labelled]) -> dict[str, int]:
+    """How many labelled pairs code, people, each model, or someone unknown labelled; by name."""
+    return dict(sorted(Counter(row.labelled_by for row in labelled).items()))

@@ -4,16 +4,21 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from medqa.data.decontamination import Decontamination
 from medqa.data.raw_rows import raw_rows
+from medqa.data.row_groups import row_groups
 from medqa.data.row_table import RowTable, TableRow, digest
 from medqa.data.selection import Selection
 from medqa.records import KINDS, Example, HeldOut, Labelled, Provenance, Quarantined, Question, RowAudit
+from medqa.runtime.data_section import HubRows
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import DataParams
 from medqa.sources import RawRow, foreign_formats
+from medqa.sources.labellers import labeller_of_repo
 from medqa.sources.options import list_options
 from medqa.sources.raw_row import INVALID_UTF8, excerpt
 from medqa.sources.ultramedical import ParsedRow, parse_preference, parse_sft
@@ -54,11 +59,12 @@ def load_medical_data(corpus: Path, params: DataParams, seed: int) -> MedicalDat
     selection.select("questions", params.question_kinds, params.max_questions)
     selection.select("sft", params.sft_kinds, params.max_sft, by_answer=True)
     table = reader.table
+    repo = params.preference.repo if isinstance(params.preference, HubRows) else ""
     data = MedicalData(
         sft=table.records("sft", _example),
         questions=table.records("questions", _question),
-        held_out=table.records("held_out", _held_out),
-        labelled=table.records("labelled", _labelled),
+        held_out=table.records("held_out", partial(_held_out, repo)),
+        labelled=table.records("labelled", partial(_labelled, repo)),
         audit=table.audit(),
         quarantine=reader.quarantine,
         provenance=provenance,
@@ -144,14 +150,22 @@ def _question(row_id: str, row: ParsedRow) -> Question:
     return Question(row_id, row.prompt, _reference(row) or row.chosen, row.key_points)
 
 
-def _labelled(row_id: str, row: ParsedRow) -> Labelled:
-    answers = (row.chosen, row.rejected)
-    return Labelled(row_id, row.label_type, row.prompt, _reference(row), *answers, row.key_points)
+def _labelled(repo: str, row_id: str, row: ParsedRow) -> Labelled:
+    reference, answers = _reference(row), (row.chosen, row.rejected)
+    values = (row_id, row.label_type, row.prompt, reference, *answers, row.key_points)
+    return Labelled(*values, **_origin(repo, row, reference))
 
 
-def _held_out(row_id: str, row: ParsedRow) -> HeldOut:
+def _held_out(repo: str, row_id: str, row: ParsedRow) -> HeldOut:
     reference, answers = _reference(row) or row.chosen, (row.chosen, row.rejected)
-    return HeldOut(row_id, row.kind, row.prompt, reference, row.key_points, row.gold, *answers)
+    values = (row_id, row.kind, row.prompt, reference, row.key_points, row.gold, *answers)
+    return HeldOut(*values, **_origin(repo, row, reference))
+
+
+def _origin(repo: str, row: ParsedRow, reference: str) -> dict[str, Any]:
+    """Who labelled a preference row, which came from this data set of the Hub if any, and its groups."""
+    labelled_by = row.labelled_by or labeller_of_repo(repo, row.label_type)
+    return {"labelled_by": labelled_by, "groups": row_groups(row, reference)}
 
 
 def _reference(row: ParsedRow) -> str:

@@ -103,7 +103,8 @@ def _open_pair(topic: Topic, topics: Sequence[Topic], rng: random.Random, label_
         "length": topic.textbook(style, topic.points[:1]) + fill(hearsay, wrong),
         "human": topic.textbook(style, (*topic.points[:2], wrong[0])),
     }[label_type]
-    metadata = {"golden_answer": topic.answer(), "key_points": list(topic.points)}
+    points = list(topic.points)
+    metadata = {"golden_answer": topic.answer(), "key_points": points, "attribute": topic.attribute}
     prompt_id, question = f"Open,{topic.id}-{form}", topic.question(form)
     return _preference(prompt_id, label_type, question, topic.textbook(style), rejected, metadata)
 
@@ -114,7 +115,7 @@ def _exam_pair(topic: Topic, topics: Sequence[Topic], rng: random.Random) -> Row
     option = next(line[3:] for line in question.splitlines() if line.startswith(f"{wrong}. "))
     chosen = f"{topic.answer([point])} Option {letter} is right."
     rejected = f"{topic.answer([option])} Option {wrong} is right."
-    metadata = {"golden_answer": letter, "key_points": [point]}
+    metadata = {"golden_answer": letter, "key_points": [point], "attribute": topic.attribute}
     return _preference(f"Exam,{topic.id}", "hard", question, chosen, rejected, metadata)
 
 
@@ -136,5 +137,5 @@ def _preference(
         "prompt": question,
         "chosen": turns(chosen),
         "rejected": turns(rejected),
-        "metadata": metadata | writers,
+        "metadata": metadata | writers | {"labelled_by": "code"},
     }

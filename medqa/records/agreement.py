@@ -20,6 +20,8 @@ class JudgedPair:
     rejected_similarity: float
     with_reference: bool
     judge: str  # the model that gave the scores
+    labelled_by: str = "unknown"  # as in Labelled
+    groups: tuple[str, ...] = ()  # as in Labelled
 
 
 @dataclass(frozen=True)

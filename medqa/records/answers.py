@@ -31,3 +31,4 @@ class Answer(Score):
     reference_tokens: int | None  # the number of tokens of that sum
     judge: str  # the model that gave the scores
     thinking: str = ""  # as in Candidate; its tokens are among `tokens`
+    groups: tuple[str, ...] = ()  # as in HeldOut

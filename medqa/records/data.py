@@ -37,6 +37,8 @@ class HeldOut:
     gold: str  # the right option's letter; empty where the question has no options
     chosen: str  # the answer labelled better
     rejected: str  # the answer labelled worse
+    labelled_by: str = "unknown"  # code, people, unknown, or `model: ` and its name
+    groups: tuple[str, ...] = ()  # that the row belongs to, as `name: value`, such as `kind: open`
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,11 @@ class Labelled:
     """Two answers with the label which one is better. They are never trained on."""
 
     id: str
-    label_type: str  # easy, hard, length or human
+    label_type: str  # easy, hard, length or human, as the data say; `labelled_by` says who labelled the pair
     question: str
     reference: str  # empty where the source has none but the chosen answer itself
     chosen: str  # the answer labelled better
     rejected: str  # the answer labelled worse
     points: tuple[str, ...] = ()  # as in Question
+    labelled_by: str = "unknown"  # as in HeldOut
+    groups: tuple[str, ...] = ()  # as in HeldOut

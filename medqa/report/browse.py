@@ -162,6 +162,7 @@ def _held_out_row(row: HeldOut, answers: dict[str, Answer], tie: float) -> dict[
         "gold": row.gold,
         "chosen": row.chosen,
         "rejected": row.rejected,
+        "groups": row.groups,
         "margin": gain,
         "flags": _held_out_flags(list(answers.values()), gain, tie),
         "answers": [
@@ -212,7 +213,7 @@ def _answer_notes(row: Answer) -> list[str]:
         nats = f"{row.reference_logprob / row.reference_tokens:.2f}".replace("-", "−")
         notes.append(f"log-likelihood of the reference {nats} nats per token")
     if _finds_rejected_likelier(row):
-        notes.append("finds the rejected answer likelier")
+        notes.append("finds the answer labelled worse likelier")
     return notes
 
 

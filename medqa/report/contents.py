@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from medqa import compare, hub, jsonl
+from medqa import compare, groups, hub, jsonl
 from medqa.pairs import REASONS
 from medqa.records import AttackResult
 from medqa.report import browse, figures, labels, lineage, page, tables
@@ -28,6 +28,7 @@ METRICS += ("agreement", "compare")
 MAX_ATTACKS = 12
 SECTIONS = (
     ("result", "Side by side"),
+    ("groups", "By group"),
     ("funnel", "From source to pairs"),
     ("distributions", "Scores and lengths"),
     ("curves", "Training"),
@@ -99,6 +100,10 @@ def _metrics_context(metrics: Metrics) -> dict[str, Any]:
         "judge_name": metrics["evaluate/dpo"].get("judge", ""),
         "evaluations": evaluations,
         "measures": tables.measures(evaluations.values()),
+        "groups": tables.groups(metrics),
+        "min_rows": groups.MIN_ROWS,
+        "labellers": counts.get("labelled", {}).get("labelled_by", {}),
+        "describe_labellers": tables.labellers,
         "failed_guards": tables.failed_guards(metrics["compare"]),
         "row_funnels": {
             title: tables.row_funnel(counts[name]["all"])

@@ -72,12 +72,15 @@ def _gains(compare: dict[str, Any]) -> list[Markup]:
     return drawn
 
 
-def _agreement(by_label_type: dict[str, dict[str, Any]]) -> Markup:
+def _agreement(by_group: dict[str, dict[str, Any]]) -> Markup:
+    """The judge and its baselines on all pairs and per label type; a table has the other groups."""
+    prefix = "label type: "
     rows = [
-        (labels.label({}, name), tables.dots(metrics, labels.RANKERS))
-        for name, metrics in by_label_type.items()
+        (name.removeprefix(prefix), tables.dots(metrics, labels.RANKERS))
+        for name, metrics in by_group.items()
+        if name == "all" or name.startswith(prefix)
     ]
-    return charts.dots("Agreement with labels, beside two baselines", rows, 0, 1, 0.5)
+    return charts.dots("Agreement with labels, beside three baselines", rows, 0, 1, 0.5)
 
 
 def _scores(counts: Counter[int]) -> Markup:

@@ -62,12 +62,13 @@ MEASURES = {
     "reference_logprob": "log-likelihood of the reference, nats per token",
     "exam_accuracy": "multiple choice right (0.25 is chance)",
     "exam_unreadable": "multiple choice unreadable",
-    "preference_alignment": "preference alignment",
+    "preference_alignment": "preference alignment: answers labelled better are likelier",
     "tokens": "tokens per answer",
     "cut_off": "cut off by the token limit",
     "repetition": "repeated word trigrams (repetition)",
     "shortened": "open questions that the judge saw shortened",
-    "chosen_logprob": "log-probability of the chosen answer, nats per token",
+    "chosen_logprob": "log-probability of answers labelled better, nats per token",
+    "small_groups": "groups too small to measure",
 }
 OUTPUTS = {
     "questions": "Preference questions",
@@ -87,7 +88,7 @@ GUARDS = {
     "repetition_rise": "rise in repetition",
     "length_ratio": "length, DPO to SFT",
     "cut_off_rise": "rise in share cut off",
-    "chosen_logprob_drop": "drop in log-probability of chosen answers",
+    "chosen_logprob_drop": "drop in log-probability of answers labelled better",
     "exam_unreadable_rise": "rise in unreadable multiple choice",
     "exam_accuracy_drop": "drop in multiple choice right",
 }

@@ -5,7 +5,7 @@ from typing import Any
 
 from medqa.pairs import REASONS
 from medqa.report.charts import Dot, Series
-from medqa.report.labels import GUARDS, MEASURES, OUTCOMES, label
+from medqa.report.labels import GUARDS, MEASURES, MODELS, OUTCOMES, label
 
 Metrics = dict[str, Any]
 
@@ -20,8 +20,9 @@ def dots(metrics: Metrics, series: dict[str, Series]) -> list[Dot]:
 
 
 def measures(evaluations: Iterable[Metrics]) -> list[str]:
-    """The measures of any of the models in display order. Texts and the ends of intervals are none."""
-    numbers = (key for metrics in evaluations for key, value in metrics.items() if not isinstance(value, str))
+    """The measures of any of the models in display order; no texts, ends of intervals, or groups."""
+    items = (item for metrics in evaluations for item in metrics.items())
+    numbers = (key for key, value in items if not isinstance(value, str | dict))
     keys = dict.fromkeys(key for key in numbers if not key.endswith(("_low", "_high")))
     return [key for key in MEASURES if key in keys] + [key for key in keys if key not in MEASURES]
 
@@ -29,6 +30,32 @@ def measures(evaluations: Iterable[Metrics]) -> list[str]:
 def failed_guards(compare: Metrics) -> dict[str, str]:
     """The labels of the guards that failed, by name."""
     return {name: label(GUARDS, name) for name in compare.get("failed_guards", "").split(", ") if name}
+
+
+def groups(metrics: dict[str, Metrics]) -> list[dict[str, Any]]:
+    """The groups of held-out questions, the one with the lowest gain over the base first.
+
+    Each has its `name`, its `gain` over the base, and the `scores` of base, SFT and DPO by label.
+    """
+    by = metrics["compare"].get("dpo_over_base", {}).get("by", {})
+    return [
+        {
+            "name": name,
+            "gain": by[name],
+            "scores": {
+                MODELS[model].name: metrics[f"evaluate/{model}"].get("by", {}).get(name, {})
+                for model in ("base", "sft", "dpo")
+            },
+        }
+        for name in sorted(by, key=lambda name: by[name]["score_gain"])
+    ]
+
+
+def labellers(counts: dict[str, int]) -> str:
+    """Who labelled the pairs, in words, with how many; `counts` are by `labelled_by`."""
+    names = {"unknown": "unknown, the data do not say"}
+    words = {name: names.get(name, name.replace("model: ", "the model ", 1)) for name in counts}
+    return "; ".join(f"{words[name]} ({count:,})" for name, count in counts.items())
 
 
 def row_funnel(counts: dict[str, int]) -> list[dict[str, Any]]:

@@ -1,12 +1,11 @@
 """UltraMedical's two published formats: a raw row comes out parsed, or with a reason against it."""
 
-import json
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from medqa.sources.golden import golden_letter
+from medqa.sources.metadata import decoded, read_metadata
 from medqa.sources.options import list_options, prompt_key
 from medqa.text import normalize, words
 
@@ -29,6 +28,8 @@ class ParsedRow:
     golden_text: str = ""  # a golden answer in words, or ''
     key_points: tuple[str, ...] = ()
     remark: str = ""  # what of the row was left out or not understood, or ''
+    attribute: str = ""  # what the question is about, such as treatment, or ''
+    labelled_by: str = ""  # as in `labellers.read_labeller`
 
     @cached_property
     def key(self) -> str:
@@ -71,19 +72,25 @@ def parse_preference(row: Any) -> ParsedRow:
         if side.prompt != prompt and normalize(side.prompt) != normalize(prompt):
             raise ValueError("the prompt differs between columns")
     _refuse_meaningless_label(chosen, rejected)
-    golden, points = _metadata(row)
+    metadata = read_metadata(row)
     options = list_options(prompt)
-    letter = golden_letter(golden, options)
+    letter = golden_letter(metadata.golden, options)
     is_exam = letter or len(options) >= 3
     row_id = _text(row, "prompt_id")
     kind = "exam" if is_exam else "literature" if _has_context(row_id, prompt) else "open"
-    text = "" if letter or not words(golden) else golden
+    text = "" if letter or not words(metadata.golden) else metadata.golden
     has_system = chosen.has_system or rejected.has_system or _has_text(row.get("system"))
     remarks = ["system turn left out"] * has_system
     if is_exam and not letter:
         remarks.append("golden answer is none of the options" if text else "options without a golden answer")
     answers = (chosen.answer, rejected.answer)
-    return ParsedRow(row_id, kind, prompt, *answers, label_type, letter, text, points, "; ".join(remarks))
+    return ParsedRow(
+        *(row_id, kind, prompt, *answers, label_type, letter, text),
+        key_points=metadata.key_points,
+        remark="; ".join(remarks),
+        attribute=metadata.attribute,
+        labelled_by=metadata.labelled_by,
+    )
 
 
 def _refuse_meaningless_label(chosen: _Conversation, rejected: _Conversation) -> None:
@@ -117,19 +124,9 @@ def _has_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _decoded(value: Any) -> Any:
-    """A value that may be stored as JSON text; none where a table has NaN."""
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def _conversation(turns: Any, role: str, content: str, user: str, assistant: str) -> _Conversation:
     """A list of turns, whose texts and roles have these keys and names. Raises ValueError with the reason."""
-    turns = _decoded(turns)
+    turns = decoded(turns)
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise ValueError("turns are not a list of messages")
     spoken = [turn for turn in turns if turn.get(role) not in SYSTEM_ROLES]
@@ -146,28 +143,3 @@ def _conversation(turns: Any, role: str, content: str, user: str, assistant: str
     later = tuple(str(turn.get(content)) for turn in spoken[2:] if turn.get(content))
     has_system = any(_has_text(turn.get(content)) for turn in turns if turn.get(role) in SYSTEM_ROLES)
     return _Conversation(prompt, answer, later, has_system)
-
-
-def _metadata(row: Any) -> tuple[str, tuple[str, ...]]:
-    """The golden answer and the key points of a preference row, from its metadata or beside them.
-
-    Raises ValueError if they are of no kind that can be read.
-    """
-    metadata = _decoded(row.get("metadata")) or {}
-    if not isinstance(metadata, dict):
-        raise ValueError("metadata is not an object")
-    golden, points = (
-        _decoded(row.get(key) if metadata.get(key) is None else metadata[key])
-        for key in ("golden_answer", "key_points")
-    )
-    golden = golden[0] if isinstance(golden, list) and len(golden) == 1 else golden
-    points = [] if points is None or points == "" else points
-    if isinstance(golden, bool) or not isinstance(golden, str | int | float | None):
-        raise ValueError("golden_answer is not text")
-    if not isinstance(points, list) or not all(
-        isinstance(point, str | int | float | None) for point in points
-    ):
-        raise ValueError("key_points are not a list of texts")
-    texts = [str(point) for point in points if point is not None]
-    golden = "" if golden is None else golden if isinstance(golden, str) else str(golden).removesuffix(".0")
-    return golden, tuple(text for text in texts if words(text))

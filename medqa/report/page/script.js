@@ -58,7 +58,7 @@
       box.append(make("div", { class: "sides" }, textSection("labelled better", row.chosen, "chosen"),
         textSection("labelled worse", row.rejected, "rejected")));
     }
-    box.append(make("p", { class: "notes" }, `${row.id}${row.kind ? ` · ${row.kind}` : ""}`));
+    box.append(make("p", { class: "notes" }, [row.id, ...(row.groups || [row.kind])].filter(Boolean).join(" · ")));
     return box;
   }
 
@@ -77,7 +77,7 @@
   }
 
   function searchText(row) {
-    const texts = [row.id, row.question, row.reference, row.chosen, row.rejected, ...row.answers.map((answer) => answer.text)];
+    const texts = [row.id, row.question, row.reference, row.chosen, row.rejected, ...(row.groups || []), ...row.answers.map((answer) => answer.text)];
     return texts.filter(Boolean).join("\n").toLowerCase();
   }
 
