@@ -31,3 +31,5 @@ class Answer(Score):
     reference_tokens: int | None  # the number of tokens of that sum
     judge: str  # the model that gave the scores
     thinking: str = ""  # as in Candidate; its tokens are among `tokens`
+    rejected_tokens: int | None = None  # the number of tokens of `rejected_logprob`
+    groups: tuple[str, ...] = ()  # of the question, as `name: value`
