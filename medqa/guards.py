@@ -9,7 +9,7 @@ from medqa.records import Answer
 from medqa.runtime.sections import Guards
 from medqa.text import words
 
-PHRASE_WORDS = 5
+PHRASE_WORDS = 4
 TAUGHT_BY_SFT = ("length_ratio", "phrase_rise")  # SFT is meant to change them, so that only it is a measure
 
 AnswerPairs = Sequence[tuple[Answer, Answer]]  # the later and the earlier model's
@@ -68,7 +68,7 @@ def _losses_in_exams(pairs: AnswerPairs) -> dict[str, float]:
 
 
 def phrase_rise(after: Sequence[str], before: Sequence[str]) -> float:
-    """The largest rise, over all phrases of five words, of the share of answers that hold the phrase.
+    """The largest rise, over all phrases of four words, of the share of answers that hold the phrase.
 
     An answer of fewer words is a phrase as a whole. Stock phrases, refusals and answers that no longer depend
     on the question all raise it. Both sequences have a text per question, at least one.

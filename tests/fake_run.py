@@ -288,8 +288,8 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
             "verdict": "worse",
             "reason": "the judge's score changed by +0.200 (95% interval +0.140 to +0.260) over SFT",
             "conditions": {
-                "guards": {"holds": False, "sentence": "DPO exceeds a limit against SFT: exam unreadable rise"},
-                "placebo": {"holds": True, "sentence": "the score is -0.010 above the placebo's"},
+                "guards": {"holds": False, "sentence": "DPO exceeds a limit: exam unreadable rise"},
+                "score": {"holds": True, "sentence": "log-probability changes by -0.010"},
             },
             "failed_guards": "exam_unreadable_rise",
             "guards": {"repetition_rise": 0.001, "length_ratio": 1.15, "exam_unreadable_rise": 0.9},

@@ -62,12 +62,13 @@ def simulate(
     Half of the answers of DPO, and of the placebo, are those of SFT. The words that DPO adds are true.
     """
     rng = np.random.default_rng(seed)
-    base = Texts(rng.beta(2, 4, questions), rng.integers(20, 40, questions), rng.normal(-2, 0.3, questions))
-    sft = replace(base, quality=np.clip(base.quality + rng.normal(0.2, 0.2, questions), 0, 1))
+    quality = 0.2 + 0.3 * rng.random(questions)
+    base = Texts(quality, rng.integers(20, 40, questions), rng.normal(-2, 0.3, questions))
+    sft = replace(base, quality=np.clip(quality + rng.normal(0.15, 0.1, questions), 0, 1))
     texts = {"base": base, "sft": sft}
     for name, rise in (("dpo", gain), ("placebo", 0.0)):
         moved = rng.random(questions) < 0.5
-        quality = sft.quality + moved * rng.normal(2 * rise, 0.2, questions)
+        quality = sft.quality + moved * rng.normal(2 * rise, 0.15, questions)
         texts[name] = replace(sft, quality=np.clip(quality, 0, 1))
     longer = np.round(sft.words * growth).astype(int)
     texts["dpo"] = replace(texts["dpo"], words=longer, nats=sft.nats + nats_gain)

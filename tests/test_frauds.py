@@ -184,7 +184,7 @@ def test_scores_that_are_rounded_to_ties_prove_nothing() -> None:
     trial = simulate(3)
     coarse = {
         name: [replace(row, score=round(2 * row.score) / 2) for row in rows]
-        for name, rows in (trial.models | {name: trial.models["sft"] for name in ("dpo", "placebo")}).items()
+        for name, rows in (trial.models | {"placebo": trial.models["sft"]}).items()
     }
     low = [row.id for row in coarse["sft"] if row.score < 1 and row.correct is None][:5]
     coarse["dpo"] = [replace(row, score=row.score + 0.5 * (row.id in low)) for row in coarse["sft"]]
@@ -210,11 +210,10 @@ def test_a_judge_without_labelled_pairs_shows_nothing(change: dict[str, Any]) ->
 
 
 def test_twenty_questions_show_nothing_where_there_is_nothing() -> None:
-    """Of 200 runs without a gain on 20 questions, at most as many come out improved as 2.5% may be."""
-    compared = [result(simulate(seed, questions=20, pairs=100), seed + 1000) for seed in range(200)]
-    looks_better = [each for each in compared if each["dpo_over_sft"]["score_gain"] > 0.03]
-    assert len(looks_better) > 10 and all("score" in broken(each) for each in looks_better[:5])
-    assert sum(each["verdict"] == "improved" for each in compared) <= 5
+    """Of 100 runs without a gain on 20 questions many look better, and at most 2.5% come out improved."""
+    compared = [result(simulate(seed, questions=20, pairs=100), seed + 1000) for seed in range(100)]
+    assert sum(each["dpo_over_sft"]["score_gain"] > 0.03 for each in compared) > 10
+    assert sum(each["verdict"] == "improved" for each in compared) <= 2
 
 
 def test_the_best_of_ten_seeds_is_seen_over_all_seeds() -> None:
@@ -232,10 +231,27 @@ def test_the_best_of_ten_seeds_is_seen_over_all_seeds() -> None:
     assert verdict.decide_over_seeds(["improved"], gains)[0] == "not shown"
 
 
-@pytest.mark.parametrize(("gain", "least", "most"), [(0.08, 0.7, 0.95), (0.0, 0.0, 0.03)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("gain", "runs", "least", "most"),
+    [
+        (0.06, 100, 0.28, 0.57),
+        (0.0, 50, 0.0, 0.04),
+        pytest.param(0.06, 1000, 0.37, 0.48, marks=SLOW),
+        pytest.param(0.0, 1000, 0.0, 0.02, marks=SLOW),
+    ],
+)
 def test_honest_runs_come_out_improved_as_often_as_the_power_says(
-    gain: float, least: float, most: float
+    gain: float, runs: int, least: float, most: float
 ) -> None:
-    verdicts = Counter(result(simulate(seed, gain), seed + 1000)["verdict"] for seed in range(100))
-    assert least <= verdicts["improved"] / 100 <= most
-    assert verdicts["not shown"] <= 2
+    """The power for a gain of 0.06 on 60 questions is 0.42, of 300 other runs (on 184 questions 0.97).
+
+    Without a gain, 0.7% come out improved, and 11% worse: each loss is tested at 2.5%, and there are several.
+    """
+    trials = (simulate(seed, gain, questions=60, pairs=100) for seed in range(runs))
+    verdicts = Counter(result(trial, seed + 1000)["verdict"] for seed, trial in enumerate(trials))
+    assert least <= verdicts["improved"] / runs <= most
+    assert verdicts["worse"] / runs <= 0.2
+    assert verdicts["not shown"] / runs <= 0.02

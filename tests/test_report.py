@@ -210,8 +210,8 @@ def test_the_error_names_a_torn_row(copy: RunPaths) -> None:
 def test_the_verdict_and_the_guard_that_failed_are_in_the_heading(copy: RunPaths, html: str) -> None:
     assert '<span class="verdict worse">worse</span>' in html
     assert "Guard failed: rise in unreadable multiple choice." in html
-    assert "<td>✗ no</td><td>DPO exceeds a limit against SFT: exam unreadable rise</td>" in html
-    assert "<td>✓ yes</td><td>the score is −0.010 above the placebo&#39;s</td>" in html
+    assert "<td>✗ no</td><td>DPO exceeds a limit: exam unreadable rise</td>" in html
+    assert "<td>✓ yes</td><td>log-probability changes by −0.010</td>" in html
     reason = "the judge's score changed by -0.010 over the placebo"
     change(copy.metrics, "compare", verdict="no clear change", failed_guards="", reason=reason)
     html = report.build(copy, report_params())

@@ -86,7 +86,7 @@ OUTCOMES = {
 }
 GUARDS = {
     "repetition_rise": "rise in repetition",
-    "phrase_rise": "rise of a phrase of five words",
+    "phrase_rise": "rise of a phrase of four words",
     "length_ratio": "length, DPO to SFT",
     "cut_off_rise": "rise in share cut off",
     "unscored_rise": "rise in share without a score",

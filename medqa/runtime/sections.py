@@ -204,7 +204,7 @@ class Guards(Section):
     max_repetition_rise: Share
     """Of the share of repeated word trigrams."""
     max_phrase_rise: Share
-    """Of the share of answers that hold the same five words. Against SFT only."""
+    """Of the share of answers that hold the same four words. Against SFT only."""
     max_length_ratio: Ratio
     """Of the mean lengths, either way. Against SFT only."""
     max_cut_off_rise: Share
