@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -19,27 +20,41 @@ def scored_pairs(pairs: Sequence[JudgedPair], judge: str) -> list[JudgedPair]:
 
 
 def over_baselines(pairs: Sequence[JudgedPair], seed: int, samples: int) -> dict[str, Any]:
-    """How much more often the judge agrees with the labels than each naive baseline, with 95% intervals.
+    """How much more often the judge agrees with the labels than two naive baselines, with 95% intervals.
 
-    The baselines choose the answer with more words (`over_longer`), or the one that is likelier under the
-    base model (`over_likelier`). Ties count as half, and so does a pair with a side that the base
-    could not read.
+    `over_length` is over the choice by words alone, and `over_likelihood` over the choice by likelihood under
+    the base model, each in the direction that agrees more (`length_choice`: longer or shorter): to beat
+    *longer wins* is nothing where shorter wins, and either is at least as good as a coin. Ties count as half,
+    and so does a pair with a side that the base could not read.
     """
     result: dict[str, Any] = {"pairs": len(pairs)}
+    if not pairs:
+        return result
     agreed = [metrics.win(pair.chosen_score, pair.rejected_score) for pair in pairs]
-    longer = [metrics.win(pair.chosen_words, pair.rejected_words) for pair in pairs]
-    likelier = [
-        0.5
-        if None in (pair.chosen_logprob, pair.rejected_logprob)
-        else metrics.win(pair.chosen_logprob, pair.rejected_logprob)
-        for pair in pairs
-    ]
-    if pairs:
-        result |= metrics.named("agreement", metrics.share_interval(agreed, seed, samples))
-    for name, baseline in (("over_longer", longer), ("over_likelier", likelier)):
-        differences = [win - naive for win, naive in zip(agreed, baseline, strict=True)]
-        result |= metrics.named_interval(name, differences, seed, samples)
+    result |= metrics.named("agreement", metrics.share_interval(agreed, seed, samples))
+    for name, (wins, choices) in BASELINES.items():
+        naive = [wins(pair) for pair in pairs]
+        forward = fmean(naive) >= 0.5
+        naive = naive if forward else [1 - win for win in naive]
+        result |= {f"{name}_choice": choices[0 if forward else 1], f"{name}_wins": fmean(naive)}
+        differences = [win - baseline for win, baseline in zip(agreed, naive, strict=True)]
+        result |= metrics.named_interval(f"over_{name}", differences, seed, samples)
     return result
+
+
+def _longer_wins(pair: JudgedPair) -> float:
+    return metrics.win(pair.chosen_words, pair.rejected_words)
+
+
+def _likelier_wins(pair: JudgedPair) -> float:
+    logprobs = (pair.chosen_logprob, pair.rejected_logprob)
+    return 0.5 if None in logprobs else metrics.win(*logprobs)
+
+
+BASELINES = {
+    "length": (_longer_wins, ("longer", "shorter")),
+    "likelihood": (_likelier_wins, ("likelier", "less likely")),
+}
 
 
 def length_adjusted(

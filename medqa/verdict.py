@@ -28,8 +28,8 @@ def findings(result: Metrics, params: CompareParams) -> list[Finding]:
         _guards("guards", "SFT", result["failed_guards"]),
         _guards("guards_over_base", "the base", result["failed_guards_over_base"]),
         *_judge_free(result["dpo_over_sft"]),
-        _judge("over_longer", "choosing the longer answer", result["judge"]),
-        _judge("over_likelier", "choosing the answer that is likelier under the base", result["judge"]),
+        _judge("length", result["judge"]),
+        _judge("likelihood", result["judge"]),
         _recited(result.get("recited", 0.0), params.max_recited),
         _groups(result["groups_over_base"], params.guards.max_group_drop),
         _score(result["dpo_over_sft"]),
@@ -100,14 +100,15 @@ def _not_falling(gains: Metrics, name: str, label: str) -> Finding:
     return Finding(name, not _clearly_falls(gains, f"{name}_gain"), sentence, WORSE)
 
 
-def _judge(name: str, baseline: str, judge: Metrics) -> Finding:
+def _judge(baseline: str, judge: Metrics) -> Finding:
+    name = f"over_{baseline}"
     if not judge["pairs"]:
         return Finding(name, False, "no labelled pair has scores of the judge that evaluates", NOT_SHOWN)
     holds = judge[f"{name}_low"] > 0
-    comparison = "better than" if holds else "not clearly better than"
-    by = f"by {_interval(judge, name)} on {judge['pairs']} labelled pairs"
-    sentence = f"the judge agrees with the labels in {judge['agreement']:.3f}: {comparison} {baseline}, {by}"
-    return Finding(name, holds, sentence, NOT_SHOWN)
+    agreement = f"the judge agrees with the labels in {judge['agreement']:.3f} of {judge['pairs']} pairs"
+    naive = f"choosing the {judge[f'{baseline}_choice']} answer ({judge[f'{baseline}_wins']:.3f})"
+    comparison = "more often than" if holds else "not clearly more often than"
+    return Finding(name, holds, f"{agreement}, {comparison} {naive}, by {_interval(judge, name)}", NOT_SHOWN)
 
 
 def _recited(share: float, limit: float) -> Finding:

@@ -98,7 +98,7 @@ RECITAL = {"token_f1": 1.0, "rouge_l": 1.0, "key_point_recall": 1.0}
 PHRASE = "It is important to know that"
 
 FRAUDS = {
-    "a judge that loves length": Fraud("over_longer", "not shown", judge=loves_length, growth=1.4),
+    "a judge that loves length": Fraud("over_length", "not shown", judge=loves_length, growth=1.4),
     "a judge with a weakness for length, and true words": Fraud(
         "length", "no clear change", judge=has_a_weakness_for_length, growth=1.4
     ),
@@ -109,12 +109,12 @@ FRAUDS = {
         lambda _, row: replace(row, text=f"{PHRASE} {row.text}", score=min(1, row.score + 0.2)),
         words="phrase rise",
     ),
-    "a judge that tosses a coin": Fraud("over_likelier", "not shown", raised(0.1), tosses_a_coin),
+    "a judge that tosses a coin": Fraud("over_likelihood", "not shown", raised(0.1), tosses_a_coin),
     "a judge that agrees in half of the pairs": Fraud(
-        "over_longer", "not shown", raised(0.1), agrees_in_half
+        "over_length", "not shown", raised(0.1), agrees_in_half
     ),
     "a judge that is the policy itself": Fraud(
-        "over_likelier", "not shown", judge=is_the_policy, nats_gain=0.5
+        "over_likelihood", "not shown", judge=is_the_policy, nats_gain=0.5
     ),
     "a leaked held-out set": Fraud("recited", "not shown", every(4, raised(1, **RECITAL)), words="leaked"),
     "collapse to one good answer": Fraud("guards", "worse", raised(0.3, **COLLAPSED), words="phrase rise"),

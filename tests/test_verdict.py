@@ -24,13 +24,14 @@ def gains(**means: float) -> dict[str, Any]:
 
 def evidence(**changes: Any) -> dict[str, Any]:
     """Metrics of `compare` on which every condition holds, with changes."""
-    judge = {"pairs": 200, **interval("agreement", 0.8)}
+    judge = {"pairs": 200, "length_wins": 0.5, "likelihood_wins": 0.5, **interval("agreement", 0.8)}
+    judge |= {"length_choice": "shorter", "likelihood_choice": "likelier"}
     return {
         "failed_guards": "",
         "failed_guards_over_base": "",
         "dpo_over_sft": gains(preference_margin=0.1),
         "dpo_over_placebo": gains(),
-        "judge": judge | interval("over_longer", 0.3) | interval("over_likelier", 0.3),
+        "judge": judge | interval("over_length", 0.3) | interval("over_likelihood", 0.3),
         "length": {"bias": 0.1, "growth": 0.2, **interval("adjusted_gain", 0.08)},
         "recited": 0.0,
         "groups_over_base": {"attribute: test": {"questions": 30, **interval("score_gain", 0.2)}},
@@ -80,12 +81,17 @@ def test_all_conditions_together_make_an_improvement() -> None:
         ({"dpo_over_placebo": gains(score=0.03)}, "placebo", "no clear change", "turned round at random"),
         ({"dpo_over_placebo": {"paired": 9, "compared": 0}}, "placebo", "no clear change", "unknown amount"),
         (
-            judged(over_longer_low=0.0),
-            "over_longer",
+            judged(over_length_low=0.0),
+            "over_length",
             "not shown",
-            "not clearly better than choosing the longer",
+            "than choosing the shorter answer (0.500)",
         ),
-        (judged(over_likelier_low=-0.1), "over_likelier", "not shown", "likelier under the base"),
+        (
+            judged(over_likelihood_low=-0.1),
+            "over_likelihood",
+            "not shown",
+            "not clearly more often than choosing the likelier",
+        ),
         ({"recited": 0.11}, "recited", "not shown", "0.110 of the answers repeat the reference (limit 0.1)"),
         (group(-0.2), "groups", "worse", "fall against the base: kind: open -0.200"),
         (
@@ -128,7 +134,7 @@ def test_without_a_placebo_there_is_nothing_to_beat() -> None:
 
 def test_the_deciding_reason_comes_first_and_the_others_follow() -> None:
     """What needs no judge decides even where the judge cannot be trusted; then doubt of the judge."""
-    changes = judged(over_longer_low=-0.1) | {"dpo_over_sft": gains(score=-0.1)}
+    changes = judged(over_length_low=-0.1) | {"dpo_over_sft": gains(score=-0.1)}
     assert verdict.decide(verdict.findings(evidence(**changes), PARAMS))[0] == "not shown"
     changes |= {"failed_guards": "cut_off_rise", "judge": {"pairs": 0}, "length": {}}
     decision, reason = verdict.decide(verdict.findings(evidence(**changes), PARAMS))
