@@ -9,6 +9,7 @@ from medqa.runtime.sections import CompareParams
 IMPROVED, NO_CHANGE, WORSE, NOT_SHOWN = VERDICTS = ("improved", "no clear change", "worse", "not shown")
 LEAST_CHANGED = 6  # five signs that are all alike come by chance in 2 ** -5, which is over 2.5% (sign test)
 LEAST_SEEDS = 3
+SUMMARY = ("score", "placebo", "length", "groups")  # the conditions whose sentences explain *improved*
 Metrics = dict[str, Any]
 
 
@@ -41,12 +42,14 @@ def findings(result: Metrics, params: CompareParams) -> list[Finding]:
 def decide(conditions: Sequence[Finding]) -> tuple[str, str]:
     """The verdict and its reasons in words.
 
-    The first condition that does not hold decides, and the reasons are all that do not hold, in this order.
-    If all hold the verdict is *improved*, and the reasons are all sentences.
+    The first condition that does not hold decides, and the reasons are all that do not hold, in this order,
+    then the worst group. If all hold the verdict is *improved*, and the reasons are those of SUMMARY.
     """
     against = [finding for finding in conditions if not finding.holds]
-    reasons = "; ".join(finding.sentence for finding in against or conditions)
-    return (against[0].verdict if against else IMPROVED), reasons
+    names = ("groups",) if against else SUMMARY
+    supporting = {finding.name: finding for finding in conditions if finding.holds}
+    reasons = [*against, *(supporting[name] for name in names if name in supporting)]
+    return (against[0].verdict if against else IMPROVED), "; ".join(each.sentence for each in reasons)
 
 
 def decide_over_seeds(verdicts: Sequence[str], gains: dict[str, dict[str, float]]) -> tuple[str, str]:
@@ -70,7 +73,7 @@ def decide_over_seeds(verdicts: Sequence[str], gains: dict[str, dict[str, float]
 def _guards(name: str, earlier: str, failed: str) -> Finding:
     limits = failed.replace("_", " ")
     sentence = (
-        f"DPO exceeds a limit against {earlier}: {limits}" if failed else f"no guard fails on {earlier}"
+        f"DPO exceeds a limit against {earlier}: {limits}" if failed else f"no guard fails against {earlier}"
     )
     return Finding(name, not failed, sentence, WORSE)
 
@@ -135,9 +138,11 @@ def _groups(groups: Metrics, limit: float) -> Finding:
     changes = ", ".join(
         f"{name} {_interval(judged[name], 'score_gain')}" for name in worst[: len(fallen) or 1]
     )
-    count = f"of {len(judged)} groups, intervals adjusted"
-    sentence = f"these fall against the base: {changes}" if fallen else f"the worst change is {changes}"
-    return Finding("groups", not fallen, f"{count}, {sentence}", WORSE)
+    count = f"{len(judged)} groups of questions"
+    sentence = (
+        f"of {count} these fall against the base: " if fallen else f"the worst of {count} over the base is "
+    )
+    return Finding("groups", not fallen, sentence + changes, WORSE)
 
 
 def _score(gains: Metrics) -> Finding:

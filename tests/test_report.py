@@ -218,6 +218,10 @@ def test_the_verdict_and_the_guard_that_failed_are_in_the_heading(copy: RunPaths
     assert f"{reason.replace('-', '−')}." in Elements(html).text
     assert '<span class="verdict no-clear-change">no clear change</span>' in html
     assert "No guard failed." in html
+    change(copy.metrics, "compare", failed_guards_over_base="unscored_rise")
+    html = report.build(copy, report_params())
+    assert "Guard failed against the base: rise in share without a score." in html
+    assert "No guard failed." not in html
 
 
 @pytest.mark.parametrize(("low", "warns"), [(0.01, False), (0.0, True), (-0.1, True)])
