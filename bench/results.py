@@ -17,7 +17,7 @@ import yaml
 
 from bench import results_page, runs, stage_log
 from bench.checkout import DVC, ROOT
-from medqa import compare, jsonl, metrics
+from medqa import compare, jsonl, metrics, verdict
 from medqa.commands import doctor
 from medqa.records import Answer
 
@@ -136,10 +136,14 @@ def main() -> int:
     names = parser.parse_args().names
     answers = [read_answers(name) for name in names]
     questions = {row["id"]: row["question"] for row in _rows(names[0], "data/heldout.jsonl")}
+    experiments = [experiment(name) for name in names]
+    gains = jsonl.rounded(over_seeds(answers))
+    verdicts = [each["metrics"]["compare"]["verdict"] for each in experiments]
     result = {
         "machine": runs.machine(),
-        "experiments": [experiment(name) for name in names],
-        "over_seeds": jsonl.rounded(over_seeds(answers)),
+        "experiments": experiments,
+        "verdict": ": ".join(verdict.decide_over_seeds(verdicts, gains)),
+        "over_seeds": gains,
         "samples": samples(answers[0], questions),
     }
     DOCS.mkdir(exist_ok=True)

@@ -27,6 +27,8 @@ def page(result: dict[str, Any]) -> str:
     changes = {f"{key} = {value}" for run in experiments for key, value in run["other"].items()}
     if changes:
         lines += [f"Other than in the preset as it is now: {', '.join(sorted(changes))}.", ""]
+    if "verdict" in result:
+        lines += [f"Over all seeds the verdict is {result['verdict']}.", ""]
     if result.get("over_seeds"):
         lines += [OVER_SEEDS]
     models = _evaluated_models(experiments)

@@ -1,15 +1,14 @@
 """What each training step changed: paired differences between models on the same held-out questions."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from medqa import groups, jsonl, metrics
-from medqa.records import Answer
+from medqa import groups, guards, jsonl, judge_trust, metrics, verdict
+from medqa.records import Answer, JudgedPair
 from medqa.runtime.errors import UserError
-from medqa.runtime.sections import CompareParams, Guards
+from medqa.runtime.sections import CompareParams
 
 CONTROLS = ("placebo", "oracle")  # of DPO; each may be switched off
 MODELS = ("base", "sft", "dpo", *CONTROLS)
@@ -22,6 +21,18 @@ COMPARISONS = {  # the later model first; controls last
     "oracle_over_dpo": ("oracle", "dpo"),
 }
 GROUPED = ("dpo_over_sft", "dpo_over_base")  # the comparisons that are also made by group
+
+
+def preference_margin(row: Answer) -> float | None:
+    """How much likelier the answer labelled better is than the other, in nats per token of each.
+
+    DPO lowers both sides: that the better answer's own log-probability does not fall too far is a guard.
+    """
+    if not row.chosen_tokens or not row.rejected_tokens:
+        return None
+    return row.chosen_logprob / row.chosen_tokens - row.rejected_logprob / row.rejected_tokens
+
+
 # What is compared of each answer; None if it has no such value. Of repetition and cut_off, less is better.
 MEASURES: dict[str, Callable[[Answer], float | None]] = {
     "score": lambda row: row.score,
@@ -32,125 +43,69 @@ MEASURES: dict[str, Callable[[Answer], float | None]] = {
     "reference_logprob": lambda row: (
         row.reference_logprob / row.reference_tokens if row.reference_tokens else None
     ),
+    "preference_margin": preference_margin,
     "repetition": lambda row: row.repetition,
     "cut_off": lambda row: float(row.finish_reason == "length"),
 }
-UNIT_MEASURES = tuple(name for name in MEASURES if name != "reference_logprob")  # from 0 to 1
+NATS = ("reference_logprob", "preference_margin")
+UNIT_MEASURES = tuple(name for name in MEASURES if name not in NATS)  # from 0 to 1
+RECITED = 0.95  # the ROUGE-L from which an answer repeats the reference
 
 
-def compare(answers: Mapping[str, Sequence[Answer]], params: CompareParams, seed: int) -> dict[str, Any]:
-    """A verdict on DPO with its reason, and the paired gains of each comparison in COMPARISONS.
+def compare(
+    answers: Mapping[str, Sequence[Answer]], agreed: Sequence[JudgedPair], params: CompareParams, seed: int
+) -> dict[str, Any]:
+    """A verdict on DPO with its reasons, what it rests on, and the paired gains of each of COMPARISONS.
 
-    `answers` maps base, sft, dpo, and the controls that are on, to answers to the same questions. Comparisons
-    with a control that is off are left out. In each comparison, `paired` counts the open questions that both
-    models answered: all measures but the score are compared on these. `compared` counts those of them for
-    which both answers have a score. Each mean gain has a 95% interval; the gain in `reference_logprob` is in
-    nats per token. Of judged scores there are also the shares of wins, losses and ties, where a tie is a
-    difference of at most `tie`. The comparisons GROUPED have the score's gain by group, as `groups.means`
-    gives it; `worst_group` is the group with the lowest gain over the base. Raises UserError if questions or
-    judges differ.
+    `answers` maps base, sft, dpo, and the controls that are on, to answers to the same questions; `agreed`
+    are the labelled pairs as a judge sees them. Comparisons with a control that is off are left out. In each
+    comparison, `paired` counts the open questions that both models answered: all measures but the score are
+    compared on these. `compared` counts those of them for which both answers have a score. Each mean gain has
+    a 95% interval; the gains in log-probabilities are in nats per token. Of judged scores there are also the
+    shares of wins, losses and ties, where a tie is a difference of at most `tie`. The comparisons in
+    GROUPED have the score's gain by group, as `groups.means` gives it; `worst_group` has the lowest gain over
+    the base. Raises UserError if questions or judges differ.
     """
     if len({tuple(row.id for row in rows) for rows in answers.values()}) != 1:
         raise UserError("the evaluations answer different questions; rerun the stage evaluate for all models")
-    if len({row.judge for rows in answers.values() for row in rows}) != 1:
+    judges = {row.judge for rows in answers.values() for row in rows}
+    if len(judges) != 1:
         raise UserError("the evaluations have different judges; rerun the stage evaluate for all models")
-    comparisons = {
-        name: _gains(list(zip(answers[after], answers[before], strict=True)), params, seed)
-        for name, (after, before) in COMPARISONS.items()
-        if {after, before} <= answers.keys()
-    }
+    result = _evidence(answers, judge_trust.scored_pairs(agreed, *judges), params, seed)
+    for name, (after, before) in COMPARISONS.items():
+        if {after, before} <= answers.keys():
+            result[name] = _gains(list(zip(answers[after], answers[before], strict=True)), params, seed)
     for name in GROUPED:
         after, before = COMPARISONS[name]
         pairs = zip(answers[after], answers[before], strict=True)
-        comparisons[name] |= groups.means(_group_gains(pairs), seed, params.bootstrap_samples)
-    changes = regressions(answers["dpo"], answers["sft"])
-    failed = failed_guards(changes, params.guards)
-    decision, reason = verdict(comparisons, failed)
-    return {
-        "verdict": decision,
-        "reason": reason,
-        "failed_guards": ", ".join(failed),
-        "guards": changes,
-        "worst_group": groups.worst(comparisons["dpo_over_base"]["by"], "score_gain"),
-        **comparisons,
+        result[name] |= groups.means(_group_gains(pairs), seed, params.bootstrap_samples)
+    result["worst_group"] = groups.worst(result["dpo_over_base"]["by"], "score_gain")
+    findings = verdict.findings(result, params)
+    decision, reason = verdict.decide(findings)
+    conditions = {
+        finding.name: {"holds": finding.holds, "sentence": finding.sentence} for finding in findings
     }
+    return {"verdict": decision, "reason": reason, "conditions": conditions, **result}
 
 
-def regressions(after: Sequence[Answer], before: Sequence[Answer]) -> dict[str, float]:
-    """The values that the guards limit. A mean over no answer is left out.
-
-    On open questions: the rise in repetition and in the share cut off, the ratio of mean lengths in tokens,
-    and the mean drop of the chosen answer's log-probability in nats per token. On multiple choice: the rise
-    in the share unreadable, the drop in accuracy. Questions that one of the models failed to answer do not
-    count.
-    """
-    pairs = list(zip(after, before, strict=True))
-    drops = [
-        (old.chosen_logprob - new.chosen_logprob) / new.chosen_tokens
-        for new, old in pairs
-        if new.correct is None and None not in (new.chosen_logprob, old.chosen_logprob)
-    ]
-    answered = [pair for pair in pairs if "failed" not in (pair[0].finish_reason, pair[1].finish_reason)]
-    open_pairs = [pair for pair in answered if pair[0].correct is None]
-    exam_pairs = [pair for pair in answered if pair[0].correct is not None]
-    changes = {}
-    if open_pairs:
-        tokens = [sum(row.tokens for row in rows) for rows in zip(*open_pairs, strict=True)]
-        changes["repetition_rise"] = fmean(new.repetition - old.repetition for new, old in open_pairs)
-        changes["length_ratio"] = tokens[0] / max(1, tokens[1])
-        changes["cut_off_rise"] = fmean(
-            (new.finish_reason == "length") - (old.finish_reason == "length") for new, old in open_pairs
-        )
-    if drops:
-        changes["chosen_logprob_drop"] = fmean(drops)
-    if exam_pairs:
-        changes["exam_unreadable_rise"] = fmean(
-            (not new.choice) - (not old.choice) for new, old in exam_pairs
-        )
-        changes["exam_accuracy_drop"] = fmean(
-            bool(old.correct) - bool(new.correct) for new, old in exam_pairs
-        )
-    return changes
-
-
-def failed_guards(changes: dict[str, float], guards: Guards) -> list[str]:
-    """The names of the guards whose limit is exceeded. The length ratio is limited in both directions."""
-    limits = guards.model_dump()
-    values = dict(changes)
-    if (ratio := values.get("length_ratio")) is not None:
-        # Answers without any token are the extreme case of shrinking.
-        values["length_ratio"] = max(ratio, 1 / ratio if ratio else math.inf)
-    return [name for name, value in values.items() if round(value, 6) > limits[f"max_{name}"]]
-
-
-def verdict(comparisons: Mapping[str, dict[str, Any]], failed: Sequence[str]) -> tuple[str, str]:
-    """The verdict on DPO, which is `worse`, `improved` or `no clear change`, and its reason in words.
-
-    It is worse if a guard failed or the interval of the score's gain over SFT is below 0. It is improved if
-    that interval is above 0, and so is that of the gain over the placebo, where there is one.
-    """
-    over_sft, over_placebo = comparisons["dpo_over_sft"], comparisons.get("dpo_over_placebo")
-    if "score_gain" not in over_sft:
-        change = "no question has two judged answers to compare"
-    else:
-        change = f"the judge's score changed by {_describe_gain(over_sft)} over SFT"
-    if failed:
-        return "worse", f"{change}, but DPO exceeds a limit: {', '.join(failed).replace('_', ' ')}"
-    if over_sft.get("score_gain_high", 0.0) < 0:
-        return "worse", change
-    if over_sft.get("score_gain_low", 0.0) <= 0:
-        return "no clear change", change
-    if over_placebo is None:
-        return "improved", f"{change}; no placebo was trained"
-    if over_placebo.get("score_gain_low", 0.0) <= 0:
-        reason = f"{change}, but by {_describe_gain(over_placebo)} over the placebo"
-        return "no clear change", f"{reason}: pairs turned round at random may do as well"
-    return "improved", f"{change}, and by {_describe_gain(over_placebo)} over the placebo"
-
-
-def _describe_gain(comparison: dict[str, Any]) -> str:
-    low, mean, high = (comparison.get(f"score_gain{end}", 0.0) for end in ("_low", "", "_high"))
-    return f"{mean:+.3f} (95% interval {low:+.3f} to {high:+.3f})"
+def _evidence(
+    answers: Mapping[str, Sequence[Answer]], pairs: Sequence[JudgedPair], params: CompareParams, seed: int
+) -> dict[str, Any]:
+    """What the verdict rests on besides the comparisons."""
+    dpo, sft, base = answers["dpo"], answers["sft"], answers["base"]
+    over_sft, over_base = guards.regressions(dpo, sft), guards.regressions(dpo, base)
+    over_base = {name: value for name, value in over_base.items() if name not in guards.TAUGHT_BY_SFT}
+    compared = [pair for pair in zip(dpo, sft, strict=True) if _both_scored(pair)]
+    recited = [row.rouge_l >= RECITED for row in dpo if _is_open_answer(row)]
+    return {
+        "failed_guards": ", ".join(guards.failed_guards(over_sft, params.guards)),
+        "guards": over_sft,
+        "failed_guards_over_base": ", ".join(guards.failed_guards(over_base, params.guards)),
+        "guards_over_base": over_base,
+        "judge": judge_trust.over_baselines(pairs, seed, params.bootstrap_samples),
+        "length": judge_trust.length_adjusted(pairs, compared, seed, params.bootstrap_samples),
+        "recited": fmean(recited) if recited else 0.0,
+    }
 
 
 def write_table(path: Path, answers: Mapping[str, Sequence[Answer]]) -> None:
@@ -166,6 +121,10 @@ def write_table(path: Path, answers: Mapping[str, Sequence[Answer]]) -> None:
 
 def _is_open_answer(row: Answer) -> bool:
     return row.correct is None and row.finish_reason != "failed"
+
+
+def _both_scored(pair: tuple[Answer, Answer]) -> bool:
+    return all(_is_open_answer(row) and row.score is not None for row in pair)
 
 
 def _gains(rows: Sequence[tuple[Answer, Answer]], params: CompareParams, seed: int) -> dict[str, Any]:
@@ -192,11 +151,8 @@ def paired_gains(rows: Iterable[tuple[Answer, Answer]]) -> tuple[int, dict[str, 
 
 def _group_gains(rows: Iterable[tuple[Answer, Answer]]) -> list[tuple[tuple[str, ...], dict[str, float]]]:
     """The groups of each open question that is judged in both models, and its gain in score."""
-    return [
-        (after.groups, {"score_gain": after.score - before.score})
-        for after, before in rows
-        if _is_open_answer(after) and after.score is not None and before.score is not None
-    ]
+    pairs = filter(_both_scored, rows)
+    return [(after.groups, {"score_gain": after.score - before.score}) for after, before in pairs]
 
 
 def _win_shares(gains: Sequence[float], tie: float) -> dict[str, float]:

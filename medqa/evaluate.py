@@ -131,6 +131,7 @@ def _answer(
         chosen_logprob=chosen and chosen.nats,
         rejected_logprob=rejected and rejected.nats,
         chosen_tokens=chosen and chosen.tokens,
+        rejected_tokens=rejected and rejected.tokens,
         reference_logprob=reference and reference.nats,
         reference_tokens=reference and reference.tokens,
         judge=judge_name,

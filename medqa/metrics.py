@@ -1,7 +1,9 @@
 """Measures of an answer that need no judge, and confidence intervals of means. No torch, no model."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 
@@ -119,16 +121,45 @@ def win(chosen: float, rejected: float) -> float:
 def mean_interval(
     values: Sequence[float], seed: int, samples: int, intervals: int = 1
 ) -> tuple[float, float, float]:
-    """The mean and its 95% percentile bootstrap interval (Efron 1979). Needs at least one value.
+    """The mean and its 95% bootstrap interval, at the percentiles of `bootstrap_percentiles`.
 
-    Where `intervals` of them are looked at, each is so much wider (Bonferroni) that all of them hold at once
-    in 95 of 100 cases. More than about 25 `intervals` per 1,000 `samples` end at the outermost samples.
+    Needs at least one value. Where `intervals` of them are looked at, each is so much wider (Bonferroni) that
+    all of them hold at once in 95 of 100 cases.
     """
     data = np.asarray(values, dtype=np.float64)
     means = _bootstrap_means(data, np.random.default_rng(seed), samples)
-    tail = 2.5 / intervals
-    low, high = np.percentile(means, [tail, 100 - tail])
+    low, high = np.percentile(means, bootstrap_percentiles(len(data), intervals))
     return float(data.mean()), float(low), float(high)
+
+
+def bootstrap_percentiles(size: int, intervals: int = 1) -> tuple[float, float]:
+    """The percentiles of bootstrap means of `size` values that make a 95% interval (Hesterberg 2015).
+
+    Plain percentiles (2.5 and 97.5) are too narrow in small samples: of 20 normal values they cover the mean
+    in 92.7% of the trials, these in 95%. In large samples the two are the same. Of several `intervals` the
+    share outside is divided by their number; where that is less than a sample, they end at the outermost.
+    """
+    tail = 0.025 / intervals
+    if size < 2:
+        return 100 * tail, 100 * (1 - tail)
+    low = 100 * NormalDist().cdf(math.sqrt(size / (size - 1)) * t_quantile(tail, size - 1))
+    return low, 100 - low
+
+
+def t_quantile(probability: float, freedom: int) -> float:
+    """The quantile of Student's t distribution with `freedom` degrees (Abramowitz and Stegun 26.7.5).
+
+    Right to three digits from four degrees of freedom on.
+    """
+    z = NormalDist().inv_cdf(probability)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return sum(term / freedom**power for power, term in enumerate(terms))
 
 
 def hierarchical_interval(

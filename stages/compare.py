@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from medqa import compare, jsonl
-from medqa.records import Answer
+from medqa.records import Answer, JudgedPair
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
 
 
-def main(answers: Path, metrics: Path, table: Path) -> str:
-    """Compare the evaluations."""
-    result = compute_metrics(read_params(), answers)
+def main(answers: Path, agreed: Path, metrics: Path, table: Path) -> str:
+    """Compare the evaluations, judged by a judge that the labelled pairs `agreed` measured."""
+    result = compute_metrics(read_params(), answers, agreed)
     jsonl.write_metrics(metrics, result)
     compare.write_table(table, read_answers(answers))
     gains = (
@@ -24,9 +24,10 @@ def main(answers: Path, metrics: Path, table: Path) -> str:
     return f"verdict: {result['verdict']} ({result['reason']}); {'; '.join(gains)}"
 
 
-def compute_metrics(params: Params, answers: Path) -> dict[str, Any]:
-    """The metrics, from the answers of all models."""
-    return compare.compare(read_answers(answers), params.compare, params.seed)
+def compute_metrics(params: Params, answers: Path, agreed: Path) -> dict[str, Any]:
+    """The metrics, from the answers of all models and the judged labelled pairs."""
+    pairs = list(jsonl.read(agreed, JudgedPair))
+    return compare.compare(read_answers(answers), pairs, params.compare, params.seed)
 
 
 def read_answers(answers: Path) -> dict[str, Sequence[Answer]]:

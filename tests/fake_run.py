@@ -233,7 +233,7 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
     made |= {"margin_mean": 0.31, "chosen_longer": 0.53, "score_length_correlation": -0.04}
     gain = {"paired": size, "compared": size - 4, "wins": 0.5, "losses": 0.1, "ties": 0.4}
     means = {"score": 0.2, "key_point_recall": 0.21, "token_f1": 0.1, "rouge_l": 0.11, "coverage": 0.06}
-    means |= {"reference_logprob": 0.54, "repetition": -0.02, "cut_off": -0.51}
+    means |= {"preference_margin": 0.04, "reference_logprob": 0.54, "repetition": -0.02, "cut_off": -0.51}
     for name, mean in means.items():
         gain |= _interval(f"{name}_gain", mean, 0.06)
     by = {
@@ -316,6 +316,10 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
         "compare": {
             "verdict": "worse",
             "reason": "the judge's score changed by +0.200 (95% interval +0.140 to +0.260) over SFT",
+            "conditions": {
+                "guards": {"holds": False, "sentence": "DPO exceeds a limit: exam unreadable rise"},
+                "score": {"holds": True, "sentence": "log-probability changes by -0.010"},
+            },
             "failed_guards": "exam_unreadable_rise",
             "guards": {"repetition_rise": 0.001, "length_ratio": 1.15, "exam_unreadable_rise": 0.9},
             "worst_group": {"name": "attribute: treatment", **group_gains["attribute: treatment"]},

@@ -172,6 +172,29 @@ def test_mean_interval_covers_the_true_mean_in_95_of_100_trials() -> None:
     assert 930 <= covered <= 970
 
 
+@pytest.mark.parametrize("size", [10, 20])
+def test_mean_interval_covers_the_true_mean_of_few_values(size: int) -> None:
+    """Plain percentiles cover it in 90 and 93 of 100 trials."""
+    rng = np.random.default_rng(size)
+    intervals = [metrics.mean_interval(rng.normal(3, 2, size), trial, 400) for trial in range(1000)]
+    assert 935 <= sum(low <= 3 <= high for _, low, high in intervals) <= 970
+
+
+@pytest.mark.parametrize(
+    ("probability", "freedom", "quantile"),
+    [
+        (0.975, 4, 2.776),
+        (0.975, 19, 2.093),
+        (0.025, 19, -2.093),
+        (0.995, 10, 3.169),
+        (0.5, 5, 0),
+        (0.975, 10**6, 1.96),
+    ],
+)
+def test_t_quantile_is_that_of_tables(probability: float, freedom: int, quantile: float) -> None:
+    assert metrics.t_quantile(probability, freedom) == pytest.approx(quantile, abs=1e-3)
+
+
 def test_mean_interval_is_determined_by_its_seed() -> None:
     values = [0.1, 0.5, 0.9, 0.4]
     assert metrics.mean_interval(values, 1, 100) == metrics.mean_interval(values, 1, 100)

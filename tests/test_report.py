@@ -210,12 +210,18 @@ def test_the_error_names_a_torn_row(copy: RunPaths) -> None:
 def test_the_verdict_and_the_guard_that_failed_are_in_the_heading(copy: RunPaths, html: str) -> None:
     assert '<span class="verdict worse">worse</span>' in html
     assert "Guard failed: rise in unreadable multiple choice." in html
+    assert "<td>✗ no</td><td>DPO exceeds a limit: exam unreadable rise</td>" in html
+    assert "<td>✓ yes</td><td>log-probability changes by −0.010</td>" in html
     reason = "the judge's score changed by -0.010 over the placebo"
     change(copy.metrics, "compare", verdict="no clear change", failed_guards="", reason=reason)
     html = report.build(copy, report_params())
     assert f"{reason.replace('-', '−')}." in Elements(html).text
     assert '<span class="verdict no-clear-change">no clear change</span>' in html
     assert "No guard failed." in html
+    change(copy.metrics, "compare", failed_guards_over_base="unscored_rise")
+    html = report.build(copy, report_params())
+    assert "Guard failed against the base: rise in share without a score." in html
+    assert "No guard failed." not in html
 
 
 @pytest.mark.parametrize(("low", "warns"), [(0.01, False), (0.0, True), (-0.1, True)])

@@ -19,6 +19,12 @@ sft: 100 steps on 800 rows, loss 2.612 to 1.965 (426 s, peak memory 3.2 GB)
 """
 
 
+def test_the_page_has_the_verdict_over_all_seeds() -> None:
+    stored = json.loads((results.DOCS / "results.json").read_text(encoding="utf-8"))
+    page = results_page.page(stored | {"verdict": "not shown: there are 2 seeds"})
+    assert "Over all seeds the verdict is not shown: there are 2 seeds." in page
+
+
 def test_the_page_is_made_from_the_json() -> None:
     stored = json.loads((results.DOCS / "results.json").read_text(encoding="utf-8"))
     assert (results.DOCS / "results.md").read_text(encoding="utf-8") == results_page.page(stored)

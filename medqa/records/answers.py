@@ -32,3 +32,4 @@ class Answer(Score):
     judge: str  # the model that gave the scores
     thinking: str = ""  # as in Candidate; its tokens are among `tokens`
     groups: tuple[str, ...] = ()  # as in HeldOut
+    rejected_tokens: int | None = None  # the number of tokens of `rejected_logprob`

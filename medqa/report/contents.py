@@ -105,6 +105,7 @@ def _metrics_context(metrics: Metrics) -> dict[str, Any]:
         "labellers": counts.get("labelled", {}).get("labelled_by", {}),
         "describe_labellers": tables.labellers,
         "failed_guards": tables.failed_guards(metrics["compare"]),
+        "failed_over_base": tables.failed_guards(metrics["compare"], "failed_guards_over_base"),
         "row_funnels": {
             title: tables.row_funnel(counts[name]["all"])
             for name, title in labels.OUTPUTS.items()

@@ -24,6 +24,7 @@ GAINS = {
     "rouge_l": "ROUGE-L",
     "coverage": "coverage of the reference",
     "reference_logprob": "log-likelihood of references, nats per token",
+    "preference_margin": "log-probability of the answer labelled better less the other, nats per token",
     "repetition": "repetition (less is better)",
     "cut_off": "share cut off (less is better)",
 }
@@ -86,8 +87,10 @@ OUTCOMES = {
 }
 GUARDS = {
     "repetition_rise": "rise in repetition",
+    "phrase_rise": "rise of a phrase of four words",
     "length_ratio": "length, DPO to SFT",
     "cut_off_rise": "rise in share cut off",
+    "unscored_rise": "rise in share without a score",
     "chosen_logprob_drop": "drop in log-probability of answers labelled better",
     "exam_unreadable_rise": "rise in unreadable multiple choice",
     "exam_accuracy_drop": "drop in multiple choice right",

@@ -27,9 +27,9 @@ def measures(evaluations: Iterable[Metrics]) -> list[str]:
     return [key for key in MEASURES if key in keys] + [key for key in keys if key not in MEASURES]
 
 
-def failed_guards(compare: Metrics) -> dict[str, str]:
-    """The labels of the guards that failed, by name."""
-    return {name: label(GUARDS, name) for name in compare.get("failed_guards", "").split(", ") if name}
+def failed_guards(compare: Metrics, key: str = "failed_guards") -> dict[str, str]:
+    """The labels of the guards that failed, by name: against SFT, or by another key of the metrics."""
+    return {name: label(GUARDS, name) for name in compare.get(key, "").split(", ") if name}
 
 
 def groups(metrics: dict[str, Metrics]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ text. The content security policy of the page allows no other script, style or r
 import base64
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def render(context: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "embedded": embedded}
+    environment.filters |= {"number": number, "signed": signed, "minus": minus, "embedded": embedded}
     template = environment.get_template("index.html.j2")
     page = template.render(policy=policy, style=style, script=script, **context)
     # Half of a surrogate pair is valid JSON but not valid UTF-8; its escape in JSON is the same text.
@@ -58,6 +59,11 @@ def number(value: float | bool | None, decimals: int = 3) -> str:
 def signed(value: float | None, decimals: int = 3) -> str:
     """A difference, with its sign."""
     return _NONE if value is None else f"{value:+,.{decimals}f}".replace("-", "−")
+
+
+def minus(text: str) -> str:
+    """A text with a minus sign before each negative number; its hyphens stay."""
+    return re.sub(r"-(?=\d)", "−", text)
 
 
 def _digest(text: str) -> str:
