@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medqa import compare, jsonl
+from medqa import calibration, compare, jsonl, people_scores
 from medqa.records import Answer
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
 
 
-def main(answers: Path, metrics: Path, table: Path) -> str:
-    """Compare the evaluations."""
-    result = compute_metrics(read_params(), answers)
+def main(answers: Path, people: Path, metrics: Path, table: Path) -> str:
+    """Compare the evaluations, and calibrate them by the sheets in the folder `people`, if there are any."""
+    result = compute_metrics(read_params(), answers, people)
     jsonl.write_metrics(metrics, result)
     compare.write_table(table, read_answers(answers))
     gains = (
@@ -24,9 +24,12 @@ def main(answers: Path, metrics: Path, table: Path) -> str:
     return f"verdict: {result['verdict']} ({result['reason']}); {'; '.join(gains)}"
 
 
-def compute_metrics(params: Params, answers: Path) -> dict[str, Any]:
-    """The metrics, from the answers of all models."""
-    return compare.compare(read_answers(answers), params.compare, params.seed)
+def compute_metrics(params: Params, answers: Path, people: Path) -> dict[str, Any]:
+    """The metrics, from the answers of all models and people's scores of them."""
+    rows = read_answers(answers)
+    result = compare.compare(rows, params.compare, params.seed)
+    calibrated = calibration.summary(rows, people_scores.read_all(people), compare.COMPARISONS)
+    return result | ({"people": calibrated} if calibrated else {})
 
 
 def read_answers(answers: Path) -> dict[str, Sequence[Answer]]:
