@@ -43,8 +43,8 @@ def simulate(size: int, scored_size: int, noise: float) -> tuple[np.ndarray, np.
 @pytest.mark.parametrize(("size", "scored_size"), [(1000, 50), (300, 40), (300, 20)])
 def test_the_interval_covers_the_truth(size: int, scored_size: int, noise: float) -> None:
     people, judge = simulate(size, scored_size, noise)
-    labelled, others = judge[:, :scored_size], judge[:, scored_size:]
-    mean, low, high = calibration.calibrated_mean(people[:, :scored_size], labelled, others)
+    labelled, remaining = judge[:, :scored_size], judge[:, scored_size:]
+    mean, low, high = calibration.calibrated_mean(people[:, :scored_size], labelled, remaining)
     covered = np.mean((low <= 0.45) & (high >= 0.45))
     assert 0.93 <= covered <= 0.97
     assert abs(mean.mean() - 0.45) < 0.01 and abs(judge.mean() - 0.69) < 0.02
@@ -65,12 +65,12 @@ def test_paired_gains_of_a_judge_that_loves_the_policy_are_corrected() -> None:
 
 
 def test_a_calibrated_mean_by_hand() -> None:
-    people, judge, others = np.array([0.0, 0.5, 1.0]), np.array([0.2, 0.8, 0.8]), np.array([0.6, 1.0, 0.2])
-    weight = 0.15 / ((1 + 3 / 3) * np.var([*judge, *others], ddof=1))  # cov is (0.5 * 0.4 + 0.5 * 0.2) / 2
+    people, judge, remaining = np.array([0.0, 0.5, 1.0]), np.array([0.2, 0.8, 0.8]), np.array([0.6, 1.0, 0.2])
+    weight = 0.15 / ((1 + 3 / 3) * np.var([*judge, *remaining], ddof=1))  # cov is (0.5 * 0.4 + 0.5 * 0.2) / 2
     corrected = people - weight * judge
-    mean, low, high = calibration.calibrated_mean(people, judge, others)
+    mean, low, high = calibration.calibrated_mean(people, judge, remaining)
     assert mean == pytest.approx(0.5 - weight * 0.6 + weight * 0.6)
-    variance = corrected.var(ddof=1) / 3 + weight**2 * np.var([*judge, *others], ddof=1) / 3
+    variance = corrected.var(ddof=1) / 3 + weight**2 * np.var([*judge, *remaining], ddof=1) / 3
     assert (high - low) / 2 == pytest.approx(calibration.student_t(1) * variance**0.5)
 
 
@@ -133,6 +133,6 @@ def test_unscored_and_multiple_choice_answers_are_in_no_mean() -> None:
 
 def test_scores_of_several_people_are_one_mean() -> None:
     people = scored(ANSWERS["dpo"], 0.1, 30)
-    others = [replace(row, score=row.score - 0.2, person="ben") for row in people]
-    model = calibration.summary(ANSWERS, [*people, *others], compare.COMPARISONS)["models"]["dpo"]
+    second = [replace(row, score=row.score - 0.2, person="ben") for row in people]
+    model = calibration.summary(ANSWERS, [*people, *second], compare.COMPARISONS)["models"]["dpo"]
     assert model["scored"] == 30 and model["bias"] == pytest.approx(0.2)
