@@ -18,6 +18,8 @@ from medqa.text import words
 
 BINS = 10  # of confidence, for the calibration error
 SIDES = ("chosen", "rejected")
+# Label types whose worse answer a judge may score like the better one: an attack on it would prove nothing.
+SUBTLE = ("wrong_detail", "worse_words", "padded", "wrong_letter")
 
 Interval = Callable[..., dict[str, float]]  # of a name and values; of a share also how many intervals
 
@@ -93,9 +95,10 @@ def attack_judge(
     judge_params: JudgeParams,
     seed: int,
 ) -> list[AttackResult]:
-    """Every attack on `attacked_pairs` of the labelled pairs, which `seed` draws."""
+    """Every attack on `attacked_pairs` of the labelled pairs, drawn by `seed`; SUBTLE ones if all are."""
     judged = {pair.id: pair for pair in pairs}
-    drawn = sorted(labelled, key=lambda row: hashlib.sha256(f"{seed} {row.id}".encode()).digest())
+    plain = [row for row in labelled if row.label_type not in SUBTLE] or labelled
+    drawn = sorted(plain, key=lambda row: hashlib.sha256(f"{seed} {row.id}".encode()).digest())
     drawn = drawn[: params.attacked_pairs]
     trials = {
         f"{row.id}#{attack.name}": (row, attack, attack.text(row.question, row.rejected))

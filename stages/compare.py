@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medqa import compare, jsonl
+from medqa import calibration, compare, jsonl, people_scores
 from medqa.records import Answer, JudgedPair
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
 
 
-def main(answers: Path, agreed: Path, metrics: Path, table: Path) -> str:
-    """Compare the evaluations, judged by a judge that the labelled pairs `agreed` measured."""
-    result = compute_metrics(read_params(), answers, agreed)
+def main(answers: Path, agreed: Path, people: Path, metrics: Path, table: Path) -> str:
+    """Compare the evaluations, judged by a judge that the labelled pairs `agreed` measured.
+
+    The sheets in the folder `people`, if there are any, calibrate them.
+    """
+    result = compute_metrics(read_params(), answers, agreed, people)
     jsonl.write_metrics(metrics, result)
     compare.write_table(table, read_answers(answers))
     gains = (
@@ -24,10 +27,12 @@ def main(answers: Path, agreed: Path, metrics: Path, table: Path) -> str:
     return f"verdict: {result['verdict']} ({result['reason']}); {'; '.join(gains)}"
 
 
-def compute_metrics(params: Params, answers: Path, agreed: Path) -> dict[str, Any]:
-    """The metrics, from the answers of all models and the judged labelled pairs."""
-    pairs = list(jsonl.read(agreed, JudgedPair))
-    return compare.compare(read_answers(answers), pairs, params.compare, params.seed)
+def compute_metrics(params: Params, answers: Path, agreed: Path, people: Path) -> dict[str, Any]:
+    """The metrics, from the answers of all models, the judged labelled pairs, and people's scores."""
+    rows, pairs = read_answers(answers), list(jsonl.read(agreed, JudgedPair))
+    result = compare.compare(rows, pairs, params.compare, params.seed)
+    calibrated = calibration.summary(rows, people_scores.read_all(people), compare.COMPARISONS)
+    return result | ({"people": calibrated} if calibrated else {})
 
 
 def read_answers(answers: Path) -> dict[str, Sequence[Answer]]:

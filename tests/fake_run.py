@@ -325,8 +325,19 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
             "worst_group": {"name": "attribute: treatment", **group_gains["attribute: treatment"]},
             **dict.fromkeys(compare.COMPARISONS, gain),
             **dict.fromkeys(compare.GROUPED, gain | {"by": group_gains, "small_groups": 2}),
+            "people": _people(),
         },
     }
+
+
+def _people() -> dict[str, Any]:
+    model = {"scored": 40, "correlation": 0.71, "score": 0.65}
+    model |= _interval("bias", 0.24, 0.03) | _interval("calibrated_score", 0.41, 0.04)
+    gain = {"scored": 40, "score_gain": 0.2, **_interval("calibrated_score_gain", 0.05, 0.06)}
+    names = ("sft_over_base", "dpo_over_sft", "dpo_over_base")
+    models = {"base": {"scored": 3}, "sft": model, "dpo": model}
+    counts = {"people": 2, "scores": 120, "empty": 1, "stale": 0}
+    return {**counts, "models": models, "comparisons": dict.fromkeys(names, gain)}
 
 
 def _order(size: int, name: str) -> dict[str, Any]:

@@ -205,6 +205,12 @@ def test_there_are_attacks_enough_and_each_is_tried_on_each_drawn_pair() -> None
     assert drawn == {row.id.split("#")[0] for row in attack(lambda text: 0.5, ATTACKED[::-1])}
 
 
+def test_no_attack_is_on_an_answer_that_is_right_but_for_its_words() -> None:
+    subtle = [replace(row, id=f"s{row.id}", label_type="worse_words") for row in ATTACKED]
+    assert attack(lambda text: 0.5, [*ATTACKED, *subtle]) == attack(lambda text: 0.5, ATTACKED)
+    assert attack(lambda text: 0.5, subtle)
+
+
 @pytest.mark.parametrize(
     ("fooled", "rate", "gain"),
     [

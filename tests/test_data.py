@@ -17,6 +17,7 @@ from medqa.data.row_table import RowTable, TableRow
 from medqa.miniature import embedded, embedded_rows
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import DataParams
+from medqa.sources import ultramedical
 from medqa.sources.options import list_options, prompt_key
 from medqa.sources.ultramedical import ParsedRow
 from stages import data as stage
@@ -563,7 +564,7 @@ def test_the_embedded_corpus_is_large_enough() -> None:
 
 
 def test_the_embedded_corpus_has_what_the_original_has(made: MedicalData) -> None:
-    assert {row.label_type for row in made.labelled} == {"easy", "hard", "length", "human"}
+    assert {row.label_type for row in made.labelled} == set(ultramedical.GRADES)
     assert {row.kind for row in made.sft} == {"open", "exam", "literature"}
     assert {row.kind for row in made.held_out} == {"open", "exam"}
     assert made.quarantine == []

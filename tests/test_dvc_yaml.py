@@ -95,6 +95,12 @@ def test_params_are_those_that_are_read(name: str) -> None:
     assert declared == read - {"compute"}
 
 
+def test_a_sheet_of_scores_reruns_the_comparison_and_the_folder_is_there_without_any() -> None:
+    assert stages_of("data/people") == {"compare"}
+    listing = subprocess.run(["git", "ls-files", "data/people"], cwd=ROOT, capture_output=True, text=True)
+    assert listing.stdout.split() == ["data/people/README.md"]
+
+
 def test_a_control_that_is_switched_reruns_itself_and_never_dpo() -> None:
     """What it writes starts the stages behind it; the report shows every parameter."""
     readers = {

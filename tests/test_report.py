@@ -315,6 +315,21 @@ def test_agreement_has_one_row_per_group(html: str) -> None:
     assert table_row(html, "label type: easy")[:2] == ["60", "0.930 0.890 to 0.970"]
 
 
+def test_calibrated_scores_stand_beside_raw_ones(copy: RunPaths, html: str) -> None:
+    table = html.partition('aria-label="people')[2].partition("</table>")[0]
+    assert table_row(table, "base") == ["3", "–", "none", "–", "none"]
+    calibrated = ["40", "0.71", "+0.240 +0.210 to +0.270", "0.650", "0.410 0.370 to 0.450"]
+    assert table_row(table, "DPO") == calibrated
+    assert table_row(table, "DPO over SFT") == ["40", "", "", "+0.200", "+0.050 −0.010 to +0.110"]
+    assert "estimated from 120 scores by 2 people" in html and "no longer a random sample" not in html
+    people = json.loads((copy.metrics / "compare.json").read_text())["people"]
+    change(copy.metrics, "compare", people=people | {"stale": 7, "people": 1})
+    html = report.build(copy, report_params())
+    assert "by 1 person" in html and "7 of the scores are left out" in html
+    change(copy.metrics, "compare", people={})
+    assert "calibrated" not in report.build(copy, report_params()).split('id="lineage"')[0].lower()
+
+
 def test_the_order_of_candidates_is_one_row_per_measure(copy: RunPaths) -> None:
     row = ["30", "0.850 0.810 to 0.890", "0.450 0.400 to 0.500"]
     html = report.build(copy, report_params())

@@ -10,6 +10,7 @@ COMMANDS = {
     "recompute": "compute metrics again from the rows that they came from",
     "doctor": "print what a bug report needs, and whether the real preset would fit this machine",
     "cache": "show, prune, verify or empty the rows that are kept between runs",
+    "sheet": "write a sheet of held-out answers for a person to score, blind to the model",
     "verify": "recompute the hashes of all that dvc.lock names, of pinned models and of kept rows",
 }
 

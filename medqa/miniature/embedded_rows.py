@@ -7,9 +7,11 @@ stage `data` to detect.
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 from typing import Any
 
-from medqa.miniature.embedded import POINTS, Topic, fill
+from medqa.miniature.embedded import POINTS, Topic
+from medqa.miniature.labelled_pairs import OPEN_GRADES, exam_pair, open_pair, wrong_points
 
 HELD_OUT_SHARE = 0.19  # of the topics; half for dev, half for test
 SFT_SHARE = 0.47  # of the topics; the rest goes to the preference questions
@@ -52,19 +54,18 @@ def sft_rows(topics: Sequence[Topic], seed: int) -> Iterator[Row]:
 
 def preference_rows(topics: Sequence[Topic], seed: int) -> dict[str, list[Row]]:
     """Rows in the format of UltraMedical-Preference, by split. Some prompts recur, also between splits."""
-    splits, rng = split_topics(topics, seed), random.Random(f"preference {seed}")
+    splits = split_topics(topics, seed)
     rows: dict[str, list[Row]] = {"train": [], "dev": [], "test": []}
+    grades = cycle(OPEN_GRADES)
     for topic in splits["train"]:
-        for form, label_type in ((0, "easy"), (1, "hard"), (1, "length")):
-            rows["train"].append(_open_pair(topic, topics, rng, label_type, form))
-    for split, last_type in (("dev", "length"), ("test", "human")):
+        rows["train"] += [_open_pair(topic, topics, seed, next(grades), form) for form in (0, 1, 1)]
+    for split in ("dev", "test"):
         for topic in splits[split]:
-            for label_type in (rng.choice(("easy", "hard")), last_type):
-                rows[split].append(_open_pair(topic, topics, rng, label_type, form=0))
-            rows[split].append(_exam_pair(topic, topics, rng))
+            rows[split] += [_open_pair(topic, topics, seed, next(grades), form=0) for _ in range(2)]
+            rows[split].append(_exam_pair(topic, topics, seed))
     for topic in (splits["dev"] + splits["test"])[-LEAKS:]:
-        rows["train"].append(_open_pair(topic, topics, rng, "easy", form=0))
-    rows["train"] += [_exam_pair(topic, topics, rng) for topic in splits["train"]]
+        rows["train"].append(_open_pair(topic, topics, seed, next(grades), form=0))
+    rows["train"] += [_exam_pair(topic, topics, seed) for topic in splits["train"]]
     return rows
 
 
@@ -73,7 +74,7 @@ def exam_question(
 ) -> tuple[str, str, str]:
     """A multiple-choice question, the letter of its right option, and that option."""
     right = topic.points[number % POINTS]
-    options = [right, *_wrong_points(topic, topics, rng, len(LETTERS) - 1)]
+    options = [right, *wrong_points(topic, topics, rng, len(LETTERS) - 1)]
     rng.shuffle(options)
     lines = [topic.templates.exam.format(name=topic.name)]
     lines += [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True)]
@@ -86,37 +87,25 @@ def _literature_question(topic: Topic, rng: random.Random) -> str:
     return f"Context: {context}\nQuestion: {topic.question(rng.randrange(len(topic.templates.questions)))}"
 
 
-def _wrong_points(topic: Topic, topics: Sequence[Topic], rng: random.Random, count: int) -> list[str]:
-    """Key points of the same attribute that are wrong for this condition."""
-    pool = {point for each in topics if each.attribute == topic.attribute for point in each.points}
-    return rng.sample(sorted(pool - set(topic.points)), count)
+def _open_pair(topic: Topic, topics: Sequence[Topic], seed: int, grade: str, form: int) -> Row:
+    chosen, rejected = open_pair(topic, topics, grade, random.Random(f"{grade} {seed} {topic.id}"))
+    metadata = {
+        "golden_answer": topic.answer(),
+        "key_points": list(topic.points),
+        "attribute": topic.attribute,
+    }
+    return _preference(f"Open,{topic.id}-{form}", grade, topic.question(form), chosen, rejected, metadata)
 
 
-def _open_pair(topic: Topic, topics: Sequence[Topic], rng: random.Random, label_type: str, form: int) -> Row:
-    wrong = _wrong_points(topic, topics, rng, POINTS)
-    # Not in the words of the golden answer: the judge would only have to recognise equal texts.
-    style = rng.randrange(len(topic.templates.textbook))
-    hearsay = f" It is often said that {topic.name} is a matter of {{points}}."
-    rejected = {
-        "easy": topic.textbook(style, wrong),
-        "hard": topic.textbook(style, (topic.points[0], wrong[0])),
-        "length": topic.textbook(style, topic.points[:1]) + fill(hearsay, wrong),
-        "human": topic.textbook(style, (*topic.points[:2], wrong[0])),
-    }[label_type]
-    points = list(topic.points)
-    metadata = {"golden_answer": topic.answer(), "key_points": points, "attribute": topic.attribute}
-    prompt_id, question = f"Open,{topic.id}-{form}", topic.question(form)
-    return _preference(prompt_id, label_type, question, topic.textbook(style), rejected, metadata)
-
-
-def _exam_pair(topic: Topic, topics: Sequence[Topic], rng: random.Random) -> Row:
+def _exam_pair(topic: Topic, topics: Sequence[Topic], seed: int) -> Row:
+    rng = random.Random(f"exam {seed} {topic.id}")
     question, letter, point = exam_question(topic, topics, rng, 0)
-    wrong = rng.choice([each for each in LETTERS if each != letter])
-    option = next(line[3:] for line in question.splitlines() if line.startswith(f"{wrong}. "))
-    chosen = f"{topic.answer([point])} Option {letter} is right."
-    rejected = f"{topic.answer([option])} Option {wrong} is right."
+    options = dict(zip(LETTERS, question.splitlines()[1:], strict=True))
+    grade, chosen, rejected = exam_pair(
+        topic, {name: line[3:] for name, line in options.items()}, letter, rng
+    )
     metadata = {"golden_answer": letter, "key_points": [point], "attribute": topic.attribute}
-    return _preference(f"Exam,{topic.id}", "hard", question, chosen, rejected, metadata)
+    return _preference(f"Exam,{topic.id}", grade, question, chosen, rejected, metadata)
 
 
 def _sft(row_id: str, kind: str, question: str, answer: str, gold: str | None = None) -> Row:

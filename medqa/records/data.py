@@ -46,7 +46,7 @@ class Labelled:
     """Two answers with the label which one is better. They are never trained on."""
 
     id: str
-    label_type: str  # easy, hard, length or human, as the data say; `labelled_by` says who labelled the pair
+    label_type: str  # easy, hard, length or human; of the embedded corpus, in what the worse one is worse
     question: str
     reference: str  # empty where the source has none but the chosen answer itself
     chosen: str  # the answer labelled better

@@ -10,7 +10,17 @@ from medqa.sources.options import list_options, prompt_key
 from medqa.text import normalize, words
 
 TYPES = {"open-end": "open", "exam": "exam", "literature": "literature"}
-LABEL_TYPES = ("easy", "hard", "length", "human")
+GRADES = (  # of the embedded corpus: in what the answer labelled worse is worse
+    "wrong_detail",
+    "missing_point",
+    "neighbour_attribute",
+    "neighbour_condition",
+    "worse_words",
+    "padded",
+    "wrong_option",
+    "wrong_letter",
+)
+LABEL_TYPES = ("easy", "hard", "length", "human", *GRADES)
 SYSTEM_ROLES = ("system", "developer")
 
 
