@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from medqa import attacks, groups, judge, metrics, prompts
+from medqa.baselines import judge_wins, likelier_wins, longer_wins, more_similar_wins
 from medqa.encoder import Embed
 from medqa.engines import Engine, Failure, Request, collect
 from medqa.records import AttackResult, JudgedPair, Labelled
@@ -157,8 +158,8 @@ def summary(
         margins = [pair.chosen_score - pair.rejected_score for pair in scored]
         result["reliability"] = reliability(margins)
         result["calibration_error"] = calibration_error(result["reliability"])
-        for name, wins in (("over_longer", _longer_wins), ("over_more_similar", _more_similar_wins)):
-            result |= interval(name, [_judge_wins(pair) - wins(pair) for pair in scored])
+        for name, wins in (("over_longer", longer_wins), ("over_more_similar", more_similar_wins)):
+            result |= interval(name, [judge_wins(pair) - wins(pair) for pair in scored])
     result |= _by_group(scored, share)
     result["attacks"] = _attack_metrics(attacked, share, interval)
     return result
@@ -179,10 +180,10 @@ def _group_metrics(group: Sequence[JudgedPair], share: Interval) -> dict[str, An
     """The judge and the three baselines on a group of pairs."""
     return (
         {"rows": len(group)}
-        | share("agreement", [_judge_wins(pair) for pair in group])
-        | share("longer_wins", [_longer_wins(pair) for pair in group])
-        | share("likelier_wins", [_likelier_wins(pair) for pair in group])
-        | share("more_similar_wins", [_more_similar_wins(pair) for pair in group])
+        | share("agreement", [judge_wins(pair) for pair in group])
+        | share("longer_wins", [longer_wins(pair) for pair in group])
+        | share("likelier_wins", [likelier_wins(pair) for pair in group])
+        | share("more_similar_wins", [more_similar_wins(pair) for pair in group])
     )
 
 
@@ -246,21 +247,3 @@ def _pair_means(values: Iterable[tuple[AttackResult, float]]) -> list[float]:
     for row, value in values:
         pairs[row.id.rsplit("#", 1)[0]].append(value)
     return [fmean(each) for each in pairs.values()]
-
-
-def _judge_wins(pair: JudgedPair) -> float:
-    return metrics.win(pair.chosen_score, pair.rejected_score)
-
-
-def _longer_wins(pair: JudgedPair) -> float:
-    return metrics.win(pair.chosen_words, pair.rejected_words)
-
-
-def _likelier_wins(pair: JudgedPair) -> float:
-    # A pair with a side that the base could not read decides nothing.
-    logprobs = (pair.chosen_logprob, pair.rejected_logprob)
-    return 0.5 if None in logprobs else metrics.win(*logprobs)
-
-
-def _more_similar_wins(pair: JudgedPair) -> float:
-    return metrics.win(pair.chosen_similarity, pair.rejected_similarity)

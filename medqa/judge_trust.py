@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from medqa import metrics
+from medqa.baselines import judge_wins, likelier_wins, longer_wins
 from medqa.records import Answer, JudgedPair
 from medqa.text import words
 
@@ -30,7 +31,7 @@ def over_baselines(pairs: Sequence[JudgedPair], seed: int, samples: int) -> dict
     result: dict[str, Any] = {"pairs": len(pairs)}
     if not pairs:
         return result
-    agreed = [metrics.win(pair.chosen_score, pair.rejected_score) for pair in pairs]
+    agreed = [judge_wins(pair) for pair in pairs]
     result |= metrics.named("agreement", metrics.share_interval(agreed, seed, samples))
     for name, (wins, choices) in BASELINES.items():
         naive = [wins(pair) for pair in pairs]
@@ -42,18 +43,9 @@ def over_baselines(pairs: Sequence[JudgedPair], seed: int, samples: int) -> dict
     return result
 
 
-def _longer_wins(pair: JudgedPair) -> float:
-    return metrics.win(pair.chosen_words, pair.rejected_words)
-
-
-def _likelier_wins(pair: JudgedPair) -> float:
-    logprobs = (pair.chosen_logprob, pair.rejected_logprob)
-    return 0.5 if None in logprobs else metrics.win(*logprobs)
-
-
 BASELINES = {
-    "length": (_longer_wins, ("longer", "shorter")),
-    "likelihood": (_likelier_wins, ("likelier", "less likely")),
+    "length": (longer_wins, ("longer", "shorter")),
+    "likelihood": (likelier_wins, ("likelier", "less likely")),
 }
 
 

@@ -16,9 +16,10 @@ WARNING = """
 """  # noqa: E501
 
 
-def main(model: Path, base: Path, labelled: Path, agreed: Path, attacked: Path, metrics: Path) -> str:
-    """Measure the judge against labelled pairs, simpler judges and attacks."""
+def main(base: Path, labelled: Path, agreed: Path, attacked: Path, metrics: Path) -> str:
+    """Measure the judge beside the base that `evaluate.judge` names: labelled pairs, simpler judges, attacks."""
     params = read_params()
+    model = base.parent / params.evaluate.judge
     compute = params.compute
     rows = jsonl.read_all(labelled, records.Labelled)
     # One model after the other: 8 GB do not hold both.

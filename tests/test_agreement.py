@@ -276,11 +276,8 @@ def test_a_judge_that_does_not_beat_longer_wins_is_named_loudly(
     monkeypatch.setattr(engines, "load", lambda *_: grader)
     monkeypatch.setattr(encoder, "embed", lambda model_dir, texts: embed(texts))
     monkeypatch.setattr(stage.hub, "describe", lambda model: "judge (x)")
-    paths = [
-        tmp_path / name
-        for name in ("judge", "base", "labelled.jsonl", "agreed.jsonl", "attacked.jsonl", "m.json")
-    ]
-    stage.main(*paths)
+    names = ("base", "labelled.jsonl", "agreed.jsonl", "attacked.jsonl", "m.json")
+    stage.main(*(tmp_path / name for name in names))
     assert (
         "!!! THIS JUDGE IS NOT CLEARLY BETTER THAN CHOOSING THE LONGER" in capsys.readouterr().err
     ) == loud

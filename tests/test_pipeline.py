@@ -153,7 +153,7 @@ def test_another_judge_evaluates_and_changes_nothing_else(project: Path) -> None
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     output = dvc(project, "repro")
     evaluated = {*EVALUATIONS, "evaluate@oracle"}
-    assert ran(output) == {"check", "models@second", *evaluated, "compare", "report"}
+    assert ran(output) == {"check", "models@second", *evaluated, "agreement", "compare", "report"}
     assert json.loads((project / "metrics" / "evaluate" / "dpo.json").read_text())["judge"].startswith(
         "second ("
     )
