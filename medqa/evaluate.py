@@ -165,7 +165,7 @@ def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any
 
     Means of nothing are left out. Failed answers count for none of the means of texts and letters. In
     `preference_alignment` a tie counts as half. `score`, `key_point_recall`, `token_f1`, `rouge_l`,
-    `coverage` and `reference_logprob` come with a 95% bootstrap interval. `chosen_logprob` and
+    `coverage`, `reference_logprob` and `exam_accuracy` have a 95% bootstrap interval. `chosen_logprob` and
     `reference_logprob` are in nats per token, of the answer labelled better and the reference. `by` has
     the measures GROUPED of the scored open answers by group, as `groups.means` gives them.
     """
@@ -192,7 +192,9 @@ def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any
         result |= metrics.named_interval(name, each, seed, samples)
     result |= _mean("chosen_logprob", _per_token(open_ended, "chosen"))
     result |= _mean("cut_off", [row.finish_reason == "length" for row in answered])
-    result |= _mean("exam_accuracy", [bool(row.correct) for row in exam])
+    if exam:
+        correct = [float(bool(row.correct)) for row in exam]
+        result |= metrics.named("exam_accuracy", metrics.share_interval(correct, seed, samples))
     result |= _mean("exam_unreadable", [not row.choice for row in exam])
     pairs = [(row.chosen_logprob, row.rejected_logprob) for row in answers if row.chosen_logprob is not None]
     result |= _mean("preference_alignment", [metrics.win(*pair) for pair in pairs])

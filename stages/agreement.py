@@ -17,7 +17,7 @@ WARNING = """
 
 
 def main(base: Path, labelled: Path, agreed: Path, attacked: Path, metrics: Path) -> str:
-    """Measure the judge beside the base that `evaluate.judge` names: labelled pairs, simpler judges, attacks."""
+    """Measure the judge that `evaluate.judge` names, in the folder of the base."""
     params = read_params()
     model = base.parent / params.evaluate.judge
     compute = params.compute

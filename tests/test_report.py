@@ -278,6 +278,13 @@ def test_the_page_shows_the_controls_that_are_on(copy: RunPaths, controls: tuple
     )
 
 
+@pytest.mark.parametrize(("low", "named"), [(0.2, True), (0.25, True), (0.31, False)])
+def test_multiple_choice_by_chance_is_said(copy: RunPaths, low: float, named: bool) -> None:
+    change(copy.metrics, "evaluate/sft", exam_accuracy=0.35, exam_accuracy_low=low, exam_accuracy_high=0.4)
+    html = report.build(copy, report_params())
+    assert ("Multiple choice is not clearly better than chance (0.25) in: SFT." in html) == named
+
+
 def test_groups_are_shown_the_worst_first_and_named_in_words(copy: RunPaths, html: str) -> None:
     names = re.findall(r'<th scope="row">(attribute: .*?)</th>', html)
     assert names == ["attribute: treatment", "attribute: &lt;b&gt;cause", "attribute: symptoms"]

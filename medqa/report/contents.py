@@ -100,6 +100,7 @@ def _metrics_context(metrics: Metrics) -> dict[str, Any]:
         "judge_name": metrics["evaluate/dpo"].get("judge", ""),
         "evaluations": evaluations,
         "measures": tables.measures(evaluations.values()),
+        "by_chance": tables.no_better_than_chance(evaluations),
         "groups": tables.groups(metrics),
         "min_rows": groups.MIN_ROWS,
         "labellers": counts.get("labelled", {}).get("labelled_by", {}),

@@ -9,6 +9,8 @@ from medqa.report.labels import GUARDS, MEASURES, MODELS, OUTCOMES, label
 
 Metrics = dict[str, Any]
 
+CHANCE = 0.25  # of guessing one of four options
+
 
 def dots(metrics: Metrics, series: dict[str, Series]) -> list[Dot]:
     """A mark per value that the metrics hold with an interval, by the value's name."""
@@ -25,6 +27,11 @@ def measures(evaluations: Iterable[Metrics]) -> list[str]:
     numbers = (key for key, value in items if not isinstance(value, str | dict))
     keys = dict.fromkeys(key for key in numbers if not key.endswith(("_low", "_high")))
     return [key for key in MEASURES if key in keys] + [key for key in keys if key not in MEASURES]
+
+
+def no_better_than_chance(evaluations: dict[str, Metrics]) -> list[str]:
+    """The models whose share of multiple choice right is not clearly above that of guessing."""
+    return [name for name, metrics in evaluations.items() if metrics.get("exam_accuracy_low", 1) <= CHANCE]
 
 
 def failed_guards(compare: Metrics, key: str = "failed_guards") -> dict[str, str]:
