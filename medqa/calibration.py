@@ -12,7 +12,6 @@ from medqa.records import Answer
 
 MODELS = ("base", "sft", "dpo")  # whose answers are on a sheet
 MIN_SCORED = 20  # answers of a model that people scored; below it nothing is calibrated
-NORMAL = 1.959964  # 97.5% quantile of the normal distribution
 
 
 def summary(
@@ -66,7 +65,7 @@ def _model_metrics(sides: Iterable[Sides]) -> dict[str, Any]:
         return {"scored": len(people)}
     return (
         {"scored": len(people)}
-        | metrics.named("bias", mean_interval(judge - people))
+        | metrics.named("bias", t_interval(judge - people))
         | _correlation(judge, people)
         | {"score": fmean([*judge, *remaining])}
         | metrics.named("calibrated_score", calibrated_mean(people, judge, remaining))
@@ -116,7 +115,7 @@ def calibrated_mean(people: np.ndarray, judge: np.ndarray, remaining: np.ndarray
     """
     count, rest = people.shape[-1], remaining.shape[-1]
     if not rest:
-        return mean_interval(people)
+        return t_interval(people)
     variance = np.concatenate([judge, remaining], axis=-1).var(axis=-1, ddof=1)
     weight = _covariance(people, judge) / ((1 + count / rest) * np.where(variance > 0, variance, 1))
     weight = np.where(variance > 0, weight, 0).clip(0, 1)
@@ -126,14 +125,14 @@ def calibrated_mean(people: np.ndarray, judge: np.ndarray, remaining: np.ndarray
     return _interval(mean, error, count - 2)
 
 
-def mean_interval(values: np.ndarray) -> tuple[Any, Any, Any]:
+def t_interval(values: np.ndarray) -> tuple[Any, Any, Any]:
     """The mean of (…, n) values over the last axis with its 95% interval by Student's t."""
     count = values.shape[-1]
     return _interval(values.mean(axis=-1), values.std(axis=-1, ddof=1) / np.sqrt(count), count - 1)
 
 
 def _interval(mean: Any, error: Any, freedom: int) -> tuple[Any, Any, Any]:
-    half = student_t(freedom) * error
+    half = metrics.t_quantile(0.975, freedom) * error
     ends = (mean, mean - half, mean + half)
     return tuple(map(float, ends)) if np.ndim(mean) == 0 else ends  # type: ignore[return-value]
 
@@ -142,15 +141,3 @@ def _covariance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """The covariance over the last axis."""
     centred = first - first.mean(axis=-1, keepdims=True)
     return (centred * second).sum(axis=-1) / (first.shape[-1] - 1)
-
-
-def student_t(freedom: int) -> float:
-    """The 97.5% quantile of Student's t, to 0.01 from 5 degrees on (Abramowitz and Stegun 26.7.5)."""
-    z = NORMAL
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return sum(term / freedom**power for power, term in enumerate(terms))

@@ -53,18 +53,23 @@ RECITED = 0.95  # the ROUGE-L from which an answer repeats the reference
 
 
 def compare(
-    answers: Mapping[str, Sequence[Answer]], agreed: Sequence[JudgedPair], params: CompareParams, seed: int
+    answers: Mapping[str, Sequence[Answer]],
+    agreed: Sequence[JudgedPair],
+    params: CompareParams,
+    seed: int,
+    calibrated: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A verdict on DPO with its reasons, what it rests on, and the paired gains of each of COMPARISONS.
 
     `answers` maps base, sft, dpo, and the controls that are on, to answers to the same questions; `agreed`
-    are the labelled pairs as a judge sees them. Comparisons with a control that is off are left out. In each
-    comparison, `paired` counts the open questions that both models answered: all measures but the score are
-    compared on these. `compared` counts those of them for which both answers have a score. Each mean gain has
-    a 95% interval; the gains in log-probabilities are in nats per token. Of judged scores there are also the
-    shares of wins, losses and ties, where a tie is a difference of at most `tie`. The comparisons in
-    GROUPED have the score's gain by group, as `groups.means` gives it; `worst_group` has the lowest gain over
-    the base. Raises UserError if questions or judges differ.
+    are the labelled pairs as a judge sees them; `calibrated` is what `calibration.summary` gives, if
+    anything. Comparisons with a control that is off are left out. In each comparison, `paired` counts the
+    open questions that both models answered: all measures but the score are compared on these. `compared`
+    counts those of them for which both answers have a score. Each mean gain has a 95% interval; the gains in
+    log-probabilities are in nats per token. Of judged scores there are also the shares of wins, losses and
+    ties, where a tie is a difference of at most `tie`. The comparisons in GROUPED have the score's gain by
+    group, as `groups.means` gives it; `worst_group` has the lowest gain over the base. Raises UserError if
+    questions or judges differ.
     """
     if len({tuple(row.id for row in rows) for rows in answers.values()}) != 1:
         raise UserError("the evaluations answer different questions; rerun the stage evaluate for all models")
@@ -80,6 +85,8 @@ def compare(
         pairs = zip(answers[after], answers[before], strict=True)
         result[name] |= groups.means(_group_gains(pairs), seed, params.bootstrap_samples)
     result["worst_group"] = groups.worst(result["dpo_over_base"]["by"], "score_gain")
+    if calibrated:
+        result["people"] = calibrated
     findings = verdict.findings(result, params)
     decision, reason = verdict.decide(findings)
     conditions = {

@@ -37,6 +37,7 @@ def findings(result: Metrics, params: CompareParams) -> list[Finding]:
         _score(result["dpo_over_sft"]),
         _placebo(result.get("dpo_over_placebo")),
         _length(result["length"]),
+        _people(result.get("people", {})),
     ]
 
 
@@ -173,6 +174,16 @@ def _length(length: Metrics) -> Finding:
     bias = f"the judge gives {length['bias']:+.3f} per log of the words ratio"
     sentence = f"adjusted for length, the score changes by {_interval(length, 'adjusted_gain')} ({bias})"
     return Finding("length", length["adjusted_gain_low"] > 0, sentence, NO_CHANGE)
+
+
+def _people(people: Metrics) -> Finding:
+    gains = people.get("comparisons", {}).get("dpo_over_sft", {})
+    if "calibrated_score_gain" not in gains:
+        return Finding("people", True, "too few answers have people's scores to calibrate the gain", WORSE)
+    sentence = (
+        f"calibrated by people's scores, the score changes by {_interval(gains, 'calibrated_score_gain')}"
+    )
+    return Finding("people", not _clearly_falls(gains, "calibrated_score_gain"), sentence, WORSE)
 
 
 def _clearly_falls(metrics: Metrics, name: str) -> bool:

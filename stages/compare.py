@@ -30,9 +30,8 @@ def main(answers: Path, agreed: Path, people: Path, metrics: Path, table: Path) 
 def compute_metrics(params: Params, answers: Path, agreed: Path, people: Path) -> dict[str, Any]:
     """The metrics, from the answers of all models, the judged labelled pairs, and people's scores."""
     rows, pairs = read_answers(answers), list(jsonl.read(agreed, JudgedPair))
-    result = compare.compare(rows, pairs, params.compare, params.seed)
     calibrated = calibration.summary(rows, people_scores.read_all(people), compare.COMPARISONS)
-    return result | ({"people": calibrated} if calibrated else {})
+    return compare.compare(rows, pairs, params.compare, params.seed, calibrated)
 
 
 def read_answers(answers: Path) -> dict[str, Sequence[Answer]]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_compare import TEMPLATE
 
-from medqa import calibration, compare
+from medqa import calibration, compare, metrics
 from medqa.people_scores import PersonScore
 from medqa.records import Answer
 
@@ -49,7 +49,7 @@ def test_the_interval_covers_the_truth(size: int, scored_size: int, noise: float
     assert 0.93 <= covered <= 0.97
     assert abs(mean.mean() - 0.45) < 0.01 and abs(judge.mean() - 0.69) < 0.02
     # Never clearly wider than what people alone say, and narrower with a good judge.
-    _, low_alone, high_alone = calibration.mean_interval(people[:, :scored_size])
+    _, low_alone, high_alone = calibration.t_interval(people[:, :scored_size])
     ratio = np.mean(high - low) / np.mean(high_alone - low_alone)
     assert ratio < (0.6 if noise == 0.1 else 1.03)
 
@@ -71,14 +71,7 @@ def test_a_calibrated_mean_by_hand() -> None:
     mean, low, high = calibration.calibrated_mean(people, judge, remaining)
     assert mean == pytest.approx(0.5 - weight * 0.6 + weight * 0.6)
     variance = corrected.var(ddof=1) / 3 + weight**2 * np.var([*judge, *remaining], ddof=1) / 3
-    assert (high - low) / 2 == pytest.approx(calibration.student_t(1) * variance**0.5)
-
-
-@pytest.mark.parametrize(
-    ("freedom", "quantile"), [(5, 2.571), (10, 2.228), (18, 2.101), (38, 2.024), (998, 1.962)]
-)
-def test_quantiles_are_those_of_tables(freedom: int, quantile: float) -> None:
-    assert calibration.student_t(freedom) == pytest.approx(quantile, abs=0.01)
+    assert (high - low) / 2 == pytest.approx(metrics.t_quantile(0.975, 1) * variance**0.5)
 
 
 def test_a_constant_judge_leaves_the_mean_of_people() -> None:

@@ -50,6 +50,11 @@ def group(mean: float, half: float = 0.03, rows: int = 30) -> dict[str, Any]:
     }
 
 
+def scored_by_people(mean: float) -> dict[str, Any]:
+    gain = {"scored": 40, **interval("calibrated_score_gain", mean)}
+    return {"people": {"comparisons": {"dpo_over_sft": gain}}}
+
+
 def test_all_conditions_together_make_an_improvement() -> None:
     decision, reason = verdict.decide(verdict.findings(evidence(), PARAMS))
     assert decision == "improved"
@@ -108,6 +113,12 @@ def test_all_conditions_together_make_an_improvement() -> None:
             "no clear change",
             "+0.500 per",
         ),
+        (
+            scored_by_people(-0.1),
+            "people",
+            "worse",
+            "calibrated by people's scores, the score changes by -0.1",
+        ),
     ],
 )
 def test_a_condition_that_does_not_hold_decides(changes: dict, name: str, expected: str, words: str) -> None:
@@ -127,6 +138,8 @@ def test_a_condition_that_does_not_hold_decides(changes: dict, name: str, expect
         group(-0.2, half=0.25),  # may be chance
         group(-0.05, half=0.01),  # the limit itself
         group(-0.9, rows=19),  # too few to judge
+        scored_by_people(-0.02),  # its interval holds 0
+        {"people": {"comparisons": {"dpo_over_sft": {"scored": 3}}}},
         {"dpo_over_base": {"by": {}}},
     ],
 )
