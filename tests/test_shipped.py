@@ -1,5 +1,6 @@
 """medqa.models.shipped: the tiny models that come with the project, as params.yaml names them."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 from conftest import CORPUS, ROOT
 
+from bench import ship
 from medqa.models import make, shipped
 from medqa.runtime.errors import UserError
 from medqa.runtime.model_sections import ModelsParams, ShippedModel
@@ -55,3 +57,21 @@ def test_a_wrong_name_or_hash_is_refused(tmp_path: Path, change: dict[str, str],
     with pytest.raises(UserError, match=message):
         make(source, CORPUS, 0, tmp_path / "base")
     assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.slow
+def test_the_command_makes_the_models_that_the_recipe_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """With fewer steps: the whole recipe takes seven minutes."""
+    text = (shipped.FOLDER / shipped.RECIPE).read_text()
+    text = re.sub(r"steps: \d+", "steps: 5", text).replace("examples: 30000", "examples: 500")
+    (tmp_path / shipped.RECIPE).write_text(re.sub(r"(?m)^corpus: \S+", "corpus: unknown", text))
+    monkeypatch.setattr(ship, "FOLDER", tmp_path)
+    ship.main()
+    hashes = dict(re.findall(r"models\.(\w+)\.sha256: (\w+)", capsys.readouterr().out))
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    for name, sha256 in hashes.items():
+        source = ShippedModel(**SECTION.base.model_dump() | {"name": name, "sha256": sha256})
+        make(source, CORPUS, 0, tmp_path / "out" / name)
+    assert sorted(hashes) == ["base", "judge"]
