@@ -77,13 +77,7 @@ def compare(
     if len(judges) != 1:
         raise UserError("the evaluations have different judges; rerun the stage evaluate for all models")
     result = _evidence(answers, judge_trust.scored_pairs(agreed, *judges), params, seed)
-    for name, (after, before) in COMPARISONS.items():
-        if {after, before} <= answers.keys():
-            result[name] = _gains(list(zip(answers[after], answers[before], strict=True)), params, seed)
-    for name in GROUPED:
-        after, before = COMPARISONS[name]
-        pairs = zip(answers[after], answers[before], strict=True)
-        result[name] |= groups.means(_group_gains(pairs), seed, params.bootstrap_samples)
+    result |= _comparisons(answers, params, seed)
     result["worst_group"] = groups.worst(result["dpo_over_base"]["by"], "score_gain")
     if calibrated:
         result["people"] = calibrated
@@ -93,6 +87,19 @@ def compare(
         finding.name: {"holds": finding.holds, "sentence": finding.sentence} for finding in findings
     }
     return {"verdict": decision, "reason": reason, "conditions": conditions, **result}
+
+
+def _comparisons(
+    answers: Mapping[str, Sequence[Answer]], params: CompareParams, seed: int
+) -> dict[str, dict[str, Any]]:
+    result = {}
+    for name, (after, before) in COMPARISONS.items():
+        if {after, before} <= answers.keys():
+            pairs = list(zip(answers[after], answers[before], strict=True))
+            result[name] = _gains(pairs, params, seed)
+            if name in GROUPED:
+                result[name] |= groups.means(_group_gains(pairs), seed, params.bootstrap_samples)
+    return result
 
 
 def _evidence(
