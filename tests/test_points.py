@@ -88,6 +88,23 @@ def test_repetition_leaves_every_prompt_as_it_is() -> None:
     assert often.prompts == once.prompts
 
 
+@pytest.mark.parametrize("reference", [REFERENCE, ""])
+@pytest.mark.parametrize(
+    "answer", ["Signs? Fever. Rash it is.", "Fever. Rash it is. SIGNS?", "Signs ?\nFever. Rash it is."]
+)
+def test_a_repeated_question_leaves_every_prompt_as_it_is(answer: str, reference: str) -> None:
+    plain, repeated = reader(), reader()
+    scored("Fever. Rash it is.", plain, reference=reference)
+    scored(answer, repeated, reference=reference)
+    assert repeated.prompts == plain.prompts
+
+
+def test_the_question_alone_says_nothing() -> None:
+    engine = reader()
+    assert scored("Signs?", engine).score == 0
+    assert all("Signs" not in prompt for prompt in engine.prompts)
+
+
 def test_without_a_reference_the_question_decides_all_criteria() -> None:
     engine = reader(lambda text, statement: text == "Fever." and statement == "Signs?")
     row = scored("Fever.", engine, reference="", points=POINTS)

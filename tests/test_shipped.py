@@ -75,3 +75,17 @@ def test_the_command_makes_the_models_that_the_recipe_says(
         source = ShippedModel(**SECTION.base.model_dump() | {"name": name, "sha256": sha256})
         make(source, CORPUS, 0, tmp_path / "out" / name)
     assert sorted(hashes) == ["base", "judge"]
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", text.replace("{name}", "").replace("{points}", "").lower()))
+
+
+def test_every_question_names_its_attribute_in_words_that_the_base_has_read() -> None:
+    """SFT trains no embeddings: *How is it treated?* and *… diagnosed?* were one question to the base."""
+    templates = yaml.safe_load((CORPUS / "templates.yaml").read_text())
+    read = {name: words(" ".join([*each["textbook"], each["answer"]])) for name, each in templates.items()}
+    for name, each in templates.items():
+        others = set().union(*(read[other] for other in read if other != name))
+        unnamed = [question for question in each["questions"] if not words(question) & read[name] - others]
+        assert unnamed == (["What is {name}?"] if name == "what" else [])

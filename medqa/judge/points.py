@@ -14,7 +14,7 @@ from medqa import prompts
 from medqa.engines import Labels
 from medqa.judge.cases import Case, Questions, expected_label, shorten, truncated_chars
 from medqa.runtime.sections import JudgeParams
-from medqa.text import distinct_sentences, key_points
+from medqa.text import distinct_sentences, key_points, normalize
 
 MAX_STATEMENTS = 12  # of a reference and of an answer: they bound what a case costs
 POINT, SENTENCE, QUESTION = "point", "sentence", "question"
@@ -23,9 +23,11 @@ POINT, SENTENCE, QUESTION = "point", "sentence", "question"
 def questions(case: Case, params: JudgeParams) -> Questions:
     """One question per point of the reference, then one per sentence of the answer; at most 12 each.
 
-    Of equal sentences of the answer the judge reads the first alone: repetition cannot raise a criterion.
+    Of equal sentences of the answer the judge reads the first alone, and it reads none that repeats the
+    question: neither can raise a criterion.
     """
-    sentences = distinct_sentences(case.answer)
+    question = normalize(case.question)
+    sentences = [each for each in distinct_sentences(case.answer) if normalize(each) != question]
     answer = " ".join(sentences) if len(sentences) < len(key_points(case.answer)) else case.answer
     texts = (case.question, case.reference, answer)
     if case.reference:
