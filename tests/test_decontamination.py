@@ -14,6 +14,9 @@ CORPUS = Path(__file__).parents[1] / "medqa" / "miniature" / "corpus"
 THRESHOLD = 0.65
 TOPICS = embedded.topics(CORPUS)
 TEMPLATES = [topic.question(form) for topic in TOPICS for form in range(len(topic.templates.questions))]
+# Words that no question of the embedded corpus has, and that many questions of real data do.
+FURTHER = ("How is {} treated?", "How is {} diagnosed?", "Why does {} occur?", "How does {} show itself?")
+TEMPLATES += [form.format(name) for name in sorted({topic.name for topic in TOPICS}) for form in FURTHER]
 LONG = (
     "A 54-year-old teacher comes with crushing chest pain since the morning. He smokes, takes no medicines, "
     "and his father died of a stroke. Which drug should be given first?"
