@@ -63,7 +63,7 @@ def test_evaluate_closes_the_policy_before_it_judges(in_memory: list[list[str]],
 def test_agreement_closes_the_base_before_it_judges(in_memory: list[list[str]], tmp_path: Path) -> None:
     rows = written(tmp_path, records.Labelled, label_type="easy")
     outs = [tmp_path / "out" / name for name in ("agreed.jsonl", "attacked.jsonl", "metrics.json")]
-    agreement.main(tmp_path / "judge", tmp_path / "base", rows, *outs)
+    agreement.main(tmp_path / "base", rows, *outs)
     assert in_memory == [["base"], ["encoder"], ["judge"], ["judge"]]
 
 
