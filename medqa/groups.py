@@ -36,8 +36,9 @@ def means(
 
     `by` has, for each group that `split` measures, its `rows` and the mean of each value with its bootstrap
     interval. The intervals of a value are adjusted so that they hold for all groups at once with 95%
-    confidence (Bonferroni). In simulated gains of ten groups they do so in 93% of trials with 60 rows per
-    group, in 89% with 30 and in 79% with 10: the bootstrap is too narrow for small groups.
+    confidence (Bonferroni). In 200 simulated trials of ten groups, with skewed scores and with gains of which
+    half are zero, they did so in 92 to 94% with 60 rows per group, in 86 to 92% with 20 and in 58 to 82% with
+    10: the bootstrap is too narrow for small groups.
     """
     groups, too_small = split(rows, lambda row: row[0])
     by: dict[str, dict[str, float]] = {name: {"rows": len(group)} for name, group in groups.items()}
