@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medqa import attacks, groups, judge, metrics, prompts
+from medqa import attacks, groups, judge, judge_trust, metrics, prompts
 from medqa.baselines import judge_wins, likelier_wins, longer_wins, more_similar_wins
 from medqa.encoder import Embed
 from medqa.engines import Engine, Failure, Request, collect
@@ -132,8 +132,9 @@ def summary(
 
     `longer_wins` is what choosing the longer answer would reach; `likelier_wins`, the one that is likelier
     under the base model; `more_similar_wins`, the one that is nearer to the question under the encoder. A tie
-    counts as half. `over_longer` and `over_more_similar` are the judge's paired differences to these. Pairs
-    with an unscored side are counted apart. Means of nothing are left out. The groups, of pairs and of who
+    counts as half. `trust` has the judge's paired differences to these, each in the direction that agrees
+    more (`judge_trust.over_baselines`). Pairs with an unscored side are counted apart. Means of nothing are
+    left out. The groups, of pairs and of who
     labelled them, are those that `groups.split` measures; their intervals are adjusted for their number.
     """
     scored = [pair for pair in pairs if None not in (pair.chosen_score, pair.rejected_score)]
@@ -158,8 +159,7 @@ def summary(
         margins = [pair.chosen_score - pair.rejected_score for pair in scored]
         result["reliability"] = reliability(margins)
         result["calibration_error"] = calibration_error(result["reliability"])
-        for name, wins in (("over_longer", longer_wins), ("over_more_similar", more_similar_wins)):
-            result |= interval(name, [judge_wins(pair) - wins(pair) for pair in scored])
+    result["trust"] = judge_trust.over_baselines(scored, seed, params.bootstrap_samples)
     result |= _by_group(scored, share)
     result["attacks"] = _attack_metrics(attacked, share, interval)
     return result
@@ -214,11 +214,6 @@ def calibration_error(bins: Sequence[dict[str, float]]) -> float:
     """
     distances = [bin["pairs"] * abs(bin["confidence"] - bin["right"]) for bin in bins]
     return sum(distances) / sum(bin["pairs"] for bin in bins)
-
-
-def beats_longer(result: dict[str, Any]) -> bool:
-    """Whether the judge agrees with the labels clearly more often than *longer wins* does."""
-    return result.get("over_longer_low", 0.0) > 0
 
 
 def _attack_metrics(attacked: Sequence[AttackResult], share: Interval, interval: Interval) -> dict[str, Any]:

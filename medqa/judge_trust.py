@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medqa import metrics
-from medqa.baselines import judge_wins, likelier_wins, longer_wins
+from medqa.baselines import judge_wins, likelier_wins, longer_wins, more_similar_wins
 from medqa.records import Answer, JudgedPair
 from medqa.text import words
 
@@ -21,12 +21,13 @@ def scored_pairs(pairs: Sequence[JudgedPair], judge: str) -> list[JudgedPair]:
 
 
 def over_baselines(pairs: Sequence[JudgedPair], seed: int, samples: int) -> dict[str, Any]:
-    """How much more often the judge agrees with the labels than two naive baselines, with 95% intervals.
+    """How much more often the judge agrees with the labels than three naive baselines, with 95% intervals.
 
-    `over_length` is over the choice by words alone, and `over_likelihood` over the choice by likelihood under
-    the base model, each in the direction that agrees more (`length_choice`: longer or shorter): to beat
-    *longer wins* is nothing where shorter wins, and either is at least as good as a coin. Ties count as half,
-    and so does a pair with a side that the base could not read.
+    `over_length` is over the choice by words alone, `over_likelihood` over the choice by likelihood under the
+    base model, and `over_similarity` over the choice by the cosine with the question under the encoder, each
+    in the direction that agrees more (`length_choice`: longer or shorter): to beat *longer wins* is nothing
+    where shorter wins, and either is at least as good as a coin. Ties count as half, and so does a pair with
+    a side that the base could not read.
     """
     result: dict[str, Any] = {"pairs": len(pairs)}
     if not pairs:
@@ -46,7 +47,25 @@ def over_baselines(pairs: Sequence[JudgedPair], seed: int, samples: int) -> dict
 BASELINES = {
     "length": (longer_wins, ("longer", "shorter")),
     "likelihood": (likelier_wins, ("likelier", "less likely")),
+    "similarity": (more_similar_wins, ("more similar", "less similar")),
 }
+NEEDED = ("length", "likelihood")  # without a clear advantage over each of these the judge shows nothing
+
+
+def findings(trust: dict[str, Any]) -> list[tuple[str, bool, str]]:
+    """Whether the judge clearly beats each needed baseline, from `over_baselines`: name, holds, sentence."""
+    return [(f"over_{baseline}", *_finding(baseline, trust)) for baseline in NEEDED]
+
+
+def _finding(baseline: str, trust: dict[str, Any]) -> tuple[bool, str]:
+    if not trust["pairs"]:
+        return False, "no labelled pair has scores of the judge that evaluates"
+    name = f"over_{baseline}"
+    holds = trust[f"{name}_low"] > 0
+    agreement = f"the judge agrees with the labels in {trust['agreement']:.3f} of {trust['pairs']} pairs"
+    naive = f"choosing the {trust[f'{baseline}_choice']} answer ({trust[f'{baseline}_wins']:.3f})"
+    comparison = "more often than" if holds else "not clearly more often than"
+    return holds, f"{agreement}, {comparison} {naive}, by {metrics.describe(trust, name)}"
 
 
 def length_adjusted(

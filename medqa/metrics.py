@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -210,6 +211,14 @@ def share_interval(
 def named(name: str, interval: tuple[float, float, float]) -> dict[str, float]:
     """An interval as the metrics `name`, `name_low` and `name_high`."""
     return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
+
+
+def describe(result: Mapping[str, Any], name: str) -> str:
+    """A difference with the interval that `named` stored beside it, in words."""
+    if name not in result:
+        return "an unknown amount"
+    low, high = result[f"{name}_low"], result[f"{name}_high"]
+    return f"{result[name]:+.3f} (95% interval {low:+.3f} to {high:+.3f})"
 
 
 def named_interval(

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medqa import judge_trust
+from medqa.metrics import describe
 from medqa.runtime.sections import CompareParams
 
 IMPROVED, NO_CHANGE, WORSE, NOT_SHOWN = VERDICTS = ("improved", "no clear change", "worse", "not shown")
@@ -30,8 +32,7 @@ def findings(result: Metrics, params: CompareParams) -> list[Finding]:
         _guards("guards", "SFT", result["failed_guards"]),
         _guards("guards_over_base", "the base", result["failed_guards_over_base"]),
         *_judge_free(result["dpo_over_sft"]),
-        _judge("length", result["judge"]),
-        _judge("likelihood", result["judge"]),
+        *(Finding(*finding, NOT_SHOWN) for finding in judge_trust.findings(result["judge"])),
         _recited(result.get("recited", 0.0), params.max_recited),
         _groups(result["dpo_over_base"]["by"], params.guards.max_group_drop),
         _score(result["dpo_over_sft"]),
@@ -68,7 +69,7 @@ def decide_over_seeds(verdicts: Sequence[str], gains: dict[str, dict[str, float]
         return NOT_SHOWN, f"there are {len(verdicts)} seeds; {LEAST_SEEDS} are needed (by seed: {counts})"
     names = [name for name in ("dpo_over_sft", "dpo_over_placebo") if name in gains]
     above = bool(names) and all(gains[name].get("score_gain_low", 0.0) > 0 for name in names)
-    text = ", ".join(f"{_interval(gains[name], 'score_gain')} {name.replace('_', ' ')}" for name in names)
+    text = ", ".join(f"{describe(gains[name], 'score_gain')} {name.replace('_', ' ')}" for name in names)
     return (IMPROVED if above else NO_CHANGE), f"score over seeds and questions: {text} (by seed: {counts})"
 
 
@@ -90,7 +91,7 @@ def _judge_free(gains: Metrics) -> list[Finding]:
     lost = [name for name in overlap if _clearly_falls(gains, f"{name}_gain")]
     gained = any(gains.get(f"{name}_gain_low", 0.0) > 0 for name in overlap)
     words = " and ".join(
-        f"{label} by {_interval(gains, f'{name}_gain')}"
+        f"{label} by {describe(gains, f'{name}_gain')}"
         for name, label in zip(overlap, ("token F1", "ROUGE-L"), strict=True)
     )
     return [
@@ -101,19 +102,8 @@ def _judge_free(gains: Metrics) -> list[Finding]:
 
 
 def _not_falling(gains: Metrics, name: str, label: str) -> Finding:
-    sentence = f"{label} changes by {_interval(gains, f'{name}_gain')}"
+    sentence = f"{label} changes by {describe(gains, f'{name}_gain')}"
     return Finding(name, not _clearly_falls(gains, f"{name}_gain"), sentence, WORSE)
-
-
-def _judge(baseline: str, judge: Metrics) -> Finding:
-    name = f"over_{baseline}"
-    if not judge["pairs"]:
-        return Finding(name, False, "no labelled pair has scores of the judge that evaluates", NOT_SHOWN)
-    holds = judge[f"{name}_low"] > 0
-    agreement = f"the judge agrees with the labels in {judge['agreement']:.3f} of {judge['pairs']} pairs"
-    naive = f"choosing the {judge[f'{baseline}_choice']} answer ({judge[f'{baseline}_wins']:.3f})"
-    comparison = "more often than" if holds else "not clearly more often than"
-    return Finding(name, holds, f"{agreement}, {comparison} {naive}, by {_interval(judge, name)}", NOT_SHOWN)
 
 
 def _recited(share: float, limit: float) -> Finding:
@@ -138,7 +128,7 @@ def _groups(groups: Metrics, limit: float) -> Finding:
     ]
     worst = sorted(fallen or judged, key=lambda name: judged[name]["score_gain"])
     changes = ", ".join(
-        f"{name} {_interval(judged[name], 'score_gain')}" for name in worst[: len(fallen) or 1]
+        f"{name} {describe(judged[name], 'score_gain')}" for name in worst[: len(fallen) or 1]
     )
     count = f"{len(judged)} groups of questions"
     sentence = (
@@ -151,7 +141,7 @@ def _score(gains: Metrics) -> Finding:
     if "score_gain" not in gains:
         return Finding("score", False, "no question has two judged answers to compare", NO_CHANGE)
     changed = round((1 - gains["ties"]) * gains["compared"])
-    sentence = f"the judge's score changes by {_interval(gains, 'score_gain')} over SFT"
+    sentence = f"the judge's score changes by {describe(gains, 'score_gain')} over SFT"
     if changed < LEAST_CHANGED:
         sentence += f", but on {changed} questions only: fewer than {LEAST_CHANGED} can agree by chance"
     holds = gains["score_gain_low"] > 0 and changed >= LEAST_CHANGED
@@ -162,7 +152,7 @@ def _placebo(gains: Metrics | None) -> Finding:
     if gains is None:
         return Finding("placebo", True, "no placebo was trained", NO_CHANGE)
     holds = gains.get("score_gain_low", 0.0) > 0
-    sentence = f"the score is {_interval(gains, 'score_gain')} above the placebo's"
+    sentence = f"the score is {describe(gains, 'score_gain')} above the placebo's"
     if not holds:
         sentence += ": pairs turned round at random may do as well"
     return Finding("placebo", holds, sentence, NO_CHANGE)
@@ -172,7 +162,7 @@ def _length(length: Metrics) -> Finding:
     if not length:
         return Finding("length", False, "the judge's bias for length is not known", NOT_SHOWN)
     bias = f"the judge gives {length['bias']:+.3f} per log of the words ratio"
-    sentence = f"adjusted for length, the score changes by {_interval(length, 'adjusted_gain')} ({bias})"
+    sentence = f"adjusted for length, the score changes by {describe(length, 'adjusted_gain')} ({bias})"
     return Finding("length", length["adjusted_gain_low"] > 0, sentence, NO_CHANGE)
 
 
@@ -180,18 +170,10 @@ def _people(people: Metrics) -> Finding:
     gains = people.get("comparisons", {}).get("dpo_over_sft", {})
     if "calibrated_score_gain" not in gains:
         return Finding("people", True, "too few answers have people's scores to calibrate the gain", WORSE)
-    sentence = (
-        f"calibrated by people's scores, the score changes by {_interval(gains, 'calibrated_score_gain')}"
-    )
+    change = describe(gains, "calibrated_score_gain")
+    sentence = f"calibrated by people's scores, the score changes by {change}"
     return Finding("people", not _clearly_falls(gains, "calibrated_score_gain"), sentence, WORSE)
 
 
 def _clearly_falls(metrics: Metrics, name: str) -> bool:
     return bool(metrics.get(f"{name}_high", 0.0) < 0)
-
-
-def _interval(metrics: Metrics, name: str) -> str:
-    if name not in metrics:
-        return "an unknown amount"
-    low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
-    return f"{metrics[name]:+.3f} (95% interval {low:+.3f} to {high:+.3f})"

@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medqa import agreement, encoder, engines, hub, jsonl, records
+from medqa import agreement, encoder, engines, hub, jsonl, judge_trust, records
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
 
 WARNING = """
-!!! THIS JUDGE IS NOT CLEARLY BETTER THAN CHOOSING THE LONGER ANSWER (over_longer in the metrics of agreement).
+!!! NOTHING SHOWS THAT THIS JUDGE IS WORTH OBEYING: {reason}.
 !!! Its scores, the pairs built from them and the verdict mean nothing. Use another judge, or another judge.template.
 """  # noqa: E501
 
@@ -33,8 +33,8 @@ def main(base: Path, labelled: Path, agreed: Path, attacked: Path, metrics: Path
     jsonl.write(attacked, attacks)
     result = compute_metrics(params, agreed, attacked)
     jsonl.write_metrics(metrics, result)
-    if not agreement.beats_longer(result):
-        print(WARNING, file=sys.stderr, flush=True)
+    if against := [sentence for _, holds, sentence in judge_trust.findings(result["trust"]) if not holds]:
+        print(WARNING.format(reason=against[0]), file=sys.stderr, flush=True)
     overall, tried = result["by"].get("all", {}), result["attacks"]
     names = ("agreement", "longer_wins", "likelier_wins", "more_similar_wins")
     rates = {name: overall.get(name, 0) for name in names}

@@ -308,8 +308,7 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
                 {"confidence": 0.88, "right": 0.91, "pairs": size // 2},
             ],
             "calibration_error": 0.04,
-            **_interval("over_longer", 0.32, 0.06),
-            **_interval("over_more_similar", 0.06, 0.06),
+            "trust": {"pairs": size, **_interval("over_similarity", 0.06, 0.06)},
             "by": by,
             "attacks": attacks,
         },
@@ -318,6 +317,8 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
             "reason": "the judge's score changed by +0.200 (95% interval +0.140 to +0.260) over SFT",
             "conditions": {
                 "guards": {"holds": False, "sentence": "DPO exceeds a limit: exam unreadable rise"},
+                "over_length": {"holds": True, "sentence": "the judge agrees more often than by length"},
+                "over_likelihood": {"holds": True, "sentence": "the judge agrees more often than the base"},
                 "score": {"holds": True, "sentence": "log-probability changes by -0.010"},
             },
             "failed_guards": "exam_unreadable_rise",

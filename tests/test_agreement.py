@@ -3,12 +3,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from fake_engine import FakeEngine, by_candidate, certain, embed
 
-from medqa import agreement, attacks, encoder, engines, jsonl
+from medqa import agreement, attacks, encoder, engines, jsonl, judge_trust
 from medqa.records import AttackResult, JudgedPair, Labelled
 from medqa.runtime.sections import AgreementParams, JudgeParams
 from medqa.text import words
@@ -83,9 +84,9 @@ def test_agreement_is_what_one_counts_by_hand() -> None:
     assert by["all"]["longer_wins"] == pytest.approx((1 + 0 + 1 + 0 + 0.5) / 5)
     # The fake engine finds an answer likelier by each character that it has less.
     assert by["all"]["likelier_wins"] == pytest.approx((0 + 1 + 0 + 1 + 0.5) / 5)
-    assert result["over_longer"] == pytest.approx((0 + 1 - 1 + 0.5 + 0.5) / 5)
+    assert result["trust"]["over_length"] == pytest.approx((0 + 1 - 1 + 0.5 + 0.5) / 5)
     assert by["all"]["more_similar_wins"] == 0.5  # no answer has a word of the question
-    assert result["over_more_similar"] == pytest.approx(by["all"]["agreement"] - 0.5)
+    assert result["trust"]["over_similarity"] == pytest.approx(by["all"]["agreement"] - 0.5)
     assert result["mass_least"] == 0.1 and result["mass_mean"] == pytest.approx((5 * 0.9 + 2 * 0.1) / 7)
 
 
@@ -144,14 +145,16 @@ def test_more_similar_is_the_answer_that_is_nearer_to_the_question() -> None:
     result = measure(rows=rows)
     assert result["by"]["all"]["more_similar_wins"] == pytest.approx((1 + 0 + 0.5) / 3)
     # The judge takes the other one of the first two.
-    gains = [result["over_more_similar_low"], result["over_more_similar"], result["over_more_similar_high"]]
+    trust = result["trust"]
+    gains = [trust["over_similarity_low"], trust["over_similarity"], trust["over_similarity_high"]]
     assert gains == pytest.approx([-1, 0, 1], abs=0.34) and gains == sorted(gains)
 
 
 def test_nothing_scored_is_counted_and_has_no_mean() -> None:
     result = measure(rows=ROWS[-1:])
     assert (result["pairs"], result["unscored"], result["by"]) == (1, 1, {})
-    assert not agreement.beats_longer(result)
+    assert result["trust"] == {"pairs": 0}
+    assert {holds for _, holds, _ in judge_trust.findings(result["trust"])} == {False}
 
 
 @pytest.mark.parametrize(
@@ -183,8 +186,12 @@ def test_a_judge_that_only_counts_words_does_not_beat_longer_wins() -> None:
         for n in range(1, 60)
         if n % 5 != 2
     ]
-    assert not agreement.beats_longer(measure(lambda text: min(1.0, len(text.split()) / 10), rows))
-    assert agreement.beats_longer(measure(lambda text: len(text) != 3, rows))
+    assert not beats_length(measure(lambda text: min(1.0, len(text.split()) / 10), rows))
+    assert beats_length(measure(lambda text: len(text) != 3, rows))
+
+
+def beats_length(result: dict[str, Any]) -> bool:
+    return {name: holds for name, holds, _ in judge_trust.findings(result["trust"])}["over_length"]
 
 
 ATTACKED = [
@@ -261,7 +268,7 @@ def test_an_unscored_attack_does_not_succeed() -> None:
 @pytest.mark.parametrize(
     ("preferred", "loud"), [("Fever", False), ("Why", True)], ids=["judges", "judges nothing"]
 )
-def test_a_judge_that_does_not_beat_longer_wins_is_named_loudly(
+def test_a_judge_that_beats_no_baseline_is_named_loudly(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -278,9 +285,7 @@ def test_a_judge_that_does_not_beat_longer_wins_is_named_loudly(
     monkeypatch.setattr(stage.hub, "describe", lambda model: "judge (x)")
     names = ("base", "labelled.jsonl", "agreed.jsonl", "attacked.jsonl", "m.json")
     stage.main(*(tmp_path / name for name in names))
-    assert (
-        "!!! THIS JUDGE IS NOT CLEARLY BETTER THAN CHOOSING THE LONGER" in capsys.readouterr().err
-    ) == loud
+    assert ("!!! NOTHING SHOWS THAT THIS JUDGE IS WORTH OBEYING" in capsys.readouterr().err) == loud
 
 
 def test_the_embedded_judge_withstands_the_attacks() -> None:

@@ -224,27 +224,28 @@ def test_the_verdict_and_the_guard_that_failed_are_in_the_heading(copy: RunPaths
     assert "No guard failed." not in html
 
 
-@pytest.mark.parametrize(("low", "warns"), [(0.01, False), (0.0, True), (-0.1, True)])
-def test_a_judge_that_does_not_beat_longer_wins_has_a_warning(
-    copy: RunPaths, low: float, warns: bool
-) -> None:
-    change(copy.metrics, "agreement", over_longer_low=low)
+@pytest.mark.parametrize("condition", ["over_length", "over_likelihood"])
+def test_a_judge_that_beats_not_each_naive_baseline_has_a_warning(copy: RunPaths, condition: str) -> None:
+    loud = "Nothing shows that the judge is worth obeying"
+    assert loud not in report.build(copy, report_params())
+    conditions = json.loads((copy.metrics / "compare.json").read_text())["conditions"]
+    conditions[condition] = {"holds": False, "sentence": "the judge agrees by -0.100"}
+    change(copy.metrics, "compare", conditions=conditions)
     html = report.build(copy, report_params())
-    assert html.count("does not beat choosing the longer answer") == 2 * warns
+    assert html.count(loud) == 2 and "the judge agrees by −0.100" in html
 
 
 def test_what_the_pipeline_can_leave_out_is_shown_as_none(copy: RunPaths) -> None:
     measures = dict.fromkeys(("score", "score_low", "score_high", "token_f1"), {})
     for name in labels.MODELS:
         change(copy.metrics, f"evaluate/{name}", **measures)
-    over = dict.fromkeys(("over_longer", "over_longer_low", "over_longer_high"), {})
-    change(copy.metrics, "agreement", by={"all": {"rows": 0}}, attacks={}, calibration_error={}, **over)
+    change(copy.metrics, "agreement", by={"all": {"rows": 0}}, attacks={}, calibration_error={}, trust={})
     nothing = dict.fromkeys(labels.COMPARISONS, {"paired": 0, "compared": 0})
     change(copy.metrics, "compare", guards={}, reason="nothing to compare", **nothing)
     for name in ("attacks", "agreement", "pairs"):
         (copy.data / f"{name}.jsonl").write_text("")
     text = Elements(report.build(copy, report_params())).text
-    assert "nothing to compare" in text and "no labelled pair was scored" in text and "none" in text
+    assert "nothing to compare" in text and "none" in text
 
 
 def test_gains_are_one_row_per_measure_and_one_cell_per_comparison(copy: RunPaths) -> None:
