@@ -1,11 +1,10 @@
 """What each training step changed: paired differences between models on the same held-out questions."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from medqa import groups, guards, jsonl, judge_trust, metrics, verdict
+from medqa import groups, guards, judge_trust, metrics, verdict
 from medqa.records import Answer, JudgedPair
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import CompareParams
@@ -48,7 +47,6 @@ MEASURES: dict[str, Callable[[Answer], float | None]] = {
     "cut_off": lambda row: float(row.finish_reason == "length"),
 }
 NATS = ("reference_logprob", "preference_margin")
-UNIT_MEASURES = tuple(name for name in MEASURES if name not in NATS)  # from 0 to 1
 RECITED = 0.95  # the ROUGE-L from which an answer repeats the reference
 
 
@@ -120,17 +118,6 @@ def _evidence(
         "length": judge_trust.length_adjusted(pairs, compared, seed, params.bootstrap_samples),
         "recited": fmean(recited) if recited else 0.0,
     }
-
-
-def write_table(path: Path, answers: Mapping[str, Sequence[Answer]]) -> None:
-    """Write a TSV with one row per model and measure from 0 to 1, for `dvc plots` to draw."""
-    with jsonl.atomic_write(path) as file:
-        file.write("measure\tmean\n")
-        for measure in UNIT_MEASURES:
-            for name, rows in answers.items():
-                values = [MEASURES[measure](row) for row in rows if _is_open_answer(row)]
-                values = [value for value in values if value is not None]
-                file.write(f"{measure} of {name}\t{fmean(values) if values else 0:.4f}\n")
 
 
 def _is_open_answer(row: Answer) -> bool:

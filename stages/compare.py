@@ -11,14 +11,13 @@ from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
 
 
-def main(answers: Path, agreed: Path, people: Path, metrics: Path, table: Path) -> str:
+def main(answers: Path, agreed: Path, people: Path, metrics: Path) -> str:
     """Compare the evaluations, judged by a judge that the labelled pairs `agreed` measured.
 
     The sheets in the folder `people`, if there are any, calibrate them.
     """
     result = compute_metrics(read_params(), answers, agreed, people)
     jsonl.write_metrics(metrics, result)
-    compare.write_table(table, read_answers(answers))
     gains = (
         f"{name.replace('_', ' ')}: score {result[name].get('score_gain', 0):+.3f}"
         for name in compare.COMPARISONS

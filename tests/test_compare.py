@@ -1,7 +1,6 @@
 """medqa.compare: paired differences, recomputed by hand."""
 
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -177,18 +176,6 @@ def test_nothing_to_compare_has_no_mean() -> None:
     empty = {"paired": 0, "compared": 0, "by": {}, "small_groups": 0}
     assert (result["dpo_over_sft"], result["verdict"]) == (empty, "no clear change")
     assert result["worst_group"] == {}
-
-
-def test_the_table_has_one_mean_per_model_and_measure(tmp_path: Path) -> None:
-    compare.write_table(tmp_path / "table.tsv", MODELS)
-    lines = [line.split("\t") for line in (tmp_path / "table.tsv").read_text().splitlines()]
-    assert lines[0] == ["measure", "mean"]
-    means = {measure: float(mean) for measure, mean in lines[1:]}
-    names = ("score", "key_point_recall", "token_f1", "rouge_l", "coverage", "repetition", "cut_off")
-    assert list(means) == [f"{measure} of {name}" for measure in names for name in MODELS]
-    assert all(0 <= mean <= 1 for mean in means.values())
-    assert means["score of base"] == pytest.approx(fmean([0.1, 0.5, 0.9, 0.5, 0.5, 0.3]), abs=1e-4)
-    assert means["token_f1 of dpo"] == 0.5
 
 
 def uniform(**changes) -> list[Answer]:

@@ -28,7 +28,7 @@ __all__ += ["ScratchModel", "ShippedModel", "TunedEncoder", "TunedJudge", "Wheel
 # Of a model. It becomes a part of paths and of a stage's name.
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 # Files that other stages write beside those of the models.
-TAKEN = ("sft", "dpo", "placebo", "oracle", "scores", "evaluation")
+TAKEN = ("sft", "dpo", "placebo", "oracle", "scores")
 
 Source = Annotated[HubModel | GgufModel | ShippedModel | ScratchModel, Field(discriminator="source")]
 JudgeSource = Annotated[
