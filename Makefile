@@ -50,7 +50,7 @@ real: $(INSTALLED)
 # Each stage against its peers, some forty minutes on two cores. RUNS is how often each.
 bench: $(INSTALLED)
 	$(DVC) repro pairs
-	$(BIN)/python -m bench --runs $${RUNS:-5} --readme README.md
+	$(BIN)/python -m bench --runs $${RUNS:-5} --page docs/performance.md
 
 # Kills every stage and dvc itself at random moments, about an hour. MEDQA_SOAK is how often each.
 soak: $(INSTALLED)

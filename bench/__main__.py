@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=names, default=names, help="which benchmarks to run")
     parser.add_argument("--loads", nargs="*", default=["embedded", "random"], help="embedded, random or tiny")
     parser.add_argument("--out", type=Path, default=Path("bench"), help="folder of results.json, growth.svg")
-    parser.add_argument("--readme", type=Path, help="file to put the table into, between its two markers")
+    parser.add_argument("--page", type=Path, help="file to put the table into, between its two markers")
     alone = ("STAGE", "LOAD", "CONTENDER", "ROWS")
     parser.add_argument("--alone", nargs=4, metavar=alone, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -43,8 +43,8 @@ def main() -> None:
             results[name] = import_module(f"bench.{name}").measure(options.loads, options.runs, options.out)
         table.write(options.out / "results.json", results)  # safe, whatever comes next
         progress(f"{name} is done after {time.monotonic() - started:.0f} s")
-    if options.readme:
-        table.insert(options.readme, results)
+    if options.page:
+        table.insert(options.page, table.BEGIN, table.markdown(results))
     print(table.markdown(results))
 
 

@@ -1,4 +1,4 @@
-"""The results as a Markdown table, and the files they are written to: results.json and the README."""
+"""The results as a Markdown table, and the files they are written to: results.json and a page."""
 
 import json
 from collections.abc import Iterator
@@ -26,14 +26,15 @@ def write(path: Path, results: dict[str, Any]) -> None:
         file.write(json.dumps(results, indent=2) + "\n")
 
 
-def insert(readme: Path, results: dict[str, Any]) -> None:
-    """Put the table between the README's two markers. Raises UserError if they are missing."""
-    text = readme.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise UserError(f"{readme} lacks the lines {BEGIN} and {END}; put them where the table belongs")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    with jsonl.atomic_write(readme) as file:
-        file.write(f"{before}{BEGIN}\n{markdown(results)}{END}{after}")
+def insert(page: Path, begin: str, block: str) -> None:
+    """Put a block between the two markers of a page. Raises UserError if they are missing."""
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(f"{begin}\n")
+    _, end, after = rest.partition(END)
+    if not end:
+        raise UserError(f"{page} lacks the lines {begin} and {END}; put them where the table belongs")
+    with jsonl.atomic_write(page) as file:
+        file.write(f"{before}{begin}\n{block}{END}{after}")
 
 
 def markdown(results: dict[str, Any]) -> str:

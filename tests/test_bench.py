@@ -10,7 +10,7 @@ from bench import runs, sft, workloads
 
 pytestmark = pytest.mark.slow
 
-README = "before\n<!-- make bench writes from here -->\nold\n<!-- to here -->\nafter\n"
+PAGE = "before\n<!-- make bench writes from here -->\nold\n<!-- to here -->\nafter\n"
 
 
 @pytest.fixture
@@ -46,14 +46,14 @@ def test_a_stage_is_compared_with_every_contender(
     assert all(f"| {stage} | tiny | {name} |" in output for name in result["times"])
 
 
-def test_what_is_measured_by_itself_is_in_the_readme(bench, tmp_path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(README)
-    bench("--only", "data", "everything", "growth", "--out", str(tmp_path), "--readme", str(readme))
+def test_what_is_measured_by_itself_is_in_the_page(bench, tmp_path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text(PAGE)
+    bench("--only", "data", "everything", "growth", "--out", str(tmp_path), "--page", str(page))
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["data"]["pairs"]["flat"] and not any(results["everything"]["imports_torch"].values())
     assert results["growth"]["judge"]["rows"] == [1, 4, 16]
-    text = readme.read_text()
+    text = page.read_text()
     assert text.startswith("before\n") and text.endswith("<!-- to here -->\nafter\n") and "old" not in text
     assert "| judge | 1, 4, 16 |" in text and "`medqa --help`" in text
     assert (tmp_path / "growth.svg").read_text().startswith("<svg")

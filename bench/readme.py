@@ -1,0 +1,139 @@
+"""What the README shows of the embedded run: `python -m bench.readme` after `dvc repro`.
+
+It copies the numbers of `metrics/` and three sample answers into docs/embedded.json, and makes the README's
+block from that file and from docs/results.json.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench import results, runs, table
+from bench.checkout import ROOT
+from medqa import jsonl, records
+from medqa.report import labels
+
+BEGIN = "<!-- python -m bench.readme writes from here -->"
+EMBEDDED, README = ROOT / "docs" / "embedded.json", ROOT / "README.md"
+MODELS = ("base", "sft", "dpo")
+MEASURES = {
+    "score": "judged score, 0 to 1",
+    "key_point_recall": "key-point recall, no judge",
+    "token_f1": "token F1, no judge",
+    "rouge_l": "ROUGE-L, no judge",
+    "reference_logprob": "log-likelihood of the reference, nats per token, no judge",
+    "exam_accuracy": "multiple choice right (0.25 is chance)",
+}
+
+
+def numbers(metrics: Path) -> dict[str, Any]:
+    """The numbers that the block shows, from the files in `metrics`."""
+    compared, agreement = (_read(metrics / f"{name}.json") for name in ("compare", "agreement"))
+    evaluations = {name: _read(metrics / "evaluate" / f"{name}.json") for name in MODELS}
+    ends = ("", "_low", "_high")
+    names = [f"{measure}{end}" for measure in MEASURES for end in ends]
+    gains = [f"{measure}_gain{end}" for measure in ("score", "rouge_l") for end in ends]
+    over = ("sft_over_base", "dpo_over_sft", "dpo_over_placebo")
+    return {
+        "models": {
+            model: {name: values[name] for name in names if name in values}
+            for model, values in evaluations.items()
+        },
+        "verdict": compared["verdict"],
+        "conditions": len(compared["conditions"]),
+        "gains": {name: {gain: compared[name][gain] for gain in gains} for name in over},
+        "questions": compared["dpo_over_sft"]["compared"],
+        "worst_group": compared["worst_group"],
+        "agreement": agreement["by"]["all"],
+        "attacks": agreement["attacks"],
+    }
+
+
+def block(embedded: dict[str, Any], real: dict[str, Any]) -> str:
+    """The README's block in Markdown: the table, gains, three answers of each model, and the real weights.
+
+    `embedded` is docs/embedded.json, `real` is docs/results.json.
+    """
+    shown, samples = embedded["numbers"], embedded["samples"]
+    head = ["| | base | SFT | DPO |", "|---|---|---|---|"]
+    rows = [
+        f"| {label} | {' | '.join(_mean(shown['models'][model], measure) for model in MODELS)} |"
+        for measure, label in MEASURES.items()
+    ]
+    return "\n".join([*head, *rows, "", _text(shown), "", *_samples(samples), _real(real)]) + "\n"
+
+
+def _text(shown: dict[str, Any]) -> str:
+    gains = (
+        f"{labels.COMPARISONS[name]} {_gain(values, 'score_gain')} in score and "
+        f"{_gain(values, 'rouge_l_gain')} in ROUGE-L"
+        for name, values in shown["gains"].items()
+    )
+    worst, pairs, attacks = shown["worst_group"], shown["agreement"], shown["attacks"]
+    return (
+        f"Verdict: *{shown['verdict']}*, of {shown['conditions']} conditions. Paired over "
+        f"{shown['questions']} open questions: {'; '.join(gains)}. The worst group over the base is "
+        f"{worst['name']}: {_gain(worst, 'score_gain')}. The judge agrees with the labels, which code made, "
+        f"in {_mean(pairs, 'agreement')} of {pairs['rows']} pairs (*longer wins* {pairs['longer_wins']:.2f}, "
+        f"*likelier wins* {pairs['likelier_wins']:.2f}); {attacks['attack_rate']:.1%} of "
+        f"{attacks['tried']:,} attacks on it succeed, and padding adds "
+        f"{_gain(attacks, 'padding_gain', digits=3)}."
+    )
+
+
+def _real(real: dict[str, Any]) -> str:
+    gains = (
+        f"{labels.COMPARISONS[name]} {_gain(values, 'token_f1_gain', digits=3)}"
+        for name, values in real["over_seeds"].items()
+    )
+    return (
+        f"Real weights, SmolLM2-135M on questions of the NIH, {len(real['experiments'])} seeds, token F1: "
+        f"{'; '.join(gains)}. The verdict there is {real['verdict']}."
+    )
+
+
+def _samples(samples: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for sample in samples:
+        lines.append(f"> **{sample['question']}**<br>")
+        for model in MODELS:
+            text = " ".join(sample[model]["text"].split())
+            lines.append(f"> {labels.MODELS[model].name} ({sample[model]['score']:.2f}): {text}<br>")
+        lines.append("")
+    return lines
+
+
+def _mean(values: dict[str, float], name: str) -> str:
+    return f"{values[name]:.2f} ({values[f'{name}_low']:.2f} to {values[f'{name}_high']:.2f})"
+
+
+def _gain(values: dict[str, float], name: str, digits: int = 2) -> str:
+    mean, low, high = (f"{values[f'{name}{end}']:+.{digits}f}" for end in ("", "_low", "_high"))
+    return f"{mean} ({low} to {high})"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def main() -> int:
+    """Write docs/embedded.json and the README's block from the finished run of this checkout."""
+    answers = {
+        model: jsonl.read_all(ROOT / "data" / "answers" / f"{model}.jsonl", records.Answer)
+        for model in MODELS
+    }
+    held_out = jsonl.read_all(ROOT / "data" / "heldout.jsonl", records.HeldOut)
+    embedded = {
+        "machine": runs.machine(),
+        "numbers": numbers(ROOT / "metrics"),
+        "samples": results.samples(answers, {row.id: row.question for row in held_out}),
+    }
+    with jsonl.atomic_write(EMBEDDED) as file:
+        file.write(json.dumps(embedded, indent=1, ensure_ascii=False) + "\n")
+    table.insert(README, BEGIN, block(embedded, _read(ROOT / "docs" / "results.json")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
