@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,36 +14,37 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def read(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / name).read_text(encoding="utf-8"))
+
+
 def test_the_block_is_made_from_the_json() -> None:
-    embedded, real = (
-        json.loads((ROOT / "docs" / f"{name}.json").read_text()) for name in ("embedded", "results")
-    )
     shown = TEXT.partition(f"{readme.BEGIN}\n")[2].partition(table.END)[0]
-    assert shown == readme.block(embedded, real), "run `python -m bench.readme` after dvc repro"
+    block = readme.block(read("docs/embedded.json"), read("docs/results.json"))
+    assert shown == block, "run `python -m bench.readme` after dvc repro"
 
 
 def test_the_json_has_the_numbers_of_the_committed_metrics() -> None:
-    embedded = json.loads((ROOT / "docs" / "embedded.json").read_text())
-    assert embedded["numbers"] == readme.numbers(ROOT / "metrics"), "run `python -m bench.readme`"
+    numbers = readme.numbers(ROOT / "metrics")
+    assert read("docs/embedded.json")["numbers"] == numbers, "run `python -m bench.readme` after dvc repro"
 
 
 def test_the_readme_is_short() -> None:
-    lines = TEXT.splitlines()
-    assert len(lines) <= 175 and max(map(len, lines)) < 1200
+    assert len(TEXT.splitlines()) <= 175
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files_and_headings(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"", text)
-    for link in (first or second for first, second in links):
-        if link.startswith("http"):
-            continue
+    for link in re.findall(r"(?:\]\(|src=\"|srcset=\")([^)\s\"]+)", text):
         path, _, heading = link.partition("#")
-        target = (page.parent / path).resolve() if path else page
-        assert target.exists(), link
-        headings = (
-            re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE) if heading else []
-        )
-        slugs = [re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in headings]
-        assert not heading or heading in slugs, link
+        if not link.startswith("http"):
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), link
+            assert not heading or heading in headings(target), link
+
+
+def headings(page: Path) -> list[str]:
+    """The headings of a page as GitHub links to them."""
+    names = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in names]
