@@ -8,6 +8,7 @@ from importlib import import_module
 # A command NAME is the module medqa.commands.NAME with add(parser) and run(options) -> exit code.
 COMMANDS = {
     "recompute": "compute metrics again from the rows that they came from",
+    "preset": "list the presets, or write one into params.yaml",
     "doctor": "print what a bug report needs, and whether the real preset would fit this machine",
     "cache": "show, prune, verify or empty the rows that are kept between runs",
     "sheet": "write a sheet of held-out answers for a person to score, blind to the model",
