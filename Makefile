@@ -38,11 +38,9 @@ test-all: $(INSTALLED)
 	$(TESTS)
 
 # Real weights: SmolLM2-135M on the files of data/raw, or on the embedded corpus where there are none. Under an hour.
-REAL := presets/smollm2$(if $(wildcard data/raw/sft.jsonl),-files).yaml
+REAL := smollm2$(if $(wildcard data/raw/sft.jsonl),-files)
 real: $(INSTALLED)
-	@cmp -s $(REAL) params.yaml || git diff --quiet -- params.yaml || \
-		{ echo "params.yaml may have changes that $(REAL) would replace: commit them, or copy it over yourself" >&2; exit 1; }
-	cp $(REAL) params.yaml
+	$(BIN)/python -m medqa preset $(REAL)
 	$(CHECK)
 	@$(WITHOUT_GIT)
 	$(DVC) repro

@@ -19,6 +19,7 @@ from bench.checkout import ROOT
 from bench.workloads import SEED, SHAPES, Shape, lexicon, random_rows
 from medqa import jsonl
 from medqa.records import Judged
+from medqa.runtime import presets
 
 UNIT = "questions"
 ROWS = {"embedded": 109_353, "random": 109_353, "tiny": 40}
@@ -141,7 +142,7 @@ def write_sources(shape: Shape, rows: int, folder: Path) -> None:
 
 def write_params(folder: Path) -> None:
     """Write the parameters for a user's own files, in this folder, without limits."""
-    params = yaml.safe_load((ROOT / "presets" / "files.yaml").read_text(encoding="utf-8"))
+    params = presets.read("files", ROOT / presets.FOLDER)
     params["corpus"] = str(folder)
     params["data"] |= dict.fromkeys(("max_sft", "max_questions", "max_held_out", "max_labelled"))
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")

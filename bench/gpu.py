@@ -18,13 +18,11 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bench import checkpoints, gpu_smoke
 from bench.gpu_parts import MAX_MEMORY, PARTS, PEERS, timed
 from bench.gpu_sizes import REAL, SMALL, Bench, Size
 from medqa import jsonl, model
-from medqa.runtime import environment
+from medqa.runtime import environment, presets
 
 ROOT = Path(__file__).parent.parent
 QUESTIONS = 109_353  # of UltraMedical-Preference
@@ -173,7 +171,7 @@ def main() -> int:
     options = parser.parse_args()
     environment.set_up()
     if options.part:
-        preset = yaml.safe_load((ROOT / "presets" / "qwen2.5-1.5b.yaml").read_text(encoding="utf-8"))
+        preset = presets.read("qwen2.5-1.5b", ROOT / presets.FOLDER)
         bench = Bench(SMALL if options.small else REAL, preset, options.work)
         result = OTHERS[options.part](bench) if options.part in OTHERS else measure(options.part, bench)
         options.out.write_text(json.dumps(result) + "\n", encoding="utf-8")

@@ -2,7 +2,7 @@
 
 Random-weight checkpoints in the shapes and formats of the real preset's models, and the embedded corpus in
 UltraMedical's two formats, are served by a small Hub on loopback. A copy of this checkout runs
-presets/qwen2.5-1.5b.yaml on them by `dvc repro`, with caches of its own, and is removed.
+the preset qwen2.5-1.5b on them by `dvc repro`, with caches of its own, and is removed.
 """
 
 import argparse
@@ -22,8 +22,9 @@ from bench import checkout, checkpoints, runs, stage_log
 from bench.checkout import ROOT
 from bench.local_hub import Repo, running
 from medqa.miniature import embedded, embedded_rows
+from medqa.runtime import presets
 
-PRESET = Path("presets") / "qwen2.5-1.5b.yaml"
+PRESET = "qwen2.5-1.5b"
 # All that differs from the preset. Its pins stay as they are: the small Hub serves those commits.
 OVERRIDES = {
     "data.max_sft": 4,
@@ -76,7 +77,7 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 def project(folder: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Copy this checkout into a repository of its own, with the preset as its params.yaml; its parameters."""
     checkout.copy(folder)
-    params = yaml.safe_load((folder / PRESET).read_text(encoding="utf-8"))
+    params = presets.read(PRESET, folder / presets.FOLDER)
     for name, value in overrides.items():
         section, key = name.split(".")
         if key not in params[section]:

@@ -18,10 +18,11 @@ import yaml
 from bench import results_page, runs, stage_log
 from bench.checkout import DVC, ROOT
 from medqa import compare, jsonl, metrics, verdict
-from medqa.commands import doctor
+from medqa.commands.preset import flat
 from medqa.records import Answer
+from medqa.runtime import presets
 
-DOCS, PRESET = ROOT / "docs", ROOT / "presets" / "smollm2-files.yaml"
+DOCS, PRESET = ROOT / "docs", "smollm2-files"
 BOOTSTRAP_SAMPLES = 2000
 Answers = dict[str, list[Answer]]  # by model; a control that is switched off has none
 
@@ -53,10 +54,10 @@ def experiment(name: str) -> dict[str, Any]:
 
 def differences(params: dict[str, Any]) -> dict[str, str]:
     """The parameters that differ from the preset as it is now, but for seed and corpus, and their values."""
-    preset = doctor.flat(yaml.safe_load(PRESET.read_text(encoding="utf-8")))
+    preset = flat(presets.read(PRESET, ROOT / presets.FOLDER))
     return {
         key: value
-        for key, value in doctor.flat(params).items()
+        for key, value in flat(params).items()
         if preset.get(key) != value and key not in ("seed", "corpus")
     }
 

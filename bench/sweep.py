@@ -20,7 +20,7 @@ import yaml
 
 from bench.checkout import DVC, ROOT
 from medqa import compare, jsonl, metrics
-from medqa.commands import doctor
+from medqa.commands.preset import flat
 from medqa.records import Answer
 from medqa.report.labels import GAINS
 from medqa.runtime.errors import UserError
@@ -67,7 +67,7 @@ def queue(folder: Path, cells: Iterable[Cell], placebo: bool) -> int:
     """
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     if params["data"]["sft"]["source"] != "embedded":
-        raise UserError("params.yaml holds another preset than the embedded one; git checkout params.yaml")
+        raise UserError("params.yaml holds another preset than the embedded one; run medqa preset base")
     finished = set(commits(folder))
     missing = [cell for cell in cells if cell.name not in finished]
     for cell in sorted(missing, key=lambda cell: (cell.seed, cell)):  # a seed's models are trained once
@@ -94,7 +94,7 @@ def read(folder: Path) -> list[Experiment]:
         raise UserError("the sweep has no experiment; python -m bench.sweep queue, dvc queue start --jobs 1")
     experiments, settings = [], []
     for commit in names.values():
-        params = doctor.flat(yaml.safe_load(_git(folder, "show", f"{commit}:params.yaml")))
+        params = flat(yaml.safe_load(_git(folder, "show", f"{commit}:params.yaml")))
         cell = Cell(*(json.loads(params.pop(key)) for key in ("generate.n", "pairs.policy", "seed")))
         settings.append({(key, value) for key, value in params.items() if not key.startswith("control.")})
         pairs = json.loads(_git(folder, "show", f"{commit}:metrics/pairs.json"))["pairs"]

@@ -151,6 +151,7 @@ def _random(name: str, shape: Shape) -> Workload:
             row_cache=False,
             processes=1,
             checkpoint_minutes=60,
+            tracking=None,
         ),
         examples=[Example(row.id, "open", row.question, row.reference) for row in questions],
         questions=questions,

@@ -27,8 +27,8 @@ def main(
     is_on = getattr(params.control, arm)
     rows = build_pairs(params, arm, judged, pairs) if is_on else []
     if is_on:
-        minutes = params.compute.checkpoint_minutes
-        job = TrainingJob("dpo", base, params.dpo, params.dtype, params.seed, out, curve, minutes)
+        minutes, tracking = params.compute.checkpoint_minutes, params.compute.tracking
+        job = TrainingJob("dpo", base, params.dpo, params.dtype, params.seed, out, curve, minutes, tracking)
         dpo.train(job, adapter, rows, row_cache.open_cache(params.compute))
     else:
         write_nothing(out, curve)

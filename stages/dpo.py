@@ -13,8 +13,8 @@ from medqa.training.fine_tuning import TrainingJob
 def main(base: Path, adapter: Path, pairs: Path, out: Path, curve: Path, metrics: Path) -> str:
     """Train the DPO adapter."""
     params = read_params()
-    minutes = params.compute.checkpoint_minutes
-    job = TrainingJob("dpo", base, params.dpo, params.dtype, params.seed, out, curve, minutes)
+    minutes, tracking = params.compute.checkpoint_minutes, params.compute.tracking
+    job = TrainingJob("dpo", base, params.dpo, params.dtype, params.seed, out, curve, minutes, tracking)
     cache = row_cache.open_cache(params.compute)
     audit = dpo.train(job, adapter, jsonl.read_all(pairs, records.Pair), cache)
     result = dpo.summarize(audit, curve)

@@ -13,8 +13,8 @@ from medqa.training.fine_tuning import TrainingJob
 def main(base: Path, examples: Path, out: Path, curve: Path, metrics: Path) -> str:
     """Train the SFT adapter."""
     params = read_params()
-    minutes = params.compute.checkpoint_minutes
-    job = TrainingJob("sft", base, params.sft, params.dtype, params.seed, out, curve, minutes)
+    minutes, tracking = params.compute.checkpoint_minutes, params.compute.tracking
+    job = TrainingJob("sft", base, params.sft, params.dtype, params.seed, out, curve, minutes, tracking)
     audit = sft.train(job, jsonl.read_all(examples, records.Example))
     result = sft.summarize(audit, curve)
     jsonl.write_metrics(metrics, result)

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from medqa.records import Answer, JudgedPair
-from medqa.runtime.params import read_params
+from medqa.runtime import presets
+from medqa.runtime.sections import CompareParams
 
 JUDGE = "judge (x)"
 ATTRIBUTES = ("cause", "symptoms", "test", "treatment", "warning", "what is")
 # Of the real preset, with fewer samples for speed.
-PARAMS = read_params(Path(__file__).parent.parent / "presets" / "qwen2.5-1.5b.yaml").compare.model_copy(
-    update={"bootstrap_samples": 200}
-)
+PRESET = presets.read("qwen2.5-1.5b", Path(__file__).parent.parent / presets.FOLDER)
+PARAMS = CompareParams(**PRESET["compare"] | {"bootstrap_samples": 200})
 
 
 @dataclass

@@ -141,6 +141,7 @@ def test_the_engine_of_a_model_is_known_by_all_that_its_results_depend_on(
         row_cache=True,
         processes=1,
         checkpoint_minutes=1,
+        tracking=None,
     )
     for name, content in (("base", "a"), ("same", "a"), ("other", "b")):
         (tmp_path / name).mkdir()

@@ -277,16 +277,20 @@ def test_doctor_fits_one_screen(project: Path, capsys: pytest.CaptureFixture) ->
         "torch ",
         "dtype float32",
         "GB free",
-        "nearest to presets/",
+        "equals base",
         "hardlink,symlink",
         "real preset",
     ):
         assert text in shown
-    shutil.copyfile(ROOT / "presets" / "qwen2.5-1.5b.yaml", project / "params.yaml")
+    assert cli.main(["preset", "qwen2.5-1.5b"]) == 0
     cli.main(["doctor"])
-    assert "equals presets/qwen2.5-1.5b.yaml" in capsys.readouterr().out
+    assert "equals qwen2.5-1.5b" in capsys.readouterr().out
     (project / "params.yaml").write_text("seed: none\n")
     assert cli.main(["doctor"]) == 1
+
+
+# What a command cannot do without.
+REQUIRED = {"import": ["none.csv", "--question", "Q", "--answer", "A"]}
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -296,15 +300,16 @@ def test_no_command_shows_a_traceback(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(doctor, "accelerator", lambda: ("cpu", 0.0))
     monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "kept"))
-    empty = cli.main([command])
+    arguments = [command, *REQUIRED.get(command, [])]
+    empty = cli.main(arguments)
     assert empty == (command != "cache")
     (tmp_path / "dvc.lock").write_text("stages: {}\n")  # an archive without git
     (tmp_path / ".dvc").mkdir()
-    assert cli.main([command]) == (command in ("doctor", "sheet", "verify"))
+    assert cli.main(arguments) == (command in ("doctor", "import", "preset", "preview", "sheet", "verify"))
     shown = "".join(capsys.readouterr())
     assert ("dvc config --local core.no_scm true" in shown) == (command in ("doctor", "verify"))
     monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "dvc.lock"))
-    assert cli.main([command]) == (command != "recompute")
+    assert cli.main(arguments) == (command != "recompute")
     assert capsys.readouterr().err.count("\n") == (command != "recompute")
 
 

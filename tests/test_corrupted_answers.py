@@ -36,6 +36,7 @@ FACT = Fact(
         ([True, False, False], 2, 2, 1, 2),
         ([True, False, False], 3, 1, 1, 2),
         ([True], 1, 4, 4, 4),
+        ([True, True, True], 2, 4, 4, 4),  # the reference says a point twice
     ],
 )
 def test_labels(right: list[bool], stated: int, accuracy: int, completeness: int, key_points: int) -> None:

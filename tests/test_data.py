@@ -15,6 +15,7 @@ from medqa import data, hub, jsonl, metrics, option_reading, records
 from medqa.data import MedicalData, load_medical_data, raw_rows, row_groups
 from medqa.data.row_table import RowTable, TableRow
 from medqa.miniature import embedded, embedded_rows
+from medqa.runtime import presets
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import DataParams
 from medqa.sources import ultramedical
@@ -288,7 +289,7 @@ def test_the_stage_reports_what_kept_rows_lost(tmp_path: Path, monkeypatch: pyte
     raw.mkdir(parents=True)
     for name, lines in rows.items():
         write_lines(raw / ("sft.jsonl" if name == "sft" else f"preference_{name}.json"), lines)
-    (tmp_path / "params.yaml").write_text((CORPUS.parents[2] / "presets" / "files.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(presets.read_text("files", CORPUS.parents[2] / "presets"))
     monkeypatch.chdir(tmp_path)
     names = ("sft", "questions", "held_out", "labelled", "quarantine", "audit", "provenance", "metrics")
     summary = stage.main(*(tmp_path / "out" / name for name in names))

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from packaging.utils import canonicalize_name
 
 from bench import bundle, gpu, gpu_parts, gpu_sizes, gpu_smoke
 from medqa import model
+from medqa.runtime import presets
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,7 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
 
 
 def small_bench(work: Path) -> gpu_sizes.Bench:
-    params = yaml.safe_load((ROOT / "presets" / "qwen2.5-1.5b.yaml").read_text())
+    params = presets.read("qwen2.5-1.5b", ROOT / presets.FOLDER)
     return gpu_sizes.Bench(gpu_sizes.SMALL, params, work)
 
 

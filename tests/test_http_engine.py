@@ -48,7 +48,13 @@ def delays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
 def compute(address: str, cached: bool = False, failed: int = 0, **changes: Any) -> sections.ComputeParams:
     server = {"address": address, "model": "served", "requests": 4, "timeout": 5, "extra": {}}
     server |= {"patience": 0.3} | changes
-    batches = {"generate_batch_size": 1, "judge_batch_size": 1, "processes": 1, "checkpoint_minutes": 1}
+    batches = {
+        "generate_batch_size": 1,
+        "judge_batch_size": 1,
+        "processes": 1,
+        "checkpoint_minutes": 1,
+        "tracking": None,
+    }
     return sections.ComputeParams(
         engine="http", servers={"base": server}, row_cache=cached, max_failed_rows=failed, **batches
     )

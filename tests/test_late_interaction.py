@@ -113,7 +113,13 @@ def test_a_model_directory_with_a_calibration_judges(folder: Path) -> None:
 
 
 def test_it_judges_in_this_process_where_servers_answer(folder: Path) -> None:
-    batches = {"generate_batch_size": 1, "judge_batch_size": 1, "processes": 1, "checkpoint_minutes": 1}
+    batches = {
+        "generate_batch_size": 1,
+        "judge_batch_size": 1,
+        "processes": 1,
+        "checkpoint_minutes": 1,
+        "tracking": None,
+    }
     compute = ComputeParams(engine="http", servers={}, row_cache=False, max_failed_rows=0, **batches)
     with loading.load(folder, None, "float32", compute, 1) as judge:
         assert len(dict(judge.label_probabilities(requests(PAIRS), LABELS))) == len(PAIRS)

@@ -4,11 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
-import yaml
 from test_compare import answers
 
 from bench import results, results_page
 from medqa import jsonl
+from medqa.runtime import presets
 
 LOG = """Running stage 'models@base':
 > python -m stages.models --name base
@@ -36,7 +36,7 @@ def test_a_log_names_each_stage_with_time_and_memory() -> None:
 
 
 def test_what_differs_from_the_preset_is_named() -> None:
-    params = yaml.safe_load(results.PRESET.read_text(encoding="utf-8"))
+    params = presets.read(results.PRESET, results.ROOT / presets.FOLDER)
     assert results.differences(params | {"seed": 7, "corpus": "elsewhere"}) == {}
     params["models"]["judge"]["steps"] = 9
     assert results.differences(params) == {"models.judge.steps": "9"}

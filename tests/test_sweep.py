@@ -146,7 +146,7 @@ def test_only_missing_cells_are_queued_by_seed(
 def test_another_preset_is_not_swept(project: Path) -> None:
     other = PARAMS | {"data": PARAMS["data"] | {"sft": {"source": "files"}}}
     (project / "params.yaml").write_text(yaml.safe_dump(other))
-    with pytest.raises(UserError, match="git checkout params.yaml"):
+    with pytest.raises(UserError, match="run medqa preset base"):
         sweep.queue(project, [Cell(2, "best_worst", 0)], placebo=False)
 
 

@@ -4,15 +4,24 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 
-# A command NAME is the module medqa.commands.NAME with add(parser) and run(options) -> exit code.
+# A command NAME is the module medqa.commands.NAME with add(parser) and run(options) -> exit code;
+# that of `import` is import_files.
 COMMANDS = {
     "recompute": "compute metrics again from the rows that they came from",
+    "preset": "list the presets, or write one into params.yaml",
+    "import": "make a table of questions and answers the files that the preset `files` reads",
+    "preview": "show rows as the model will see them, with their lengths in tokens",
     "doctor": "print what a bug report needs, and whether the real preset would fit this machine",
     "cache": "show, prune, verify or empty the rows that are kept between runs",
     "sheet": "write a sheet of held-out answers for a person to score, blind to the model",
     "verify": "recompute the hashes of all that dvc.lock names, of pinned models and of kept rows",
 }
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"medqa.commands.{'import_files' if name == 'import' else name}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,12 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if arguments[:1] == [name]:
-            import_module(f"medqa.commands.{name}").add(command)
+            _module(name).add(command)
     options = parser.parse_args(arguments)
     from medqa.runtime.errors import UserError
 
     try:
-        return import_module(f"medqa.commands.{options.command}").run(options)
+        return int(_module(options.command).run(options))
     except UserError as error:
         message = str(error)
     except OSError as error:

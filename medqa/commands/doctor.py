@@ -5,23 +5,20 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from medqa.commands.preset import nearest_preset
 from medqa.commands.project import repository
-from medqa.commands.recompute import cells
 from medqa.runtime.environment import scratch_root
 from medqa.runtime.errors import UserError
-from medqa.runtime.params import PARAMS, read_params
+from medqa.runtime.params import read_params
 
 LIBRARIES = ["medqa", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "gptqmodel"]
 LIBRARIES += ["optimum", "dvc", "numpy"]
 GB = 1e9
-# What presets/qwen2.5-1.5b.yaml takes: both models (1.2 and 6.2 GB), the two data sets, and room for outputs.
+# What the preset qwen2.5-1.5b takes: both models (1.2 and 6.2 GB), the two data sets, and room for outputs.
 REAL_DISK, REAL_GPU, REAL_MEMORY = 14, 8, 16
 
 
@@ -82,27 +79,6 @@ def ram() -> tuple[float, float]:
     return os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
 
 
-def nearest_preset() -> str:
-    """The preset or the committed file that params.yaml is nearest to, and the keys that differ."""
-    texts = {str(path): path.read_text(encoding="utf-8") for path in sorted(Path("presets").glob("*.yaml"))}
-    committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True, text=True)
-    if committed.returncode == 0:
-        texts["the committed params.yaml"] = committed.stdout
-    if not texts:
-        return "no preset to compare with"
-    files = {name: flat(yaml.safe_load(text)).items() for name, text in texts.items()}
-    current = flat(yaml.safe_load(PARAMS.read_text(encoding="utf-8"))).items()
-    differences = {name: {key for key, _ in current ^ values} for name, values in files.items()}
-    name, keys = min(differences.items(), key=lambda item: len(item[1]))
-    listed = ", ".join(sorted(keys)[:6]) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")
-    return f"nearest to {name}, other in {listed}" if keys else f"equals {name}"
-
-
-def flat(params: dict[str, Any]) -> dict[str, str]:
-    """The values of a params.yaml as JSON, under their dotted keys."""
-    return {key: json.dumps(value) for key, value in cells(params)}
-
-
 def pins() -> list[str]:
     """The pinned and the converted models: repo@commit or file@sha256, with the licence."""
     pinned = [(pin["repo"], pin["commit"], pin) for pin in _model_files("pin.json")]
@@ -132,7 +108,7 @@ def cache_links() -> str:
 
 
 def fit(gpu: float, memory: float, disk: float) -> str:
-    """Whether presets/qwen2.5-1.5b.yaml could run here; all in GB."""
+    """Whether the preset qwen2.5-1.5b could run here; all in GB."""
     if disk < REAL_DISK:
         return f"does not fit: {REAL_DISK} GB of disk are needed, {disk:.1f} are free"
     if gpu >= REAL_GPU * 0.95:

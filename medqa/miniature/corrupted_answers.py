@@ -92,7 +92,8 @@ def labels(right: Sequence[bool], stated: int) -> dict[str, int]:
     weights = range(len(right), 0, -1)
     ranked = sum(weight for weight, there in zip(weights, right, strict=True) if there) / sum(weights)
     shares = {
-        "accuracy": sum(right) / stated if stated else 0.0,
+        # A reference that repeats a point has more right points than an answer has different ones.
+        "accuracy": min(1.0, sum(right) / stated) if stated else 0.0,
         "completeness": sum(right) / len(right),
         "key_points": ranked,
     }

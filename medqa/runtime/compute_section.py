@@ -66,3 +66,5 @@ class ComputeParams(Section):
     """Processes that share the rows of a model and train together; one per GPU."""
     checkpoint_minutes: Float = Field(ge=0)
     """Minutes of training between checkpoints; 0: after every step."""
+    tracking: Literal["mlflow", "tensorboard", "trackio", "wandb"] | None
+    """Where training curves and the summary go besides the files; null: nowhere."""

@@ -67,7 +67,7 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} is not there; copy a file of presets/ to it") from None
+        raise UserError(f"{path} is not there; medqa preset base writes it") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

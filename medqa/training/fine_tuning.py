@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from medqa import chat, curves, hub, model, quantised
-from medqa.runtime import distributed
+from medqa.runtime import distributed, tracking
 from medqa.runtime.errors import UserError
 from medqa.runtime.folders import atomic_folder
 from medqa.runtime.sections import TrainingParams
@@ -37,6 +37,7 @@ class TrainingJob(Generic[Params]):
     out: Path  # the folder of the adapter
     curve: Path  # the file of the step curve
     checkpoint_minutes: float = math.inf  # of training between two checkpoints
+    tracking: str | None = None  # the tracker that gets the curves too
 
     def fingerprint(self, rows: Sequence[Any], *adapters: Path) -> str:
         """The name of the run's checkpoints, from all that its result depends on."""
@@ -76,10 +77,9 @@ def arguments(job: TrainingJob, rows: int, folder: Path) -> dict[str, Any]:
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # its default hides a loss of NaN as 0.0 and trains on
         "save_strategy": "no",
-        "report_to": "none",
         "disable_tqdm": True,
         "seed": job.seed,
-    }
+    } | tracking.arguments(job.tracking, job.out.name)
 
 
 def on_one_gpu(args: "TrainingArguments") -> "TrainingArguments":
