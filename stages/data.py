@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from medqa import data, jsonl
+from medqa.benchmark import questions as benchmark_questions
 from medqa.records import Labelled, Provenance, RowAudit
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
@@ -26,7 +27,11 @@ def main(
     The rows come from the folder `corpus`, by default that of params.yaml.
     """
     params = read_params()
-    loaded = data.load_medical_data(corpus or Path(params.corpus), params.data, params.seed)
+    corpus = corpus or Path(params.corpus)
+    # All of its questions, whatever benchmark.limit: training must not depend on which of them are drawn.
+    tasks, sources = params.benchmark.tasks, params.benchmark.sources
+    prompts = {row.id: row.prompts() for row in benchmark_questions.read_all(tasks, sources, corpus)}
+    loaded = data.load_medical_data(corpus, params.data, params.seed, prompts)
     jsonl.write(sft, loaded.sft, ordered=True)
     jsonl.write(questions, loaded.questions, ordered=True)
     jsonl.write(held_out, loaded.held_out, ordered=True)
