@@ -28,10 +28,7 @@ def main(
     """
     params = read_params()
     corpus = corpus or Path(params.corpus)
-    # All of its questions, whatever benchmark.limit: training must not depend on which of them are drawn.
-    tasks, sources = params.benchmark.tasks, params.benchmark.sources
-    prompts = {row.id: row.prompts() for row in benchmark_questions.read_all(tasks, sources, corpus)}
-    loaded = data.load_medical_data(corpus, params.data, params.seed, prompts)
+    loaded = data.load_medical_data(corpus, params.data, params.seed, benchmark_prompts(params, corpus))
     jsonl.write(sft, loaded.sft, ordered=True)
     jsonl.write(questions, loaded.questions, ordered=True)
     jsonl.write(held_out, loaded.held_out, ordered=True)
@@ -52,6 +49,15 @@ def main(
         f"questions, {len(loaded.labelled)} labelled pairs (labelled by: {labellers}), "
         f"{len(loaded.quarantine)} rows quarantined{''.join(remarks)}"
     )
+
+
+def benchmark_prompts(params: Params, corpus: Path) -> dict[str, list[str]]:
+    """What a training prompt may repeat of each benchmark question, by its id.
+
+    Of all questions, whatever `benchmark.limit`: training must not depend on which of them are drawn.
+    """
+    rows = benchmark_questions.read_all(params.benchmark.tasks, params.benchmark.sources, corpus)
+    return {row.id: row.prompts() for row in rows}
 
 
 def compute_metrics(params: Params, audit: Path, provenance: Path, labelled: Path) -> dict[str, Any]:
