@@ -23,7 +23,7 @@ def main(base: Path, policy: Path, sft: Path, preference: Path, answers: Path, m
     jsonl.write(answers, rows)
     result = compute_metrics(params, answers)
     jsonl.write_metrics(metrics, result)
-    accuracies = ", ".join(f"{task} {result[task]['accuracy']:.3f}" for task in result)
+    accuracies = ", ".join(f"{task} {each['accuracy']:.3f}" for task, each in result["by"].items())
     return f"accuracy of {policy.name}: {accuracies}" if rows else "benchmark.tasks names no task"
 
 

@@ -165,8 +165,8 @@ def answer(number: int, choice: str, contaminated_by: str = "", task: str = "med
 def test_accuracy_is_by_task_with_and_without_contaminated_questions() -> None:
     rows = [answer(1, "A"), answer(2, "B"), answer(3, "A", "sft:1"), answer(4, "A", "sft:2")]
     result = results.summary([*rows, answer(1, "yes", "sft:9", "pubmedqa")], 0, 500)
-    assert list(result) == ["medmcqa", "pubmedqa"]
-    exam, abstracts = result["medmcqa"], result["pubmedqa"]
+    assert result["questions"] == 5 and list(result["by"]) == ["medmcqa", "pubmedqa"]
+    exam, abstracts = result["by"].values()
     assert (exam["rows"], exam["accuracy"], exam["clean_accuracy"], exam["contaminated"]) == (
         4,
         0.75,
@@ -176,7 +176,7 @@ def test_accuracy_is_by_task_with_and_without_contaminated_questions() -> None:
     assert exam["accuracy_low"] < 0.75 < exam["accuracy_high"] and exam["chance"] == 0.25
     assert abstracts["chance"] == pytest.approx(1 / 3) and abstracts["contaminated"] == 1
     assert "clean_accuracy" not in abstracts  # no question is clean
-    assert results.summary([], 0, 500) == {}
+    assert results.summary([], 0, 500) == {"questions": 0, "by": {}}
 
 
 def test_the_choice_is_the_first_of_the_likeliest(tmp_path: Path) -> None:
@@ -286,14 +286,16 @@ def test_the_stage_runs_offline_and_goes_on_from_the_row_cache(
     pytest.importorskip("lm_eval")
     monkeypatch.setattr(socket.socket, "connect", refuse)
     line, metrics = run_stage(project)
-    assert line.startswith("accuracy of base: medmcqa ") and list(metrics) == sorted(fake_benchmarks.TASKS)
+    assert line.startswith("accuracy of base: medmcqa ") and list(metrics["by"]) == sorted(
+        fake_benchmarks.TASKS
+    )
     rows = list(jsonl.read(project / "base.jsonl", BenchmarkAnswer))
     assert len(rows) == 3 * len(fake_benchmarks.TASKS)
     assert {row.id: row.contaminated_by for row in rows if row.contaminated_by} == {
         "medmcqa:000002": "sft:s1"
     }
-    assert metrics["medmcqa"]["contaminated"] == pytest.approx(1 / 3, abs=1e-4)
-    assert benchmark.compute_metrics(params.read_params(), project / "base.jsonl").keys() == metrics.keys()
+    assert metrics["by"]["medmcqa"]["contaminated"] == pytest.approx(1 / 3, abs=1e-4)
+    assert jsonl.rounded(benchmark.compute_metrics(params.read_params(), project / "base.jsonl")) == metrics
 
     from lm_eval.models.huggingface import HFLM
 
@@ -328,7 +330,10 @@ def test_a_stage_that_is_off_reads_nothing_and_writes_nothing(
     absent = dict.fromkeys(("base", "policy", "sft", "preference"), tmp_path / "absent")
     out = {"answers": tmp_path / "answers.jsonl", "metrics": tmp_path / "metrics.json"}
     assert benchmark.main(**absent, **out) == "benchmark.tasks names no task"
-    assert out["answers"].read_text() == "" and json.loads(out["metrics"].read_text()) == {}
+    assert out["answers"].read_text() == "" and json.loads(out["metrics"].read_text()) == {
+        "questions": 0,
+        "by": {},
+    }
 
 
 def test_a_stage_that_is_off_loads_no_torch() -> None:

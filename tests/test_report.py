@@ -328,7 +328,7 @@ def test_benchmarks_are_shown_where_there_are_any(copy: RunPaths, html: str) -> 
     ]
     assert table_row(html, "pubmedqa")[-2:] == ["1.000", "none"]
     for name in ("base", "sft", "dpo"):
-        (copy.metrics / "benchmark" / f"{name}.json").write_text("{}")
+        (copy.metrics / "benchmark" / f"{name}.json").write_text('{"questions": 0, "by": {}}')
     assert "Benchmarks by lm-eval" in html
     assert "Benchmarks by lm-eval" not in report.build(copy, report_params())
 

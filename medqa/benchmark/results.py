@@ -35,13 +35,14 @@ def answers(
 
 
 def summary(rows: Sequence[BenchmarkAnswer], seed: int, samples: int) -> dict[str, Any]:
-    """The metrics by task: accuracy with its 95% interval, chance level, and contamination.
+    """The number of questions, and `by` task the accuracy with its 95% interval, chance, and contamination.
 
     `contaminated` is the share of the questions that a training row repeats, `clean_accuracy` the accuracy on
     all others.
     """
     tasks = dict.fromkeys(row.task for row in rows)
-    return {task: _accuracy([row for row in rows if row.task == task], seed, samples) for task in tasks}
+    by = {task: _accuracy([row for row in rows if row.task == task], seed, samples) for task in tasks}
+    return {"questions": len(rows), "by": by}
 
 
 def _accuracy(rows: Sequence[BenchmarkAnswer], seed: int, samples: int) -> dict[str, float]:

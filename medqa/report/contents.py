@@ -105,7 +105,7 @@ def _metrics_context(metrics: Metrics) -> dict[str, Any]:
         "by_chance": tables.no_better_than_chance(evaluations),
         "groups": tables.groups(metrics),
         "benchmarks": tables.benchmarks(
-            {labels.MODELS[name].name: metrics[f"benchmark/{name}"] for name in BENCHMARKED}
+            {labels.MODELS[name].name: metrics[f"benchmark/{name}"]["by"] for name in BENCHMARKED}
         ),
         "min_rows": groups.MIN_ROWS,
         "labellers": counts.get("labelled", {}).get("labelled_by", {}),
