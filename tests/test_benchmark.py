@@ -108,7 +108,7 @@ STEM = (
 OPTIONS = "\nA. Too little vitamin C\nB. A bleeding disorder\nC. An infection\nD. Leukaemia"
 TURNED = "\n(A) Leukaemia\n(B) An infection\n(C) A bleeding disorder\n(D) Too little vitamin C"
 COLDS = [(f"sft:{number}", f"What helps against case {number} of a cold?") for number in range(3, 40)]
-OTHER = "A 70 year old gardener falls and cannot lift his left arm, and his speech is slurred. What now?"
+UNRELATED = "A 70 year old gardener falls and cannot lift his left arm, and his speech is slurred. What now?"
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ OTHER = "A 70 year old gardener falls and cannot lift his left arm, and his spee
         (STEM.replace("sailor", "pirate") + OPTIONS, 0.65, True),
         (STEM.replace("sailor", "pirate") + OPTIONS, None, False),  # null: equal ones only
         (STEM + OPTIONS, None, True),
-        (OTHER + OPTIONS, 0.65, False),
-        (OTHER, 0.65, False),
+        (UNRELATED + OPTIONS, 0.65, False),
+        (UNRELATED, 0.65, False),
     ],
 )
 def test_a_question_that_training_repeats_is_contaminated(
@@ -134,7 +134,7 @@ def test_a_question_that_training_repeats_is_contaminated(
 
 
 def test_one_training_row_may_repeat_several_questions() -> None:
-    prompts = {"a": [STEM], "b": [STEM.replace("sailor", "cook")], "c": [STEM], "d": [OTHER]}
+    prompts = {"a": [STEM], "b": [STEM.replace("sailor", "cook")], "c": [STEM], "d": [UNRELATED]}
     rows = [("sft:1", STEM.replace("sailor", "pirate")), *COLDS]
     repeats = contamination.repeating_rows(prompts, lambda: rows, 0.65)
     assert repeats == dict.fromkeys("abc", "sft:1")
@@ -144,7 +144,7 @@ def test_training_loses_what_repeats_a_benchmark_and_nothing_else() -> None:
     corpus, section = ROOT / "medqa" / "miniature" / "corpus", params.read_params(ROOT / "params.yaml").data
     plain = data.load_medical_data(corpus, section, 0)
     repeated = plain.sft[7].question, plain.questions[7].question
-    prompts = {"medmcqa:000001": [repeated[0].upper()], "medmcqa:000002": [repeated[1], OTHER]}
+    prompts = {"medmcqa:000001": [repeated[0].upper()], "medmcqa:000002": [repeated[1], UNRELATED]}
     clean = data.load_medical_data(corpus, section, 0, prompts)
     for output in ("sft", "questions"):
         before, after = ({row.id: row.question for row in getattr(each, output)} for each in (plain, clean))
@@ -227,16 +227,16 @@ def test_each_choice_is_that_of_lm_eval(
     lm_eval = pytest.importorskip("lm_eval")
     monkeypatch.setattr(socket.socket, "connect", refuse)
     source = fake_benchmarks.write_all(tmp_path, rows, (task,))[task]
-    ours = questions.read(tasks.load(task), RowFile(**source), tmp_path)
+    rows_read = questions.read(tasks.load(task), RowFile(**source), tmp_path)
     compute = params.read_params(ROOT / "params.yaml").compute.model_copy(update={"row_cache": False})
     policy = harness.load(BASE, None, "float32", compute)
-    answers = results.answers(ours, harness.option_logprobs(policy, ours, False), {})
+    answers = results.answers(rows_read, harness.option_logprobs(policy, rows_read, False), {})
     plain = lm_eval.models.huggingface.HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=1)
     definition = of_lm_eval(task, as_lm_eval_reads(task, Path(source["path"])), tmp_path)
     monkeypatch.setattr(lm_eval.evaluator, "add_env_info", lambda _: None)  # calls pip
     manager = lm_eval.tasks.TaskManager(include_defaults=False)
-    theirs = lm_eval.simple_evaluate(plain, tasks=[definition], bootstrap_iters=0, task_manager=manager)
-    samples = theirs["samples"][task]
+    reference = lm_eval.simple_evaluate(plain, tasks=[definition], bootstrap_iters=0, task_manager=manager)
+    samples = reference["samples"][task]
     assert len(samples) == len(answers) == rows
     for row, sample in zip(answers, samples, strict=True):
         logprobs = [logprob for logprob, _ in sample["filtered_resps"]]
@@ -248,7 +248,7 @@ def test_each_choice_is_that_of_lm_eval(
             f" {option}" for option in row.options
         ]
     correct = sum(row.correct for row in answers) / rows
-    assert theirs["results"][task]["acc,none"] == pytest.approx(correct)
+    assert reference["results"][task]["acc,none"] == pytest.approx(correct)
 
 
 def refuse(*_: Any) -> None:
@@ -312,7 +312,7 @@ def test_the_chat_template_changes_the_prompts(project: Path) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(raw))
     run_stage(project, "chat")
     plain, chat = (jsonl.read_all(project / f"{name}.jsonl", BenchmarkAnswer) for name in ("base", "chat"))
-    assert all(row.logprobs != other.logprobs for row, other in zip(plain, chat, strict=True))
+    assert all(before.logprobs != after.logprobs for before, after in zip(plain, chat, strict=True))
 
 
 def test_without_lm_eval_there_is_one_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
