@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from medqa import data, jsonl
+from medqa.benchmark import questions as benchmark_questions
 from medqa.records import Labelled, Provenance, RowAudit
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
@@ -26,7 +27,8 @@ def main(
     The rows come from the folder `corpus`, by default that of params.yaml.
     """
     params = read_params()
-    loaded = data.load_medical_data(corpus or Path(params.corpus), params.data, params.seed)
+    corpus = corpus or Path(params.corpus)
+    loaded = data.load_medical_data(corpus, params.data, params.seed, benchmark_prompts(params, corpus))
     jsonl.write(sft, loaded.sft, ordered=True)
     jsonl.write(questions, loaded.questions, ordered=True)
     jsonl.write(held_out, loaded.held_out, ordered=True)
@@ -47,6 +49,15 @@ def main(
         f"questions, {len(loaded.labelled)} labelled pairs (labelled by: {labellers}), "
         f"{len(loaded.quarantine)} rows quarantined{''.join(remarks)}"
     )
+
+
+def benchmark_prompts(params: Params, corpus: Path) -> dict[str, list[str]]:
+    """What a training prompt may repeat of each benchmark question, by its id.
+
+    Of all questions, whatever `benchmark.limit`: training must not depend on which of them are drawn.
+    """
+    rows = benchmark_questions.read_all(params.benchmark.tasks, params.benchmark.sources, corpus)
+    return {row.id: row.prompts() for row in rows}
 
 
 def compute_metrics(params: Params, audit: Path, provenance: Path, labelled: Path) -> dict[str, Any]:

@@ -274,6 +274,14 @@ def _metrics(size: int, rng: random.Random) -> dict[str, dict[str, Any]]:
         }
         for name, mean in SKILLS.items()
     }
+    benchmarked = {
+        "medqa_4options": {"rows": 1273, **_interval("accuracy", 0.3, 0.02), "chance": 0.25}
+        | {"contaminated": 0.125, **_interval("clean_accuracy", 0.28, 0.03)},
+        "pubmedqa": {"rows": 1000, **_interval("accuracy", 0.5, 0.03), "chance": 1 / 3, "contaminated": 1.0},
+    }
+    evaluated |= {
+        f"benchmark/{name}": {"questions": 2273, "by": benchmarked} for name in ("base", "sft", "dpo")
+    }
     return evaluated | {
         "data": {
             **dict.fromkeys(("sft", "questions", "held_out"), output),

@@ -28,6 +28,7 @@ SMALLER = {
     "evaluate": {"max_new_tokens": 12, "bootstrap_samples": 100},
 }
 CONTROLS = {"control@placebo", "control@oracle"}
+BENCHMARKS = {"benchmark@base", "benchmark@sft", "benchmark@dpo"}
 EVALUATIONS = {"evaluate@base", "evaluate@sft", "evaluate@dpo", "evaluate@placebo"}
 
 
@@ -98,7 +99,7 @@ def test_dpo_started_from_the_sft_adapter(project: Path) -> None:
 
 def test_metrics_are_scalars_without_nan(project: Path) -> None:
     files = list((project / "metrics").rglob("*.json"))
-    assert len(files) == 17
+    assert len(files) == 20
 
     def check(value) -> None:
         if isinstance(value, dict):
@@ -131,6 +132,8 @@ def test_a_parameter_starts_at_its_own_stage(project: Path) -> None:
         "judge.min_mass": judged,
         "generate.temperature": {"generate"},
         "sft.epochs": {"sft"},
+        "benchmark.chat_template": BENCHMARKS,
+        "data.near_duplicate": {"data", *BENCHMARKS},
         "compute.judge_batch_size": set(),
     }
     original = (project / "params.yaml").read_text()
@@ -185,7 +188,15 @@ def test_every_cell_of_every_metrics_file_comes_out_of_its_rows(project: Path) -
 def test_an_experiment_runs_what_follows_and_nothing_else(project: Path) -> None:
     """The oracle is off: its stage writes nothing again, and no later one runs for it."""
     output = dvc(project, "exp", "run", "--temp", "-S", "dpo.beta=0.2")
-    assert ran(output) == {"dpo", *CONTROLS, "evaluate@dpo", "evaluate@placebo", "compare", "report"}
+    assert ran(output) == {
+        "dpo",
+        *CONTROLS,
+        "evaluate@dpo",
+        "evaluate@placebo",
+        "benchmark@dpo",
+        "compare",
+        "report",
+    }
 
 
 def test_a_control_that_is_off_is_empty_and_one_that_is_on_is_trained(project: Path) -> None:

@@ -319,6 +319,21 @@ def test_the_page_says_who_labelled_and_code_on_top(
     assert ("Code made the labels of this run." in header) == (counts == {"code": 60})
 
 
+def test_benchmarks_are_shown_where_there_are_any(copy: RunPaths, html: str) -> None:
+    assert table_row(html, "medqa_4options") == [
+        "1,273",
+        "0.250",
+        *["0.300 0.280 to 0.320"] * 3,
+        "0.125",
+        "0.280 0.250 to 0.310",
+    ]
+    assert table_row(html, "pubmedqa")[-2:] == ["1.000", "none"]
+    for name in ("base", "sft", "dpo"):
+        (copy.metrics / "benchmark" / f"{name}.json").write_text('{"questions": 0, "by": {}}')
+    assert "Benchmarks by lm-eval" in html
+    assert "Benchmarks by lm-eval" not in report.build(copy, report_params())
+
+
 def test_agreement_has_one_row_per_group(html: str) -> None:
     assert table_row(html, "label type: easy")[:2] == ["60", "0.930 0.890 to 0.970"]
 

@@ -31,10 +31,13 @@ class Decontamination:
     `add_held_out`, then `match`.
     """
 
-    def __init__(self, threshold: float | None):
-        """Take the similarity (0 to 1) that makes a long prompt a near-duplicate; None matches nothing."""
+    def __init__(self, threshold: float | None, counts: WordCounts | None = None):
+        """Take the similarity (0 to 1) that makes a long prompt a near-duplicate; None matches nothing.
+
+        `counts` are those of another decontamination that has counted the words of all prompts.
+        """
         self.threshold = threshold
-        self.counts = WordCounts()
+        self.counts = counts or WordCounts()
         self.held_out: set[str] = set()
         self.short = ShortQuestions(self.counts)
         self.long = LongPrompts(self.counts, threshold or 1.0)

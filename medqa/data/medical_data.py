@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from medqa.runtime.errors import UserError
 from medqa.runtime.sections import DataParams
 from medqa.sources import RawRow, foreign_formats
 from medqa.sources.labellers import labeller_of_repo
-from medqa.sources.options import list_options
+from medqa.sources.options import list_options, prompt_key
 from medqa.sources.raw_row import INVALID_UTF8, excerpt
 from medqa.sources.ultramedical import ParsedRow, parse_preference, parse_sft
 from medqa.text import normalize
@@ -41,18 +41,24 @@ class MedicalData:
     provenance: list[Provenance]
 
 
-def load_medical_data(corpus: Path, params: DataParams, seed: int) -> MedicalData:
+def load_medical_data(
+    corpus: Path, params: DataParams, seed: int, benchmark_prompts: Mapping[str, Sequence[str]] | None = None
+) -> MedicalData:
     """Read, validate, deduplicate, split by prompt and decontaminate the SFT and the preference set.
 
     A prompt of dev or test leaves the questions and the SFT rows, whatever its case, punctuation or order of
-    options, and so do its near-duplicates. Which rows are kept depends on the rows and `seed`, not on their
-    order. Raises UserError if a source cannot be read, too much of it is bad, or no row is left.
+    options, and so do its near-duplicates; likewise `benchmark_prompts`, texts by the id of a question. Which
+    rows are kept depends on the rows and `seed`, not on their order. Raises UserError if a source cannot be
+    read, too much of it is bad, or no row is left.
     """
     sources, provenance = raw_rows(corpus, params.sft, params.preference, seed)
     reader = _Reader(params.near_duplicate)
     for name, rows in sources.items():
         reader.read(name, rows, params.max_bad_share)
-    selection = Selection(seed, reader.table, reader.decontamination)
+    benchmarks = [(id, prompt_key(text)) for id, texts in (benchmark_prompts or {}).items() for text in texts]
+    for _, key in benchmarks:
+        reader.decontamination.count_words(key)
+    selection = Selection(seed, reader.table, reader.decontamination, benchmarks)
     selection.select("held_out", params.held_out_kinds, params.max_held_out)
     # A pair is a row of its own: a prompt may come again with other answers.
     selection.select("labelled", KINDS, params.max_labelled, by_answer=True)

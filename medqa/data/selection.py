@@ -1,6 +1,6 @@
 """Which rows an output keeps, and why not the others."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, count
 
@@ -14,8 +14,17 @@ OUTPUTS = {"held_out": ("dev", "test"), "labelled": ("dev", "test"), "questions"
 class Selection:
     """Selects the rows of each output in turn, and audits each row: the first reason that left it out."""
 
-    def __init__(self, seed: int, table: RowTable, decontamination: Decontamination):
-        """Take the table with all rows, and the decontamination with the words of all prompts counted."""
+    def __init__(
+        self,
+        seed: int,
+        table: RowTable,
+        decontamination: Decontamination,
+        benchmarks: Iterable[tuple[str, str]] = (),
+    ):
+        """Take the table with all rows, and the decontamination with the words of all prompts counted.
+
+        `benchmarks` are the ids of benchmark questions with the keys of their prompts.
+        """
         self.table, self.decontamination = table, decontamination
         self.held_out: dict[bytes, str] = {}  # locations by the digests of the prompts
         table.database.create_function("draw_order", 1, partial(draw_order, seed), deterministic=True)
@@ -23,6 +32,9 @@ class Selection:
             if row.prompt not in self.held_out:
                 self.held_out[row.prompt] = row.location
                 decontamination.add_held_out(table.parsed(row).key)
+        for id, key in benchmarks:
+            self.held_out.setdefault(digest(key), f"benchmark:{id}")
+            decontamination.add_held_out(key)
 
     def select(self, output: str, kinds: Sequence[str], limit: int | None, by_answer: bool = False) -> None:
         """Keep the rows of an output, at most `limit` of them, drawn by the seed.

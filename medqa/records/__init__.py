@@ -16,6 +16,7 @@
 | data/answers/NAME.jsonl | Answer, with its Score | evaluate |
 | data/agreement.jsonl | JudgedPair | agreement |
 | data/attacks.jsonl | AttackResult | agreement |
+| data/benchmark/NAME.jsonl | BenchmarkAnswer | benchmark |
 
 Records have modules of their own: a new field reruns only the stages that read or write that record.
 """
@@ -23,6 +24,7 @@ Records have modules of their own: a new field reruns only the stages that read 
 from medqa.records.agreement import AttackResult, JudgedPair
 from medqa.records.answers import Answer
 from medqa.records.audit import Provenance, Quarantined, RowAudit
+from medqa.records.benchmark import BenchmarkAnswer
 from medqa.records.candidates import Candidate
 from medqa.records.data import KINDS, Example, HeldOut, Labelled, Question
 from medqa.records.judged import Judged
@@ -34,6 +36,7 @@ __all__ = [
     "KINDS",
     "Answer",
     "AttackResult",
+    "BenchmarkAnswer",
     "Candidate",
     "Example",
     "HeldOut",

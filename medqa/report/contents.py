@@ -24,6 +24,8 @@ METRICS = ["data", "models/base", "models/judge", "sft", "generate", "judge", "p
 METRICS += compare.CONTROLS
 METRICS += [f"evaluate/{name}" for name in compare.MODELS]
 METRICS += ("agreement", "compare")
+BENCHMARKED = ("base", "sft", "dpo")
+METRICS += [f"benchmark/{name}" for name in BENCHMARKED]
 
 MAX_ATTACKS = 12
 SECTIONS = (
@@ -102,6 +104,9 @@ def _metrics_context(metrics: Metrics) -> dict[str, Any]:
         "measures": tables.measures(evaluations.values()),
         "by_chance": tables.no_better_than_chance(evaluations),
         "groups": tables.groups(metrics),
+        "benchmarks": tables.benchmarks(
+            {labels.MODELS[name].name: metrics[f"benchmark/{name}"]["by"] for name in BENCHMARKED}
+        ),
         "min_rows": groups.MIN_ROWS,
         "labellers": counts.get("labelled", {}).get("labelled_by", {}),
         "describe_labellers": tables.labellers,

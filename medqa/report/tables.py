@@ -58,6 +58,12 @@ def groups(metrics: dict[str, Metrics]) -> list[dict[str, Any]]:
     ]
 
 
+def benchmarks(accuracies: dict[str, Metrics]) -> dict[str, dict[str, Metrics]]:
+    """The metrics of each benchmark task by model, from those of each model by task."""
+    tasks = dict.fromkeys(task for metrics in accuracies.values() for task in metrics)
+    return {task: {model: metrics.get(task, {}) for model, metrics in accuracies.items()} for task in tasks}
+
+
 def labellers(counts: dict[str, int]) -> str:
     """Who labelled the pairs, in words, with how many; `counts` are by `labelled_by`."""
     names = {"unknown": "unknown, the data do not say"}

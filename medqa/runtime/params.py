@@ -57,8 +57,8 @@ def _inconsistencies(params: Params) -> Iterator[str]:
                 f"models.{name}.template = {template!r}: must be judge.template = {params.judge.template!r}, "
                 "since a judge that is trained here knows only the prompt of its training"
             )
-    for section, files in (("models", params.models.files()), ("data", params.data.files())):
-        for name, file in files.items():
+    for section in ("models", "data", "benchmark"):
+        for name, file in getattr(params, section).files().items():
             if not (Path(params.corpus) / file).is_file():
                 yield f"{section}.{name} = {file!r}: no such file in {params.corpus}"
 

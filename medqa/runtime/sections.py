@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from medqa.runtime.benchmark_section import BenchmarkParams as BenchmarkParams
 from medqa.runtime.compare_section import CompareParams as CompareParams
 from medqa.runtime.compare_section import Guards as Guards
 from medqa.runtime.compute_section import ComputeParams as ComputeParams
@@ -229,5 +230,6 @@ class Params(Section):
     evaluate: EvaluateParams
     agreement: AgreementParams
     compare: CompareParams
+    benchmark: BenchmarkParams
     report: ReportParams
     compute: ComputeParams

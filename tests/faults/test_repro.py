@@ -86,7 +86,15 @@ def test_a_queued_sweep_asks_neither_base_nor_sft_again(project: Path) -> None: 
     names = re.findall(r"^[0-9a-f]{7}\s+(\S+) .*Success", dvc(project, "queue", "status"), re.MULTILINE)
     assert len(names) == 2
     for name in names:
-        expected = {"dpo", *CONTROLS, "evaluate@dpo", "evaluate@placebo", "compare", "report"}
+        expected = {
+            "dpo",
+            *CONTROLS,
+            "evaluate@dpo",
+            "evaluate@placebo",
+            "benchmark@dpo",
+            "compare",
+            "report",
+        }
         assert ran(dvc(project, "queue", "logs", name)) == expected
     with closing(sqlite3.connect(next((place.cache / "row_cache").glob("*.sqlite")))) as db:
         assert {name for (name,) in db.execute("SELECT name FROM models")} == {

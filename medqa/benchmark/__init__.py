@@ -1,0 +1,1 @@
+"""Benchmarks: public multiple-choice questions, through lm-eval (EleutherAI's evaluation harness)."""
