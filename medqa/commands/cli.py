@@ -1,4 +1,4 @@
-"""The command `medqa` looks after the pipeline's files. It imports only the command that runs."""
+"""The command `medqa` looks after a run and puts its models to use. It imports only the command that runs."""
 
 import argparse
 import sys
@@ -7,6 +7,8 @@ from importlib import import_module
 
 # A command NAME is the module medqa.commands.NAME with add(parser) and run(options) -> exit code.
 COMMANDS = {
+    "ask": "ask models of the run a question; with a reference, the judge scores the answers",
+    "chat": "talk with a model of the run",
     "recompute": "compute metrics again from the rows that they came from",
     "doctor": "print what a bug report needs, and whether the real preset would fit this machine",
     "cache": "show, prune, verify or empty the rows that are kept between runs",
@@ -18,7 +20,9 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. A user's mistake is one line on stderr."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="medqa", description="Looks after what the medqa pipeline keeps.")
+    parser = argparse.ArgumentParser(
+        prog="medqa", description="Looks after a run of the medqa pipeline, and puts its models to use."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
