@@ -14,24 +14,36 @@ from medqa.training import fine_tuning
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("gout", "asthma", "measles", "scurvy", "malaria", "flu", "mumps", "anaemia", "eczema", "angina")
-ATTRIBUTES = ("symptoms", "causes", "signs")
-SHAKE = 0.05  # of an adapter's random weights: enough to change answers
+ATTRIBUTES = (
+    "symptoms",
+    "causes",
+    "signs",
+    "risks",
+    "tests",
+    "treatments",
+    "dangers",
+    "marks",
+    "kinds",
+    "signals",
+)
+SHAKE = 0.07  # of an adapter's random weights: enough to change answers
 
 
 def held_out(count: int = 10) -> list[HeldOut]:
     """Open questions with references."""
+    questions = [f"What are the {attribute} of {name}?" for attribute in ATTRIBUTES for name in NAMES]
     return [
         HeldOut(
             id=f"q{number:03}",
             kind="open",
-            question=f"What are the {ATTRIBUTES[number // 10 % 3]} of {name} {number}?",
+            question=question,
             reference="Fever and cough. A rash.",
             key_points=(),
             gold="",
             chosen="Fever and cough.",
             rejected="A rash.",
         )
-        for number, name in ((number, NAMES[number % len(NAMES)]) for number in range(count))
+        for number, question in enumerate(questions[:count])
     ]
 
 

@@ -14,7 +14,7 @@ from medqa.engines.transformers_engine import TransformersEngine
 from medqa.runtime.errors import UserError
 from medqa.runtime.params import read_params
 
-QUESTION = "What are the symptoms of gout 0?"
+QUESTION = "What are the symptoms of gout?"
 GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=16)
 NOTICE = "Not for clinical use"
 

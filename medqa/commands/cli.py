@@ -9,6 +9,8 @@ from importlib import import_module
 COMMANDS = {
     "ask": "ask models of the run a question; with a reference, the judge scores the answers",
     "chat": "talk with a model of the run",
+    "export": "write a model of the run as one that other programs load, scored beside the run's own",
+    "push": "upload an exported model to the Hugging Face Hub",
     "recompute": "compute metrics again from the rows that they came from",
     "doctor": "print what a bug report needs, and whether the real preset would fit this machine",
     "cache": "show, prune, verify or empty the rows that are kept between runs",
