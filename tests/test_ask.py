@@ -48,12 +48,18 @@ def test_streamed_answers_are_those_of_evaluate(run: Path) -> None:
 
 
 def test_ask_prints_one_answer_and_says_once_what_it_is_not_for(run: Path, capsys) -> None:
-    assert cli.main(["ask", QUESTION]) == 0
-    shown = capsys.readouterr()
     engine = policies.load("dpo", read_params(), Path("models"))
-    answer = streaming.stream(engine, prompts.ask(QUESTION), GREEDY, lambda part: None)
-    assert shown.out == f"dpo: {answer.text}\n"
-    assert shown.err.count(NOTICE) == 1 and "cut off by evaluate.max_new_tokens = 16" in shown.err
+    reasons = set()
+    for question in (QUESTION, "What are the symptoms of asthma?"):
+        assert cli.main(["ask", question]) == 0
+        shown = capsys.readouterr()
+        answer = streaming.stream(engine, prompts.ask(question), GREEDY, lambda part: None)
+        assert shown.out == f"dpo: {answer.text}\n"
+        assert shown.err.count(NOTICE) == 1
+        cut_off = "cut off by evaluate.max_new_tokens = 16" in shown.err
+        assert cut_off == (answer.finish_reason == "length")
+        reasons.add(answer.finish_reason)
+    assert reasons == {"stop", "length"}
 
 
 def test_all_models_answer_and_the_judge_scores_each(run: Path, capsys) -> None:

@@ -46,7 +46,7 @@ def merged(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(finished)
         patch.setenv("MEDQA_CACHE", str(finished / "cache"))
-        scores = export.export(export.Request("dpo", "merged", out, ROWS), read_params())
+        scores = export.export(export.Target("dpo", "merged", out, ROWS), read_params())
     return out, scores.table("dpo", "merged")
 
 
@@ -234,6 +234,15 @@ def test_a_wrong_template_in_a_gguf_file_fails_too(run: Path, tmp_path: Path, ca
 def test_mistakes_are_one_sentence(run: Path, capsys, words: list[str], message: str) -> None:
     assert cli.main(["export", *words]) == 1
     assert capsys.readouterr().err == f"medqa export: {message}\n"
+
+
+def test_metrics_that_are_missing_are_named_before_any_work(run: Path, tmp_path: Path, monkeypatch, capsys):
+    for name in ("params.yaml", "models", "data"):
+        (tmp_path / name).symlink_to(run / name)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["export", "out"]) == 1
+    error = capsys.readouterr().err
+    assert error == "medqa export: metrics/evaluate/base.json cannot be read; make it with dvc repro\n"
 
 
 def test_without_a_finished_run_it_names_the_command(run: Path, tmp_path: Path, capsys, monkeypatch) -> None:

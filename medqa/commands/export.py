@@ -30,8 +30,8 @@ def run(options: argparse.Namespace) -> int:
     set_up()
     from medqa import export
 
-    request = export.Request(options.model, options.format, options.folder, options.rows)
-    scores = export.export(request, params)
+    target = export.Target(options.model, options.format, options.folder, options.rows)
+    scores = export.export(target, params)
     print(scores.table(options.model, options.format))
     print(f"{options.folder} holds the model, with its card in README.md. Not for clinical use.")
     print(f"medqa push OWNER/NAME {options.folder} uploads it to the Hugging Face Hub.")

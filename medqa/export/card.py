@@ -38,7 +38,7 @@ class Card:
     params: Params
     policy: str
     format: str
-    metrics: Path
+    metrics: dict[str, Any]  # of `read_metrics`
     data: Path
     parts: list[Licensed]  # the base is the first
     base_repo: str  # on the Hub; empty for a model made here
@@ -46,7 +46,7 @@ class Card:
     scores: Scores
 
     def write(self, out: Path) -> None:
-        """Write card and notice to the folder `out`. Raises UserError without the run's metrics."""
+        """Write card and notice to the folder `out`."""
         context = self._context()
         environment = Environment(
             loader=FileSystemLoader(FOLDER),
@@ -60,7 +60,7 @@ class Card:
             (out / name).write_text(text, encoding="utf-8")
 
     def _context(self) -> dict[str, Any]:
-        evaluations = {name: self._metrics(f"evaluate/{name}") for name in POLICIES}
+        evaluations = {name: self.metrics[f"evaluate/{name}"] for name in POLICIES}
         section = self.params.model_dump(mode="json")
         return {
             "metadata": self._metadata(),
@@ -69,9 +69,9 @@ class Card:
             "policies": POLICIES.values(),
             "results": _results(evaluations),
             "questions": evaluations[self.policy]["questions"],
-            "compared": self._metrics("compare"),
-            "agreement": self._metrics("agreement")["by"]["all"],
-            "labelled_by": self._metrics("agreement")["labelled_by"],
+            "compared": self.metrics["compare"],
+            "agreement": self.metrics["agreement"]["by"]["all"],
+            "labelled_by": self.metrics["agreement"]["labelled_by"],
             "rows": {label: self._count(name, record) for label, (name, record) in ROWS.items()},
             "trainings": {name: section[name] for name in TRAININGS[self.policy]},
             "tiny": self.parameters < TINY,
@@ -91,16 +91,21 @@ class Card:
             fields["base_model"] = self.base_repo
         return ModelCardData(**fields).to_yaml()
 
-    def _metrics(self, name: str) -> Any:
-        path = self.metrics / f"{name}.json"
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise UserError(f"{path} cannot be read; make it with dvc repro") from None
-
     def _count(self, name: str, record: Any) -> int:
         path = self.data / f"{name}.jsonl"
         return sum(1 for _ in jsonl.read(path, record)) if path.is_file() else 0
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The metrics of a run that a card needs, by name. Raises UserError where one is missing."""
+    result = {}
+    for name in (*(f"evaluate/{policy}" for policy in POLICIES), "compare", "agreement"):
+        path = folder / f"{name}.json"
+        try:
+            result[name] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise UserError(f"{path} cannot be read; make it with dvc repro") from None
+    return result
 
 
 def _results(evaluations: dict[str, dict[str, Any]]) -> dict[str, list[str]]:

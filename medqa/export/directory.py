@@ -3,11 +3,11 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medqa import hub, jsonl, model, policies, prompts
 from medqa.export import checks, formats, scoring
-from medqa.export.card import Card
+from medqa.export.card import Card, read_metrics
 from medqa.export.licences import parts
 from medqa.export.scoring import Scores
 from medqa.records import Example, HeldOut
@@ -24,7 +24,7 @@ MODELS, DATA, METRICS = Path("models"), Path("data"), Path("metrics")
 
 
 @dataclass(frozen=True)
-class Request:
+class Target:
     """What to export: a policy of the run in the working folder, the format, and how many rows to score."""
 
     policy: str
@@ -33,42 +33,42 @@ class Request:
     rows: int
 
 
-def export(request: Request, params: Params) -> Scores:
+def export(target: Target, params: Params) -> Scores:
     """Write the directory. Raises UserError, and writes nothing, if any check fails or `out` is not empty."""
     # A server of `compute` has the run's model, but not the exported one.
     params = params.model_copy(
         update={"compute": params.compute.model_copy(update={"engine": "transformers"})}
     )
-    out = request.out
+    out = target.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already and is not empty; name another folder")
-    if request.rows < 1:
-        raise UserError(f"--rows {request.rows} must be at least 1")
-    base, adapter = policies.folders(request.policy, MODELS)
+    if target.rows < 1:
+        raise UserError(f"--rows {target.rows} must be at least 1")
+    base, adapter = policies.folders(target.policy, MODELS)
     judge = policies.model_dir(params.evaluate.judge, MODELS)
-    formats.check(request.format, base)
-    rows = scoring.draw(DATA, request.rows, params.seed)
-    _say(f"merging {request.policy} in float32, and writing it as {request.format}")
+    formats.check(target.format, base)
+    rows, metrics = scoring.draw(DATA, target.rows, params.seed), read_metrics(METRICS)
+    _say(f"merging {target.policy} in float32, and writing it as {target.format}")
     tok = model.tokenizer(base)
     merged = formats.Merged(
         formats.merge(base, adapter, params.dtype),
         tok,
         base,
-        _calibration(params, tok) if request.format == "gptq" else [],
+        _calibration(params, tok) if target.format == "gptq" else [],
         params.evaluate.max_new_tokens,
     )
     with atomic_folder(out) as folder:
-        expected = checks.digests(merged.model) if formats.same_weights(request.format) else None
-        formats.write(request.format, merged, folder)
+        expected = checks.digests(merged.model) if formats.same_weights(target.format) else None
+        formats.write(target.format, merged, folder)
         parameters = sum(parameter.numel() for parameter in merged.model.parameters())
         del merged
-        scores = _check(request, params, folder, expected, rows, judge)
-        _card(request, params, parameters, scores).write(folder)
+        scores = _check(target, params, folder, expected, rows, judge)
+        _card(target, params, metrics, parameters, scores).write(folder)
     return scores
 
 
 def _check(
-    request: Request,
+    target: Target,
     params: Params,
     folder: Path,
     expected: dict[str, str] | None,
@@ -76,8 +76,8 @@ def _check(
     judge: Path,
 ) -> Scores:
     """Read the exported model back, compare it with the run's own, and score both."""
-    base, adapter = policies.folders(request.policy, MODELS)
-    net, tok = formats.read(request.format, folder, params.dtype)
+    base, adapter = policies.folders(target.policy, MODELS)
+    net, tok = formats.read(target.format, folder, params.dtype)
     checks.check_chat(model.tokenizer(base), tok, [row.question for row in rows])
     if expected:
         checks.check_weights(expected, net)
@@ -88,16 +88,16 @@ def _check(
     return scoring.score(original, exported, rows, judge, params)
 
 
-def _card(request: Request, params: Params, parameters: int, scores: Scores) -> Card:
+def _card(target: Target, params: Params, metrics: dict[str, Any], parameters: int, scores: Scores) -> Card:
     base = policies.model_dir("base", MODELS)
     models = {"base": base, "judge of the pairs": policies.model_dir("judge", MODELS)}
     if (name := params.evaluate.judge) != "judge":
         models["judge of the answers"] = policies.model_dir(name, MODELS)
     return Card(
         params=params,
-        policy=request.policy,
-        format=request.format,
-        metrics=METRICS,
+        policy=target.policy,
+        format=target.format,
+        metrics=metrics,
         data=DATA,
         parts=parts(params, models),
         base_repo=(hub.read_pin(base) or {}).get("repo", ""),

@@ -85,15 +85,15 @@ def _tensors(model: "PreTrainedModel") -> Iterator[tuple[str, "torch.Tensor"]]:
     architecture = gguf.MODEL_ARCH[config.model_type.upper()]
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     for name, parameter in model.named_parameters():
-        known = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if known is None:
+        ggml_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if ggml_name is None:
             raise UserError(f"--format gguf has no name for the weight {name}; export with --format merged")
         weight = parameter.detach().cpu()
         if config.model_type == "llama" and ".q_proj." in name:
             weight = _pair_rotations(weight, config.num_attention_heads)
         if config.model_type == "llama" and ".k_proj." in name:
             weight = _pair_rotations(weight, config.num_key_value_heads)
-        yield known, weight
+        yield ggml_name, weight
 
 
 def _pair_rotations(weight: "torch.Tensor", heads: int) -> "torch.Tensor":
@@ -107,18 +107,18 @@ def _add_tokenizer(writer: "gguf.GGUFWriter", tok: "PreTrainedTokenizerBase", si
     import gguf
 
     raw = json.loads(tok.backend_tokenizer.to_str())
-    known = {number: token for token, number in tok.get_vocab().items()}
+    tokens = {number: token for token, number in tok.get_vocab().items()}
     added = tok.added_tokens_decoder
     kinds = []
     for number in range(size):
-        kind = gguf.TokenType.NORMAL if number in known else gguf.TokenType.UNUSED
+        kind = gguf.TokenType.NORMAL if number in tokens else gguf.TokenType.UNUSED
         if number in added:
             special = added[number].special
             kind = gguf.TokenType.CONTROL if special else gguf.TokenType.USER_DEFINED
         kinds.append(kind)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(_pre_tokenizer(raw, tok.name_or_path))
-    writer.add_token_list([known.get(number, f"[PAD{number}]") for number in range(size)])
+    writer.add_token_list([tokens.get(number, f"[PAD{number}]") for number in range(size)])
     writer.add_token_types(kinds)
     merges = raw["model"]["merges"]
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
@@ -137,9 +137,9 @@ def _pre_tokenizer(raw: dict[str, Any], name: str) -> str:
     whole = raw["pre_tokenizer"] or {}
     parts = whole.get("pretokenizers", [whole])
     expressions = [part["pattern"].get("Regex") for part in parts if part.get("type") == "Split"]
-    known = {GGUF_PRE_TOKENIZER_SPLITS[split]: split for split in SPLITS}
+    split_names = {GGUF_PRE_TOKENIZER_SPLITS[split]: split for split in SPLITS}
     kinds = tuple(part.get("type") for part in parts)
-    pre_tokenizer = known.get(expressions[0]) if expressions else PARTS.get(kinds)
+    pre_tokenizer = split_names.get(expressions[0]) if expressions else PARTS.get(kinds)
     if raw["model"]["type"] != "BPE" or not pre_tokenizer:
         raise UserError(
             f"{name}: --format gguf writes byte-level BPE as Qwen2, Llama 3, SmolLM and GPT-2 have it, and "

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from medqa import compare, evaluate, jsonl, metrics
@@ -93,10 +94,10 @@ def score(
 ) -> Scores:
     """Both models' answers to the same questions, judged and compared."""
     compute = params.compute
-    without: dict[str, Any] = dict.fromkeys(row.id for row in rows)
+    no_coverages: dict[str, Any] = dict.fromkeys(row.id for row in rows)
     with loading.load(judge, None, params.dtype, compute, compute.judge_batch_size) as grader:
         before, after = (
-            evaluate.judge_responses(grader, rows, responses, without, params.judge, judge.name)
+            evaluate.judge_responses(grader, rows, responses, no_coverages, params.judge, judge.name)
             for responses in (original, exported)
         )
     equal = sum(first.text == second.text for first, second in zip(before, after, strict=True))
@@ -110,9 +111,10 @@ def _comparisons(pairs: list[tuple[Answer, Answer]], params: Params) -> list[Com
         value = compare.MEASURES[name]
         # Of multiple choice only the letter counts.
         sides = [(value(after), value(before)) for after, before in pairs if after.correct is None]
-        known = [(after, before) for after, before in sides if after is not None and before is not None]
-        if known:
-            gain, low, high = metrics.mean_interval([a - b for a, b in known], params.seed, samples)
-            exported, original = (sum(side) / len(known) for side in zip(*known, strict=True))
-            result.append(Comparison(label, len(known), original, exported, gain, low, high))
+        values = [(after, before) for after, before in sides if after is not None and before is not None]
+        if values:
+            gains = [after - before for after, before in values]
+            exported, original = (fmean(side) for side in zip(*values, strict=True))
+            interval = metrics.mean_interval(gains, params.seed, samples)
+            result.append(Comparison(label, len(values), original, exported, *interval))
     return result
