@@ -1,5 +1,6 @@
 """A small Hub on loopback: it answers huggingface_hub like the real one, with faults on demand."""
 
+import base64
 import hashlib
 import json
 import shutil
@@ -26,6 +27,7 @@ class Repo:
     branches: tuple[str, ...] = ("main",)
     token: str | None = None
     gated: bool = False
+    private: bool = False
 
 
 @dataclass
@@ -43,6 +45,8 @@ class Hub:
     spoil: Counter = field(default_factory=Counter)
     fail: Counter = field(default_factory=Counter)
     reset: bool = False
+    writer: str = ""  # the token that may create repos and upload to them
+    big_files: dict[str, bytes] = field(default_factory=dict)  # uploaded, by sha256
 
     def ranges(self, method: str, name: str) -> list[str | None]:
         """The Range headers of the requests for a file, in order."""
@@ -102,6 +106,72 @@ class _Handler(BaseHTTPRequestHandler):
         if self._refused(repo, revision, verb):
             return None
         return self._listing(repo, verb) if api else self._file(repo, "/".join(rest))
+
+    def do_POST(self) -> None:
+        path, data = urlsplit(self.path).path.strip("/"), self._body()
+        self.hub.log.append((self.command, path, None))
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if not self.hub.writer or token != self.hub.writer:
+            return self._send(403 if token else 401, {}, b"{}")
+        if path == "api/repos/create":
+            return self._create(json.loads(data))
+        if path == "api/validate-yaml":
+            return self._answer({"warnings": [], "errors": []})
+        if path.endswith(".git/info/lfs/objects/batch"):
+            return self._answer({"transfer": "basic", "objects": self._batch(json.loads(data)["objects"])})
+        if "/preupload/" in path:
+            names = [file["path"] for file in json.loads(data)["files"]]
+            modes = {name: "lfs" if name.endswith((*BIG, ".gguf")) else "regular" for name in names}
+            files = [
+                {"path": name, "uploadMode": mode, "shouldIgnore": False} for name, mode in modes.items()
+            ]
+            return self._answer({"files": files})
+        return self._commit(path, data)
+
+    def do_PUT(self) -> None:
+        data = self._body()
+        self.hub.big_files[sha256(data)] = data
+        self._send(200, {}, b"")
+
+    def _body(self) -> bytes:
+        if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        data = b""
+        while size := int(self.rfile.readline(), 16):
+            data += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return data
+
+    def _answer(self, content: dict) -> None:
+        self._send(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
+
+    def _create(self, request: dict) -> None:
+        name = f"{request['organization']}/{request['name']}"
+        known = f"models/{name}" in self.hub.repos
+        if not known:
+            self.hub.repos[f"models/{name}"] = Repo({}, private=request.get("visibility") == "private")
+        body = json.dumps({"url": f"{self.hub.url}/{name}", "name": name}).encode()
+        self._send(409 if known else 200, {"Content-Type": "application/json"}, body)
+
+    def _batch(self, objects: list[dict]) -> list[dict]:
+        return [
+            each | {"actions": {"upload": {"href": f"{self.hub.url}/upload/{each['oid']}", "header": {}}}}
+            for each in objects
+        ]
+
+    def _commit(self, path: str, data: bytes) -> None:
+        """Operations of a commit, one per line: small files with their content, big ones by their sum."""
+        repo = self.hub.repos["/".join(path.split("/")[1:4])]
+        for line in data.splitlines():
+            operation = json.loads(line)
+            value = operation["value"]
+            if operation["key"] == "file":
+                repo.files[value["path"]] = base64.b64decode(value["content"])
+            elif operation["key"] == "lfsFile":
+                repo.files[value["path"]] = self.hub.big_files[value["oid"]]
+        url = f"{self.hub.url}/{'/'.join(path.split('/')[2:4])}/commit/{repo.commit}"
+        self._answer({"success": True, "commitOid": repo.commit, "commitUrl": url})
 
     def _refused(self, repo: Repo | None, revision: str, verb: str) -> bool:
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")

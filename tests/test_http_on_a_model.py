@@ -1,23 +1,17 @@
 """The engines http and transformers on one model: through a fake server and through `transformers serve`."""
 
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
+import real_server
 import torch
 from fake_server import FakeServer
-from transformers.utils.import_utils import is_serve_available
 
 from medqa import chat, engines, model, prompts
 from medqa.engines import Request, Sampling, http_engine, transformers_engine
@@ -83,36 +77,12 @@ def test_scores_and_likelihoods_are_those_of_the_engine_in_the_process(loaded) -
 @pytest.fixture(scope="module")
 def serving(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The address of `transformers serve`, and the model that it serves, which samples as Qwen's do."""
-    if not is_serve_available():
-        pytest.skip("transformers serve needs fastapi, openai and uvicorn: pip install -e '.[dev]'")
     folder = tmp_path_factory.mktemp("served") / "base"
     shutil.copytree(tiny_base, folder)
     sampling = json.loads((folder / "generation_config.json").read_text()) | {"do_sample": True, "top_k": 0}
     (folder / "generation_config.json").write_text(json.dumps(sampling))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--device", "cpu"]
-    log = folder.with_name("log")
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(folder.parent)}
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-    try:
-        end = time.monotonic() + 90
-        while not answers(f"http://127.0.0.1:{port}/health"):
-            assert process.poll() is None and time.monotonic() < end, log.read_text()[-2000:]
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/v1", folder
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx2.get(url, trust_env=False).status_code == 200
-    except httpx2.TransportError:
-        return False
+    with real_server.serving(folder) as address:
+        yield address, folder
 
 
 def test_transformers_serve_writes_what_the_engine_in_the_process_writes(serving, loaded) -> None:

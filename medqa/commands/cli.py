@@ -1,4 +1,4 @@
-"""The command `medqa` looks after the pipeline's files. It imports only the command that runs."""
+"""The command `medqa` looks after a run and puts its models to use. It imports only the command that runs."""
 
 import argparse
 import sys
@@ -9,6 +9,10 @@ from types import ModuleType
 # A command NAME is the module medqa.commands.NAME with add(parser) and run(options) -> exit code;
 # that of `import` is import_files.
 COMMANDS = {
+    "ask": "ask models of the run a question; with a reference, the judge scores the answers",
+    "chat": "talk with a model of the run",
+    "export": "write a model of the run as one that other programs load, scored beside the run's own",
+    "push": "upload an exported model to the Hugging Face Hub",
     "recompute": "compute metrics again from the rows that they came from",
     "preset": "list the presets, or write one into params.yaml",
     "import": "make a table of questions and answers the files that the preset `files` reads",
@@ -27,7 +31,9 @@ def _module(name: str) -> ModuleType:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. A user's mistake is one line on stderr."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="medqa", description="Looks after what the medqa pipeline keeps.")
+    parser = argparse.ArgumentParser(
+        prog="medqa", description="Looks after a run of the medqa pipeline, and puts its models to use."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
