@@ -12,7 +12,8 @@ def main(pipeline: Path, data: Path, metrics: Path, models: Path, out: Path) -> 
     page = report.build(report.RunPaths(pipeline, data, metrics, models), read_params())
     with jsonl.atomic_write(out) as file:
         file.write(page)
-    return f"{out}, {len(page) / 1e6:.1f} million characters; open it in a browser"
+    print(f"\n{report.render_table(report.read_metrics(metrics), out)}\n", flush=True)
+    return f"{out}, {len(page) / 1e6:.1f} million characters"
 
 
 if __name__ == "__main__":

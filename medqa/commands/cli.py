@@ -7,6 +7,7 @@ from importlib import import_module
 
 # A command NAME is the module medqa.commands.NAME with add(parser) and run(options) -> exit code.
 COMMANDS = {
+    "check": "say whether params.yaml is right, what would run, and what it costs in time, memory and disk",
     "recompute": "compute metrics again from the rows that they came from",
     "doctor": "print what a bug report needs, and whether the real preset would fit this machine",
     "cache": "show, prune, verify or empty the rows that are kept between runs",

@@ -1,5 +1,7 @@
 """The project that a command runs in: DVC's repository, and the stages of its dvc.lock."""
 
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,44 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 LOCK = Path("dvc.lock")
+CONSTANT = "check"  # the stage whose output is always the same: nothing reruns for it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `dvc repro` would do: the stages that it would run, with their outputs, and the rest."""
+
+    outputs: dict[str, list[Path]]
+    unchanged: list[str]
+
+
+def plan() -> Plan:
+    """The stages that have changed, and all that follow from them.
+
+    A dry run of DVC names only the former: what the latter read is not written yet. Raises UserError as
+    `repository`, and if DVC cannot make a dry run.
+    """
+    repo = repository()
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # a dry run prints each command
+    try:
+        from dvc.exceptions import DvcException
+        from dvc.lock import LockError
+        from networkx import ancestors
+
+        changed = {stage.addressing for stage in repo.reproduce(dry=True)}
+        graph = repo.index.graph  # from each stage to those that it needs
+        followers = {
+            follower.addressing
+            for stage in graph
+            if stage.addressing in changed - {CONSTANT}
+            for follower in ancestors(graph, stage)
+        }
+        stages = list(repo.index.stages)
+    except (DvcException, LockError) as error:
+        raise UserError(f"DVC cannot say what would run ({error})") from None
+    pending = [stage for stage in stages if stage.addressing in changed | followers]
+    outputs = {stage.addressing: [Path(out.fs_path) for out in stage.outs] for stage in pending}
+    return Plan(outputs, [stage.addressing for stage in stages if stage.addressing not in outputs])
 
 
 def repository() -> "Repo":
