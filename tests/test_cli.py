@@ -300,7 +300,7 @@ def test_no_command_shows_a_traceback(
     assert empty == (command != "cache")
     (tmp_path / "dvc.lock").write_text("stages: {}\n")  # an archive without git
     (tmp_path / ".dvc").mkdir()
-    assert cli.main([command]) == (command in ("doctor", "sheet", "verify"))
+    assert cli.main([command]) == (command in ("check", "doctor", "sheet", "verify"))
     shown = "".join(capsys.readouterr())
     assert ("dvc config --local core.no_scm true" in shown) == (command in ("doctor", "verify"))
     monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "dvc.lock"))

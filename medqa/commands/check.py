@@ -29,11 +29,11 @@ def run(options: argparse.Namespace) -> int:
     params = read_params()
     print(f"{PARAMS} is right", flush=True)
     pending, here = plan(), machine.inspect()
-    former = former_run()
+    runs = list(measurements.read())
+    former = former_run(runs)
     setting = calculated.Setting(
         params, workload.predict(params, former), model_shapes(params), here, products_per_second
     )
-    runs = list(measurements.read())
     costs = [stage_cost(stage, setting, runs, outputs) for stage, outputs in pending.outputs.items()]
     print(table.render(costs, len(pending.unchanged)))
     if refusal := fit.refusal(costs, here, params):
@@ -67,7 +67,7 @@ def model_shapes(params: Params) -> dict[str, shapes.Shape | None]:
     return {name: shapes.of_model(source) for name, source in params.models.sources().items()}
 
 
-def former_run() -> workload.FormerRun:
+def former_run(runs: list[measurements.Measurement]) -> workload.FormerRun:
     """What the last run left: the parameters in dvc.lock by stage, and the metrics of data and pairs."""
     locked: dict[str, Any] = {}
     if LOCK.is_file():
@@ -76,7 +76,7 @@ def former_run() -> workload.FormerRun:
         )
     stages = (locked or {}).get("stages", {})
     params = {name: stage.get("params", {}).get(str(PARAMS), {}) for name, stage in stages.items()}
-    return workload.FormerRun(params, {name: read_metrics(name) for name in ("data", "pairs")})
+    return workload.FormerRun(params, {name: read_metrics(name) for name in ("data", "pairs")}, runs)
 
 
 def read_metrics(name: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The project that a command runs in: DVC's repository, and the stages of its dvc.lock."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,30 +26,27 @@ class Plan:
 def plan() -> Plan:
     """The stages that have changed, and all that follow from them.
 
-    A dry run of DVC names only the former: what the latter read is not written yet. Raises UserError as
-    `repository`, and if DVC cannot make a dry run.
+    A dry run of DVC names only the former, and fails in a fresh clone, where the input of a stage is not
+    there yet. Raises UserError as `repository`, and if DVC cannot read its files, or writes them in another
+    process.
     """
     repo = repository()
-    logging.getLogger("dvc").setLevel(logging.ERROR)  # a dry run prints each command
     try:
         from dvc.exceptions import DvcException
-        from dvc.lock import LockError
         from networkx import ancestors
 
-        changed = {stage.addressing for stage in repo.reproduce(dry=True)}
-        graph = repo.index.graph  # from each stage to those that it needs
-        followers = {
-            follower.addressing
-            for stage in graph
-            if stage.addressing in changed - {CONSTANT}
-            for follower in ancestors(graph, stage)
-        }
-        stages = list(repo.index.stages)
-    except (DvcException, LockError) as error:
+        graph, pending = repo.index.graph, set()  # edges lead from a stage to those that it needs
+        with repo.lock:
+            for stage in repo.index.stages:
+                if stage not in pending and stage.changed():
+                    pending |= {stage} if stage.addressing == CONSTANT else {stage, *ancestors(graph, stage)}
+    except DvcException as error:
         raise UserError(f"DVC cannot say what would run ({error})") from None
-    pending = [stage for stage in stages if stage.addressing in changed | followers]
-    outputs = {stage.addressing: [Path(out.fs_path) for out in stage.outs] for stage in pending}
-    return Plan(outputs, [stage.addressing for stage in stages if stage.addressing not in outputs])
+    stages = repo.index.stages
+    outputs = {
+        stage.addressing: [Path(out.fs_path) for out in stage.outs] for stage in stages if stage in pending
+    }
+    return Plan(outputs, [stage.addressing for stage in stages if stage not in pending])
 
 
 def repository() -> "Repo":

@@ -1,6 +1,6 @@
 """How much each stage has to do: the rows that it will read, and the units that its time grows with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class FormerRun:
 
     params: Mapping[str, Mapping[str, Any]]  # by stage, then by section
     metrics: Mapping[str, Mapping[str, Any]]  # of data and pairs
+    measurements: Sequence[Measurement] = ()  # of all runs before
 
 
 def predict(params: Params, former: FormerRun) -> Counts:
@@ -71,11 +72,26 @@ def _available(params: Params, former: FormerRun) -> dict[str, int]:
             for name, counted in rows.items()
             if "kept" in counted
         }
-    return _rows_of_files(params.data, Path(params.corpus))
+    return _rows_of_files(params.data, Path(params.corpus)) | _rows_of_runs(params, former.measurements)
 
 
 def _source(section: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key not in LIMITED}
+
+
+def _rows_of_runs(params: Params, measurements: Sequence[Measurement]) -> dict[str, int]:
+    """Rows of earlier runs of `data` on the same source, where they were fewer than their limit."""
+    rows: dict[str, int] = {}
+    for run in measurements:
+        section = run.params.get("data", {})
+        is_same = run.params.get("corpus") == params.corpus and _source(section) == _source(
+            params.data.model_dump(mode="json")
+        )
+        if run.stage == "data" and is_same:
+            for name, key in LIMITS.items():
+                if run.rows.get(name) and (section[key] is None or run.rows[name] < section[key]):
+                    rows[name] = run.rows[name]
+    return rows
 
 
 def _rows_of_files(data: DataParams, corpus: Path) -> dict[str, int]:

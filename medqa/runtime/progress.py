@@ -43,7 +43,7 @@ class Bar:
             unit=unit,
             initial=initial,
             mininterval=seconds,
-            maxinterval=max(seconds, 10.0),
+            miniters=1,  # looks at the clock at each unit: else a thread of tqdm adds lines of its own
             file=sys.stderr if is_terminal else LogLines(sys.stderr),
             disable=not shown,  # always set: TQDM_DISABLE is for the bars of libraries
         )
