@@ -1,6 +1,7 @@
 """medqa.estimates: what a run will cost, from recorded runs and from the shapes of models."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,8 @@ def test_time_grows_with_the_rows_beyond_a_start(
     ("changes", "gigabytes"),
     [
         ({}, 1.45),
-        ({"sft__micro_batch_size": 32}, 0.95),
-        ({"sft__max_length": 256}, 2.45),  # rows may be as long
+        ({"sft__micro_batch_size": 32}, 1.05),
+        ({"sft__max_length": 256}, 2.25),  # rows may be as long
         ({"sft__max_length": 64}, 1.45),  # it is not known whether any was longer
         ({"sft__epochs": 9}, 1.45),
     ],
@@ -88,6 +89,26 @@ def test_memory_beyond_the_libraries_grows_with_the_batch(changes: dict[str, Any
     run = recorded("sft", changed(), {"examples": 3178})
     cost = measured.scale("sft", changed(**changes), COUNTS, [run], "cpu")
     assert cost and cost.memory_gb == pytest.approx(gigabytes)
+
+
+# GB of the embedded run, then of one with the changes and other rows; recorded on two busy cores.
+@pytest.mark.parametrize(
+    ("stage", "rows", "peak", "changes", "new_peak"),
+    [
+        ("generate", {"questions": 983}, 0.673, {"generate__n": 4, "data__max_questions": 500}, 0.673),
+        ("judge", {"candidates": 1966}, 0.647, {"generate__n": 4, "data__max_questions": 500}, 0.635),
+        ("dpo", {"pairs": 393}, 0.801, {"generate__n": 4, "data__max_questions": 500}, 0.776),
+        ("evaluate@sft", {"held_out": 368}, 0.778, {"data__max_held_out": 150}, 0.750),
+        ("agreement", {"labelled": 552}, 0.834, {"agreement__attacked_pairs": 30}, 0.776),
+        ("sft", {"examples": 3178}, 0.980, {"sft__micro_batch_size": 32, "sft__epochs": 1}, 0.832),
+    ],
+)
+def test_memory_is_within_15_percent_of_what_was_recorded(
+    stage: str, rows: dict[str, int], peak: float, changes: dict[str, Any], new_peak: float
+) -> None:
+    run = recorded(stage, changed(), rows, peak_gb=peak)
+    cost = measured.scale(stage, changed(**changes), COUNTS, [run], "cpu")
+    assert cost and cost.memory_gb == pytest.approx(new_peak, rel=0.15)
 
 
 @pytest.mark.parametrize(
@@ -265,3 +286,25 @@ def test_a_run_that_may_fit_is_not_refused_but_warned_of() -> None:
     assert "GPU memory" in fit.refusal([Cost("sft", 1, 3.0, 8.4, 0, 0, "measured")], gpu, changed())
     last = changed(sft__micro_batch_size=1, sft__activation_checkpointing=True, sft__dequantised=False)
     assert "sft.max_length" in fit.remedy("sft", last) and "lower" in fit.remedy("evaluate@sft", last)
+
+
+def test_the_machine_is_read_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "version", lambda name: "2.13.0")  # built for CUDA
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(machine, "CGROUP", tmp_path / "memory.max")
+    (tmp_path / "memory.max").write_text("2000000000\n")
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559'\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    here = machine.inspect()
+    assert (here.device, here.memory_gb) == ("NVIDIA H100 80GB HBM3", 2.0)
+    assert here.gpu_gb == pytest.approx(85.5, rel=0.01) and here.disk_gb > 0
+    driver.write_text("#!/bin/sh\necho 'No devices were found'; exit 9\n")
+    assert machine.inspect().device == "cpu"
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.inspect().memory_gb > 0.5
+
+
+def test_the_speed_of_a_product_is_that_of_a_processor() -> None:
+    assert 1e8 < machine.products_per_second("float16") < 1e15

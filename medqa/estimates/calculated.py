@@ -96,7 +96,9 @@ def _model(stage: str, name: str, setting: Setting) -> Cost:
         seconds += QUANTISING_SECONDS * shape.parameters
     if isinstance(source, TunedJudge | ScratchModel):
         tokens = source.steps * source.batch_size * source.max_length / 2
-        passes = 3 * 3 if isinstance(source, TunedJudge) else 3  # three labels per answer
+        passes = (
+            4 if isinstance(source, TunedJudge) else 3
+        )  # an answer has three labels, which share its text
         seconds += setting.reading_seconds(shape, tokens, passes)
         memory += _activations_gb(shape, source.batch_size * source.max_length, 32, False)
     if not isinstance(source, HubModel):

@@ -14,7 +14,7 @@ from medqa.runtime.measurements import Measurement
 from medqa.runtime.sections import Params
 
 RECENT = 20  # runs per stage that are looked at
-LIBRARIES_GB = 0.45  # of memory that torch, transformers and peft take before any model
+INFERENCE_GB, TRAINING_GB = 0.5, 0.65  # of memory that the libraries take before any model
 MAX_REUSED = 0.1  # share of rows from the row cache up to which a time counts
 TRAINING = ("sft", "dpo", "control")
 INFERENCE = ("generate", "judge", "evaluate", "agreement")
@@ -51,12 +51,14 @@ def scale(
     measured, ratio = nearest.measurement, units / nearest.units
     growing = measured.row_seconds or measured.seconds
     batch = batch_ratio(stage, params, nearest.params)
-    in_memory, on_gpu = LIBRARIES_GB + weights_gb, weights_gb
+    libraries = TRAINING_GB if stage.partition("@")[0] in TRAINING else INFERENCE_GB
     return Cost(
         stage,
         seconds=measured.seconds - growing + growing * ratio,
-        memory_gb=measured.peak_gb if measured.gpu_gb else _scaled(measured.peak_gb, in_memory, batch),
-        gpu_gb=_scaled(measured.gpu_gb, on_gpu, batch),
+        memory_gb=measured.peak_gb
+        if measured.gpu_gb
+        else _scaled(measured.peak_gb, libraries + weights_gb, batch),
+        gpu_gb=_scaled(measured.gpu_gb, weights_gb, batch),
         disk_gb=None,
         download_gb=0.0,
         basis="measured",

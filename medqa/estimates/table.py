@@ -75,8 +75,8 @@ def _notes(costs: Sequence[Cost], unchanged: int) -> Iterator[str]:
     )
     if any(cost.basis == "calculated" for cost in costs):
         yield (
-            f"~ is calculated from the shapes of the models: time within a factor of {TIME_FACTOR}, memory "
-            f"within {MEMORY_FACTOR}."
+            f"~ is calculated from model shapes: time on an idle machine within a factor of {TIME_FACTOR}, "
+            f"memory of {MEMORY_FACTOR}."
         )
     unknown = [cost.stage for cost in costs if None in (cost.seconds, cost.download_gb)]
     if unknown:
@@ -97,7 +97,9 @@ def duration(seconds: float) -> str:
     """Seconds as people say them."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
 
 
 def size(gigabytes: float) -> str:
