@@ -78,6 +78,7 @@ install: $(INSTALLED)
 
 # Versions are exact; gptqmodel builds from source against the torch that is there.
 $(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing the packages of constraints.txt into $(VENV): 1.7 GB with torch for processors, minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'

@@ -73,6 +73,8 @@ def _notes(costs: Sequence[Cost], unchanged: int) -> Iterator[str]:
         f"{len(costs)} stages would run, {unchanged} are up to date. DVC restores a stage that it ran before "
         "with the same inputs."
     )
+    if all(cost.download_gb == 0 for cost in costs):
+        yield "Nothing is downloaded."
     if any(cost.basis == "calculated" for cost in costs):
         yield (
             f"~ is calculated from model shapes: time on an idle machine within a factor of {TIME_FACTOR}, "
