@@ -58,6 +58,7 @@ def recorded(stage: str, params: Params, rows: dict[str, int], **values: Any) ->
         ("judge", {"candidates": 1966}, {"data__max_questions": 492}, 60),
         ("sft", {"examples": 3178}, {"sft__epochs": 1.5}, 60),
         ("dpo", {"pairs": 393}, {"dpo__epochs": 6}, 180),
+        ("control@placebo", {"control_pairs": 393}, {"dpo__epochs": 6}, 180),
         ("evaluate@sft", {"held_out": 368}, {"data__max_held_out": 92}, 40),
         ("agreement", {"labelled": 552}, {"agreement__attacked_pairs": 40}, 70),
         ("models@base", {}, {"generate__n": 4}, 100),
@@ -133,6 +134,13 @@ def test_the_nearest_run_counts_and_of_equal_ones_the_latest() -> None:
     latest = recorded("generate", changed(), {"questions": 900}, seconds=45.0, row_seconds=0.0)
     cost = measured.scale("generate", changed(), COUNTS, [near, latest, far], "cpu")
     assert cost and cost.seconds == pytest.approx(45 * 1966 / 1800)
+
+
+def test_a_control_is_estimated_from_dpo() -> None:
+    cost = measured.scale(
+        "control@placebo", changed(), COUNTS, [recorded("dpo", changed(), {"pairs": 393})], "cpu"
+    )
+    assert cost and cost.stage == "control@placebo" and cost.seconds == pytest.approx(100)
 
 
 def test_rows_are_those_of_the_last_run_of_the_same_source() -> None:

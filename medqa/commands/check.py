@@ -28,17 +28,17 @@ def run(options: argparse.Namespace) -> int:
     """Print the table. Raises UserError if params.yaml is wrong, or if a stage cannot fit this machine."""
     params = read_params()
     print(f"{PARAMS} is right", flush=True)
-    pending, here = plan(), machine.inspect()
+    pending, this_machine = plan(), machine.inspect()
     runs = list(measurements.read())
     former = former_run(runs)
     setting = calculated.Setting(
-        params, workload.predict(params, former), model_shapes(params), here, products_per_second
+        params, workload.predict(params, former), model_shapes(params), this_machine, products_per_second
     )
     costs = [stage_cost(stage, setting, runs, outputs) for stage, outputs in pending.outputs.items()]
     print(table.render(costs, len(pending.unchanged)))
-    if refusal := fit.refusal(costs, here, params):
+    if refusal := fit.refusal(costs, this_machine, params):
         raise UserError(refusal)
-    for warning in fit.warnings(costs, here, params):
+    for warning in fit.warnings(costs, this_machine, params):
         print(warning)
     return 0
 

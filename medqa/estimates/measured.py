@@ -18,6 +18,10 @@ INFERENCE_GB, TRAINING_GB = 0.5, 0.65  # of memory that the libraries take befor
 MAX_REUSED = 0.1  # share of rows from the row cache up to which a time counts
 TRAINING = ("sft", "dpo", "control")
 INFERENCE = ("generate", "judge", "evaluate", "agreement")
+SAME_WORK = {
+    "dpo": ("dpo", "control"),
+    "control": ("control", "dpo"),
+}  # stages that do the same on other pairs
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ def _comparable_runs(
 ) -> Iterator[ComparableRun]:
     """The latest first: of two that are equally similar it counts."""
     name, basis = stage.partition("@")[0], _basis(stage, params)
-    runs = [run for run in measurements if run.stage.partition("@")[0] == name and _is_whole(run)]
+    names = SAME_WORK.get(name, (name,))
+    runs = [run for run in measurements if run.stage.partition("@")[0] in names and _is_whole(run)]
     if name == "models":
         runs = [run for run in runs if run.stage == stage]
     if name in (*TRAINING, *INFERENCE):
