@@ -9,25 +9,24 @@ from dataclasses import dataclass
 
 from medqa.estimates import workload
 from medqa.estimates.machine import Machine
-from medqa.estimates.shapes import BITS, GB, Shape
+from medqa.estimates.shapes import BITS, GB, Shape, hub_snapshot
 from medqa.estimates.table import Cost
 from medqa.estimates.workload import ATTACKS, Counts
+from medqa.runtime.model_sections import AnySource
 from medqa.runtime.model_sources import (
     GgufModel,
     HubModel,
     ScratchModel,
     TunedEncoder,
     TunedJudge,
+    WheelEncoder,
 )
 from medqa.runtime.sections import Params, TrainingParams
 
 START_SECONDS = 5.0  # libraries and models
 LIGHT = {"check": 0.5, "data": 2.0, "pairs": 1.0, "compare": 3.0, "report": 2.0}  # seconds, without a model
 LIGHT_GB, LIBRARIES_GB, GPU_CONTEXT_GB = 0.1, 0.45, 0.6
-BATCHED, WRITING = (
-    0.35,
-    0.1,
-)  # shares of the speed of a matrix product: many tokens at once, one token per row
+BATCHED, WRITING = 0.35, 0.1  # shares of a matrix product's speed: many tokens at once, one token per row
 CHARS_PER_TOKEN = 4
 QUANTISING_SECONDS = 1.3e-6  # per parameter: 180 s for 135 million on two cores
 LOGIT_ROWS = 256  # whose logits are in memory at once
@@ -85,10 +84,7 @@ def calculate(stage: str, setting: Setting) -> Cost:
 def _model(stage: str, name: str, setting: Setting) -> Cost:
     """The cost of a model directory: what is downloaded, quantised or trained."""
     source, shape = setting.params.models.sources()[name], setting.shapes.get(name)
-    start = source.start if isinstance(source, TunedJudge | TunedEncoder) else source
-    has_download = not hasattr(start, "name") and not isinstance(start, ScratchModel)
-    if isinstance(start, GgufModel) and "://" not in start.file:
-        has_download = False
+    has_download = _has_download(source)
     if shape is None:
         return Cost(stage, None, None, 0.0, None, None if has_download else 0.0, "unknown")
     seconds, memory = START_SECONDS, LIBRARIES_GB
@@ -96,9 +92,7 @@ def _model(stage: str, name: str, setting: Setting) -> Cost:
         seconds += QUANTISING_SECONDS * shape.parameters
     if isinstance(source, TunedJudge | ScratchModel):
         tokens = source.steps * source.batch_size * source.max_length / 2
-        passes = (
-            4 if isinstance(source, TunedJudge) else 3
-        )  # an answer has three labels, which share its text
+        passes = 4 if isinstance(source, TunedJudge) else 3  # three labels per answer share its text
         seconds += setting.reading_seconds(shape, tokens, passes)
         memory += _activations_gb(shape, source.batch_size * source.max_length, 32, False)
     if not isinstance(source, HubModel):
@@ -108,15 +102,27 @@ def _model(stage: str, name: str, setting: Setting) -> Cost:
     return Cost(stage, seconds, memory, 0.0, disk, download, "calculated")
 
 
+def _has_download(source: AnySource) -> bool:
+    """Whether a model, or what it starts from, comes over the network and is not here yet."""
+    start = source.start if isinstance(source, TunedJudge | TunedEncoder) else source
+    match start:
+        case HubModel():
+            return not hub_snapshot(start).is_dir()
+        case GgufModel():
+            return "://" in start.file
+        case _:
+            return isinstance(start, WheelEncoder)
+
+
 def _seconds(name: str, setting: Setting) -> float | None:
     """The time of a stage that runs models."""
     params, counts = setting.params, setting.counts
     base, judge = setting.shapes.get("base"), setting.shapes.get(params.evaluate.judge)
     if name == "judge":
         judge, answers = setting.shapes.get("judge"), counts["candidates"]
-        return (
-            None if not judge or answers is None else START_SECONDS + setting.judging_seconds(judge, answers)
-        )
+        if judge is None or answers is None:
+            return None
+        return START_SECONDS + setting.judging_seconds(judge, answers)
     units = workload.units(name, params, counts)
     if base is None or units is None:
         return None

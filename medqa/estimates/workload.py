@@ -29,6 +29,7 @@ OPTIONS = {
     "labelled": "labelled",
 }
 CONTROLS = ("placebo", "oracle")
+CHECKPOINTING = 1.4  # times the time of a training step: its activations are computed twice
 
 Counts = dict[
     str, float | None
@@ -135,7 +136,9 @@ def units(stage: str, params: Params, counts: Counts) -> float | None:
         rows = counts.get("sft" if name == "sft" else "pairs")
         section = params.sft if name == "sft" else params.dpo
         return (
-            None if rows is None else rows * section.epochs * (1.4 if section.activation_checkpointing else 1)
+            None
+            if rows is None
+            else rows * section.epochs * (CHECKPOINTING if section.activation_checkpointing else 1)
         )
     if name in ("generate", "judge", "pairs"):
         rows = counts.get("candidates")
