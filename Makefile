@@ -21,7 +21,7 @@ WITHOUT_GIT := [ -e .git ] || git rev-parse --git-dir > /dev/null 2>&1 || $(DVC)
 # What a run leaves for git, and the way back.
 AFTER := if git rev-parse --git-dir > /dev/null 2>&1; then \
 	echo "git status shows dvc.lock and metrics/: what this run measured on this machine, to commit or not."; \
-	echo "To go back to the committed run: git checkout dvc.lock metrics params.yaml"; fi
+	echo "git checkout dvc.lock metrics goes back to the committed run (after make real: also params.yaml)."; fi
 
 repro: $(INSTALLED)
 	@$(WITHOUT_GIT)
