@@ -11,16 +11,23 @@ export USER := $(or $(value USER),$(value LOGNAME),$(shell id -un 2>/dev/null),u
 .PHONY: repro test test-all real bench soak install clean
 
 # Each path is relative or $$PWD: the shell expands that once, whatever characters the folder's name has. dvc is started
-# as a module, since the first line of an installed script holds the path too. The check says first what DVC says badly.
+# as a module, since the first line of an installed script holds the path too. The check says first what DVC says badly,
+# what the run costs, and refuses one that cannot fit.
 DVC := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m dvc
-CHECK := $(BIN)/python -m stages.check --out models/.checked
+CHECK := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m medqa check
 # In an unpacked archive DVC has to be told so; without git it has no experiments.
 WITHOUT_GIT := [ -e .git ] || git rev-parse --git-dir > /dev/null 2>&1 || $(DVC) config --local core.no_scm true
 
+# What a run leaves for git, and the way back.
+AFTER := if git rev-parse --git-dir > /dev/null 2>&1; then \
+	echo "git status shows dvc.lock and metrics/: what this run measured on this machine, to commit or not."; \
+	echo "git checkout dvc.lock metrics goes back to the committed run (after make real: also params.yaml)."; fi
+
 repro: $(INSTALLED)
-	$(CHECK)
 	@$(WITHOUT_GIT)
+	@$(CHECK)
 	$(DVC) repro
+	@$(AFTER)
 
 # One thread per worker: two workers on two cores are faster than two threads in one.
 TESTS := PATH="$$PWD/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -41,9 +48,10 @@ test-all: $(INSTALLED)
 REAL := smollm2$(if $(wildcard data/raw/sft.jsonl),-files)
 real: $(INSTALLED)
 	$(BIN)/python -m medqa preset $(REAL)
-	$(CHECK)
 	@$(WITHOUT_GIT)
+	@$(CHECK)
 	$(DVC) repro
+	@$(AFTER)
 
 # Each stage against its peers, some forty minutes on two cores. RUNS is how often each.
 bench: $(INSTALLED)
@@ -68,6 +76,7 @@ install: $(INSTALLED)
 
 # Versions are exact; gptqmodel builds from source against the torch that is there.
 $(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing the packages of constraints.txt into $(VENV): 1.7 GB with torch for processors, minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'

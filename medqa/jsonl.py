@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound="DataclassInstance")
 _encode = json.JSONEncoder(ensure_ascii=False).encode
+NO_ROWS = "\n"  # the content of a file without rows: DVC warns of every empty file, whenever it reads one
 
 
 def read(path: Path, record: type[R]) -> Iterator[R]:
@@ -23,6 +24,8 @@ def read(path: Path, record: type[R]) -> Iterator[R]:
     names = {field.name for field in fields(record)}
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
+            if number == 1 and line == NO_ROWS.encode():
+                continue
             try:
                 row = json.loads(line)
             except ValueError:
@@ -58,6 +61,8 @@ def write(path: Path, rows: Iterable[Any], ordered: bool = False) -> int:
                 raise ValueError(f"{path}: {problem}")
             file.write(line)
             last, total = row_id, total + 1
+        if not total:
+            file.write(NO_ROWS)
     return total
 
 

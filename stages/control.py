@@ -31,7 +31,7 @@ def main(
         job = TrainingJob("dpo", base, params.dpo, params.dtype, params.seed, out, curve, minutes, tracking)
         dpo.train(job, adapter, rows, row_cache.open_cache(params.compute))
     else:
-        write_nothing(out, curve)
+        write_nothing(arm, out, curve)
     jsonl.write(control_pairs, rows)
     result = compute_metrics(params, base, control_pairs, curve)
     jsonl.write_metrics(metrics, result)
@@ -46,12 +46,11 @@ def build_pairs(params: Params, arm: str, judged: Path, pairs: Path) -> list[rec
     return controls.oracle_pairs(jsonl.read(judged, records.Judged), params.pairs, len(judge_pairs))
 
 
-def write_nothing(out: Path, curve: Path) -> None:
-    """An adapter folder without files and a curve without steps."""
+def write_nothing(arm: str, out: Path, curve: Path) -> None:
+    """An adapter folder without an adapter and a curve without steps."""
     if distributed.rank():
         sys.exit()  # rank 0 alone writes
-    with folders.atomic_folder(out):
-        pass
+    folders.write_empty(out, f"control.{arm} is false in params.yaml, so no adapter was trained")
     curves.write_curve(curve, [], dpo.CURVE_COLUMNS)
 
 

@@ -25,7 +25,7 @@ def main(name: str, out: Path, curves: Path, metrics: Path) -> str:
         print(f"models: {model}: {line}", flush=True)
     result = compute_metrics(params, name, out, curves)
     jsonl.write_metrics(metrics / f"{model}.json", result)
-    return f"{model} in {out / model} ({', '.join(f'{key} {value}' for key, value in result.items())})"
+    return f"{model} in {out / model}: {models.headline(result)}"
 
 
 def compute_metrics(params: Params, name: str, out: Path, curves: Path) -> dict[str, Any]:

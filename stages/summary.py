@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from medqa import compare, jsonl, records, summary
-from medqa.runtime import stage
+from medqa.runtime import stage, tracking
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
 
 
 def main(results: Path, answers: Path, metrics: Path, tables: Path) -> str:
     """Summarise the metrics in the folder `results`; draw `tables` from them and from the answers."""
-    result = compute_metrics(read_params(), results)
+    params = read_params()
+    result = compute_metrics(params, results)
     jsonl.write_metrics(metrics, result)
+    tracking.log_summary(params.compute.tracking, metrics)
     rows = {name: jsonl.read(answers / f"{name}.jsonl", records.Answer) for name in compare.MODELS}
     bins = _read(results, "agreement").get("reliability", [])
     _write(tables / "evaluation.tsv", summary.EVALUATION, summary.evaluation_table(_evaluations(results)))

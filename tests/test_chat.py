@@ -61,7 +61,7 @@ def test_the_record_is_the_detected_format(folder: Path, tmp_path: Path) -> None
     chat.write(tmp_path, format)
     assert chat.read(tmp_path) == format
     lines = format.summary_lines()
-    assert len(lines) == 4 and all(token in "\n".join(lines) for token in format.ends)
+    assert len(lines) == 2 and all(token in "\n".join(lines) for token in format.ends)
 
 
 def test_no_text_brings_a_control_token(name: str, folder: Path) -> None:

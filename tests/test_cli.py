@@ -295,7 +295,7 @@ WORDS = {  # that a command cannot do without
     "import": ["none.csv", "--question", "Q", "--answer", "A"],
     "push": ["me/model"],
 }
-NEED_A_RUN = ("ask", "chat", "export", "import", "preset", "preview", "push", "sheet")
+NEED_A_RUN = ("ask", "chat", "check", "export", "import", "preset", "preview", "push", "sheet")
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

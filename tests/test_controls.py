@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medqa import controls, curves
+from medqa import controls, curves, jsonl
 from medqa.records import Judged, Pair
 from medqa.runtime import folders, params
 from stages import control, evaluate
@@ -91,14 +91,14 @@ def test_a_control_that_is_off_has_empty_outputs(tmp_path: Path, monkeypatch: py
     made = {"out": tmp_path / "oracle", "control_pairs": tmp_path / "pairs.jsonl"}
     line = control.main("oracle", **absent, **made, curve=curve, metrics=metrics)
     assert line == "control.oracle is false, so there is no oracle"
-    assert folders.is_empty(made["out"]) and made["control_pairs"].read_text() == ""
+    assert folders.is_empty(made["out"]) and made["control_pairs"].read_text() == jsonl.NO_ROWS
     assert curves.read_curve(curve, allow_empty=True)["loss"] == []
     assert json.loads(metrics.read_text()) == {"pairs": 0}
     line = evaluate.main(
         tmp_path / "absent", made["out"], tmp_path / "absent", tmp_path / "answers.jsonl", metrics
     )
     assert line.endswith("oracle is empty, so there is nothing to evaluate")
-    assert (tmp_path / "answers.jsonl").read_text() == ""
+    assert (tmp_path / "answers.jsonl").read_text() == jsonl.NO_ROWS
     assert json.loads(metrics.read_text())["questions"] == 0
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medqa.runtime.folders import atomic_folder
+from medqa.runtime.folders import atomic_folder, is_empty, write_empty
 
 
 def test_a_folder_replaces_the_former_one_when_it_is_whole(tmp_path: Path) -> None:
@@ -24,3 +24,14 @@ def test_a_folder_that_fails_leaves_no_trace(tmp_path: Path) -> None:
         (folder / "part.txt").write_text("half")
         raise RuntimeError
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_empty_also_with_the_reason_for_that(tmp_path: Path) -> None:
+    out = tmp_path / "oracle"
+    assert not is_empty(out)  # it is not there
+    out.mkdir()
+    assert is_empty(out)
+    write_empty(out, "control.oracle is false")
+    assert is_empty(out) and [path.read_text() for path in out.iterdir()] == ["control.oracle is false\n"]
+    (out / "adapter_model.safetensors").write_text("weights")
+    assert not is_empty(out)

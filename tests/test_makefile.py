@@ -47,8 +47,8 @@ def test_a_folder_of_any_name_is_installed_in_and_run_in(project: Path) -> None:
     assert called[0] == "-m venv .venv" and sum("-c constraints.txt" in line for line in called) == 2
     # Without git DVC is told so, before it starts.
     wanted = [
-        "-m stages.check --out models/.checked",
         "-m dvc config --local core.no_scm true",
+        "-m medqa check",
         "-m dvc repro",
     ]
     assert called[-3:] == wanted

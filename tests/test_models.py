@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import CORPUS
 
-from medqa import model, prompts
+from medqa import model, models, prompts
 from medqa.miniature import (
     corrupted_answers,
     embedded,
@@ -123,3 +123,22 @@ def test_any_number_of_steps_trains(tok, steps: int) -> None:
     source = SimpleNamespace(steps=steps, batch_size=2, learning_rate=0.01)
     losses = train_scratch.train(scratch.model(tok, 32, 1, 16, seed=0), rows, source, 0, "test")
     assert len(losses) == steps and all(loss == loss for loss in losses)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "text"),
+    [
+        ({}, "made here"),
+        ({"repo": "a/b", "commit": "0" * 40, "licence": "mit", "files": 3}, "a/b, mit"),
+        (
+            {"sha256": "0" * 64, "licence": "mit", "steps": 120, "final_loss": 0.123456789},
+            "mit, 120 steps, loss 0.123",
+        ),
+        (
+            {"validation_examples": 1000, "validation_accuracy": 0.861},
+            "right on 86.1% of 1,000 validation examples",
+        ),
+    ],
+)
+def test_the_line_of_the_stage_has_no_hash_and_round_numbers(metrics: dict[str, object], text: str) -> None:
+    assert models.headline(metrics) == text

@@ -57,9 +57,7 @@ def test_mlflow_gets_curve_and_summary_and_the_adapter_is_the_same(tiny_base: Pa
     assert weights[0].read_bytes() == weights[1].read_bytes()
     curves = [(tmp_path / name / "sft.tsv").read_bytes() for name in ("plain", "tracked")]
     assert curves[0] == curves[1]
-    (tmp_path / "summary.json").write_text(
-        json.dumps({"score": {"dpo": 0.5}, "pairs": 9, "verdict": "improved"})
-    )
+    (tmp_path / "summary.json").write_text(json.dumps({"score_dpo": 0.5, "pairs": 9}))
     tracking.log_summary("mlflow", tmp_path / "summary.json")
     client = mlflow.MlflowClient((tmp_path / "mlruns").as_uri())
     experiment = client.get_experiment_by_name("medqa").experiment_id
@@ -68,5 +66,5 @@ def test_mlflow_gets_curve_and_summary_and_the_adapter_is_the_same(tiny_base: Pa
     losses = [point.value for point in client.get_metric_history(runs["sft"].info.run_id, "loss")]
     steps = (tmp_path / "tracked" / "sft.tsv").read_text().splitlines()[1:]
     assert len(losses) == len(steps) == 3
-    assert runs["summary"].data.metrics == {"score.dpo": 0.5, "pairs": 9}
+    assert runs["summary"].data.metrics == {"score_dpo": 0.5, "pairs": 9}
     assert all(run.info.status == "FINISHED" for run in runs.values())

@@ -9,8 +9,8 @@ from typing import Any
 import lm_eval.api.task
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from tqdm import tqdm
 
+from medqa.runtime.progress import track
 from medqa.runtime.row_cache import RowCache
 
 # Its bars over the rows of each task say nothing: building prompts takes no time.
@@ -47,8 +47,7 @@ class Policy(HFLM):
         rows = self.cache.get(*self.cache_name, list(keys.values())) if self.cache else {}
         finished: dict[bytes, list[Result]] = {}
         written = time.monotonic()
-        bar = tqdm(by_prompt.items(), "questions", unit="row", mininterval=1, disable=disable_tqdm)
-        for prompt, options in bar:
+        for prompt, options in track(by_prompt.items(), "questions", len(by_prompt), "row"):
             if keys[prompt] not in rows:
                 results = super().loglikelihood(list(options.values()), disable_tqdm=True)
                 finished[keys[prompt]] = rows[keys[prompt]] = results

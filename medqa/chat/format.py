@@ -59,15 +59,14 @@ class ChatFormat:
 
     def summary_lines(self) -> list[str]:
         """The format in lines for the screen."""
-        ends = ", ".join(f"{token!r} ({number})" for token, number in self.ends.items())
+        ends = " or ".join(self.ends)
         hidden = len(self.control) - SHOWN_TOKENS
         control = ", ".join(self.control[:SHOWN_TOKENS]) + (f" and {hidden} more" if hidden > 0 else "")
         date = f"says the date, which is always {DATE} here" if self.dated else "says no date"
+        context = f"{self.context:,} tokens" if self.context else "no limit is known"
         return [
-            f"chat template {self.template[:12]} {date}: {self.turns!r}",
-            f"an answer ends with {ends}",
-            f"control tokens, broken in every text: {control}",
-            f"context: {f'{self.context} tokens' if self.context else 'no limit is known'}",
+            f"the chat template {date}; context: {context}",
+            f"an answer ends with {ends}; control tokens, broken in every text: {control}",
         ]
 
 

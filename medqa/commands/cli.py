@@ -9,6 +9,7 @@ from types import ModuleType
 # A command NAME is the module medqa.commands.NAME with add(parser) and run(options) -> exit code;
 # that of `import` is import_files.
 COMMANDS = {
+    "check": "say whether params.yaml is right, what would run, and what it costs in time, memory and disk",
     "ask": "ask models of the run a question; with a reference, the judge scores the answers",
     "chat": "talk with a model of the run",
     "export": "write a model of the run as one that other programs load, scored beside the run's own",

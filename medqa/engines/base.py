@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from medqa.prompts import Messages
+from medqa.runtime.progress import track
 
 # Raise it with every change that can change a result: rows that were cached before are then not used.
 ARITHMETIC = 7
@@ -102,6 +103,4 @@ def collect(
     results: Iterable[tuple[str, Result]], requests: Sequence[Request], label: str
 ) -> dict[str, Result]:
     """All results by id, with a progress bar of this label while they come in."""
-    from tqdm import tqdm
-
-    return dict(tqdm(results, label, len(requests), unit="row", mininterval=1))
+    return dict(track(results, label, len(requests), "row"))

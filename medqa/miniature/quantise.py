@@ -1,6 +1,7 @@
 """Four-bit weights by GPTQ (Frantar et al. 2022), as a checkpoint like those of the Hub."""
 
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+NOTICE = (
+    "{name}: quantising {layers} layers to 4 bits; the first time, gptqmodel compiles an extension for that, "
+    "which takes half a minute (without a C++ compiler it does the same in Python)"
+)
 
 
 def quantise(
@@ -27,6 +33,7 @@ def quantise(
     import torch
     from transformers import AutoModelForCausalLM, GPTQConfig
 
+    print(NOTICE.format(name=out.name, layers=model.config.num_hidden_layers), file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         config = GPTQConfig(

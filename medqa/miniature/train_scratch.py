@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from medqa.miniature.token_rows import LABEL_WEIGHT, NO_POINT, TokenRow, batched
 from medqa.model import multiplies_bfloat16
 from medqa.runtime.model_sections import ScratchModel, TunedJudge
+from medqa.runtime.progress import track
 
 if TYPE_CHECKING:
     import torch
@@ -73,11 +74,10 @@ def minimise(
 ) -> list[float]:
     """Take a step down each loss, which is computed when its turn comes; returns their values."""
     import torch
-    from tqdm import tqdm
 
     values: list[float] = []
     net.train()
-    for loss in tqdm(losses, total=steps, desc=label, unit="step", mininterval=2):
+    for loss in track(losses, label, steps, "step"):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()

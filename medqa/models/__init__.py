@@ -1,5 +1,5 @@
 """The model directories that params.yaml asks for: where each comes from, and how it is made."""
 
-from medqa.models.directory import describe, make, summary
+from medqa.models.directory import describe, headline, make, summary
 
-__all__ = ["describe", "make", "summary"]
+__all__ = ["describe", "headline", "make", "summary"]

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,16 @@ def _make(source: AnySource, corpus: Path, seed: int, out: Path) -> tuple[list[f
 def describe(out: Path) -> list[str]:
     """A model directory in lines for the screen: its chat format, which an encoder lacks."""
     return chat.read(out).summary_lines() if (out / chat.RECORD).is_file() else []
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """The metrics of a model directory in words for the screen, without hashes."""
+    parts = [str(result[name]) for name in ("repo", "file", "licence") if name in result]
+    parts += [f"{result['steps']} steps, loss {result['final_loss']:.3f}"] if "steps" in result else []
+    if "validation_accuracy" in result:
+        share, count = result["validation_accuracy"], result["validation_examples"]
+        parts.append(f"right on {share:.1%} of {count:,} validation examples")
+    return ", ".join(parts) or "made here"
 
 
 def summary(out: Path, losses: Sequence[float]) -> dict[str, Any]:

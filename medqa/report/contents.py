@@ -57,9 +57,7 @@ def build(run: RunPaths, params: Params) -> str:
 
     The same files and parameters give the same text. Raises UserError for a torn or foreign row.
     """
-    metrics = {
-        name: json.loads((run.metrics / f"{name}.json").read_text(encoding="utf-8")) for name in METRICS
-    }
+    metrics = read_metrics(run.metrics)
     questions = browse.question_tab(run.data, params.pairs, params.report.max_rows)
     held_out = browse.held_out_tab(run.data, params.compare.tie, params.report.max_rows)
     outcomes = {"pair": "a pair", **REASONS}
@@ -81,6 +79,11 @@ def build(run: RunPaths, params: Params) -> str:
             **figures.draw(run.metrics, metrics, questions, held_out),
         }
     )
+
+
+def read_metrics(folder: Path) -> Metrics:
+    """The metrics files of a run, by their names in METRICS."""
+    return {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in METRICS}
 
 
 def _metrics_context(metrics: Metrics) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from medqa.runtime.errors import UserError
+from medqa.runtime.progress import quieten_libraries
 
 ENVIRONMENT = {
     # oneDNN caches compiled code and scratch memory for 1,024 matrix shapes; 32 save memory and are as fast.
@@ -50,6 +51,7 @@ def set_up() -> None:
     """Silence the libraries, bound their caches and retain freed memory; call it before they are imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    quieten_libraries()
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")
     # glibc returns memory after a forward pass and takes it again, page by page, in the next one: a third of

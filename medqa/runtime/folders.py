@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+REASON = "why-empty.txt"
+
 
 @contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
@@ -23,9 +25,15 @@ def atomic_folder(out: Path) -> Iterator[Path]:
         sync(out.parent)
 
 
+def write_empty(out: Path, reason: str) -> None:
+    """Write a folder that holds nothing but the reason for that: DVC warns of folders without a file."""
+    with atomic_folder(out) as folder:
+        (folder / REASON).write_text(f"{reason}\n", encoding="utf-8")
+
+
 def is_empty(folder: Path) -> bool:
-    """Whether a folder is there and holds nothing."""
-    return folder.is_dir() and not any(folder.iterdir())
+    """Whether a folder is there and holds nothing, or nothing but the reason for that."""
+    return folder.is_dir() and all(path.name == REASON for path in folder.iterdir())
 
 
 def sync(path: Path) -> None:

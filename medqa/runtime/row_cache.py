@@ -53,6 +53,7 @@ class RowCache:
     """Rows by key. A file that cannot be read or written is warned about once, and never raises."""
 
     written = 0  # rows that this process has put into any cache
+    reused = 0  # rows that this process has read from any cache
 
     def __init__(self, file: Path, limit: int = LIMIT):
         self.file, self.limit = file, limit
@@ -87,6 +88,7 @@ class RowCache:
 
         if self.reads and not self._transact(select):
             rows.clear()
+        RowCache.reused += len(rows)
         if damaged:
             warn(f"{len(damaged)} damaged rows in {self.file} are dropped and made again")
         if self.writes:

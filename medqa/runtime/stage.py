@@ -5,7 +5,6 @@ import errno
 import hashlib
 import inspect
 import os
-import resource
 import signal
 import sys
 import time
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from medqa.runtime import distributed, locks
+from medqa.runtime import distributed, locks, measurements
 from medqa.runtime.environment import out_of_memory, scratch_root, set_up
 from medqa.runtime.errors import UserError
 from medqa.runtime.params import read_params
@@ -74,12 +73,29 @@ def _run(name: str, main: Callable[..., str], options: dict[str, Any], several_p
         return
     if distributed.rank() == 0:
         locks.wait(lock, name)
+    params = _params_to_note(name)
     with distributed.report_peer_failure():
         line = main(**options)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # of kilobytes
-    print(f"{name}: {line} ({time.monotonic() - started:.0f} s, peak memory {peak:.2f} GB)", flush=True)
+    seconds = time.monotonic() - started
+    print(f"{name}: {line} ({seconds:.0f} s, peak memory {measurements.peak_gb():.2f} GB)", flush=True)
     if distributed.rank() == 0:
+        if params:
+            measurements.append(measurements.measure(_address(name), seconds, options, params))
         locks.release(lock)
+
+
+def _params_to_note(name: str) -> dict[str, Any]:
+    """The parameters to note beside the cost; none unless this is `python -m stages.NAME`."""
+    spec = sys.modules["__main__"].__spec__
+    if not spec or spec.name != f"stages.{name}":
+        return {}
+    return read_params().model_dump(mode="json", exclude={"compute": {"servers"}})
+
+
+def _address(name: str) -> str:
+    """The stage as DVC calls it, such as evaluate@sft; its name alone where DVC did not start it."""
+    address = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
+    return address if address.split("@")[0] == name else name
 
 
 def _fail(name: str, message: str, code: int) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,25 +40,15 @@ def arguments(tracker: str | None, run: str) -> dict[str, Any]:
 
 
 def log_summary(tracker: str | None, path: Path) -> None:
-    """Send the numbers of a summary, a JSON file that may be missing, to the tracker as a run of its own."""
-    if tracker is None or not path.is_file():
+    """Send the numbers of a summary, a JSON file, to the tracker as a run of its own."""
+    if tracker is None:
         return
     settings = arguments(tracker, "summary") | {"output_dir": "unused", "use_cpu": True}
     from transformers import TrainerControl, TrainerState, TrainingArguments
     from transformers.integrations import get_reporting_integration_callbacks
 
-    values = json.loads(path.read_text(encoding="utf-8"))
     run = (TrainingArguments(**settings), TrainerState(), TrainerControl())
     callback = get_reporting_integration_callbacks([tracker])[0]()
     callback.on_train_begin(*run)
-    callback.on_log(*run, logs=dict(_numbers(values)))
+    callback.on_log(*run, logs=json.loads(path.read_text(encoding="utf-8")))
     callback.on_train_end(*run)
-
-
-def _numbers(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of nested metrics under its dotted name."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _numbers(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float):
-            yield f"{prefix}{name}", value

@@ -6,11 +6,11 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from medqa.runtime import distributed
 from medqa.runtime.errors import UserError
+from medqa.runtime.progress import Bar
 from medqa.training import checkpoints
 from medqa.training.lengths import list_ids
 
@@ -52,14 +52,8 @@ class StepLogger(TrainerCallback):
     def on_train_begin(self, args: object, state: TrainerState, control: object, **_: object) -> None:
         # A run that resumes from a checkpoint finds there what was logged before it.
         self.rows = [row for row in state.log_history if "loss" in row]
-        self.bar = tqdm(
-            total=state.max_steps,
-            desc=self.label,
-            unit="step",
-            mininterval=1,
-            initial=state.global_step,
-            disable=distributed.rank() > 0,
-        )
+        shown = distributed.rank() == 0
+        self.bar = Bar(self.label, state.max_steps, "step", state.global_step, shown)
 
     def on_train_end(self, *_: object, **__: object) -> None:
         self.bar.close()
@@ -76,8 +70,7 @@ class StepLogger(TrainerCallback):
         if reason := divergence(logs, [row["loss"] for row in self.rows]):
             raise divergence_error(state.global_step, reason, self.ids)
         self.rows.append({"step": state.global_step, **logs})
-        self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
-        self.bar.update()
+        self.bar.update(f"loss={logs['loss']:.3f}")
 
 
 class CheckpointSaver(TrainerCallback):
