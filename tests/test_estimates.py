@@ -10,6 +10,7 @@ import yaml
 
 from medqa.estimates import calculated, fit, machine, measured, shapes, table, workload
 from medqa.estimates.table import Cost
+from medqa.runtime import presets
 from medqa.runtime.measurements import Measurement
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
@@ -29,6 +30,10 @@ SMALL = machine.Machine("cpu", memory_gb=4.0, gpu_gb=0.0, disk_gb=50.0)
 @pytest.fixture(autouse=True)
 def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # the corpus is relative to it
+
+
+def read_preset(name: str) -> Params:
+    return Params.model_validate(presets.read(name))
 
 
 def changed(**values: Any) -> Params:
@@ -171,7 +176,7 @@ def test_a_shape_comes_from_the_name(
     preset: str, name: str, parameters: float, stored: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    source = read_params(ROOT / "presets" / f"{preset}.yaml").models.sources()[name]
+    source = read_preset(preset).models.sources()[name]
     shape = shapes.of_model(source)
     assert shape and shape.parameters == parameters and shape.stored_gb == pytest.approx(stored, rel=0.02)
     blocks = shape.layers * shape.width * (2 * shape.width + 2 * shape.cache_width + 3 * shape.mlp)
@@ -182,7 +187,7 @@ def test_a_shape_comes_from_a_configuration_where_one_is_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    source = read_params(ROOT / "presets" / "qwen2.5-1.5b.yaml").models.base
+    source = read_preset("qwen2.5-1.5b").models.base
     snapshot = shapes.hub_snapshot(source)
     snapshot.mkdir(parents=True)
     config = {"hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "vocab_size": 151936}
@@ -227,13 +232,13 @@ def test_the_real_models_take_about_what_the_rehearsal_took(
     stage: str, gigabytes: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    params = read_params(ROOT / "presets" / "qwen2.5-1.5b.yaml")
+    params = read_preset("qwen2.5-1.5b")
     cost = calculated.calculate(stage, setting(params, COUNTS))
     assert cost.memory_gb and 1 / table.MEMORY_FACTOR < cost.memory_gb / gigabytes < table.MEMORY_FACTOR
 
 
 def test_what_cannot_be_known_is_unknown() -> None:
-    params = read_params(ROOT / "presets" / "qwen2.5-1.5b.yaml")
+    params = read_preset("qwen2.5-1.5b")
     data = calculated.calculate("data", setting(params, COUNTS))
     encoder = calculated.calculate("models@encoder", setting(params, COUNTS))
     assert data.seconds is None and data.download_gb is None and encoder.download_gb is None

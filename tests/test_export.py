@@ -11,7 +11,6 @@ import fake_policies
 import pytest
 import tiny_gguf
 import torch
-import yaml
 from huggingface_hub import ModelCard
 
 from medqa import export, jsonl, model, policies, prompts
@@ -19,6 +18,7 @@ from medqa.commands import cli
 from medqa.export import checks, formats, gguf_file, licences, ollama
 from medqa.models import gguf
 from medqa.records import HeldOut
+from medqa.runtime import presets
 from medqa.runtime.errors import UserError
 from medqa.runtime.params import read_params
 
@@ -282,7 +282,7 @@ def test_licences_say_what_they_allow(run: Path) -> None:
     assert "research and evaluation only" in research.allows
     assert research.metadata() == {"license": "other", "license_name": "qwen-research"}
     assert licences.Licensed("base", "x", "not stated").metadata() == {}
-    raw = yaml.safe_load((fake_policies.ROOT / "presets" / "qwen2.5-1.5b.yaml").read_text())
+    raw = presets.read("qwen2.5-1.5b", fake_policies.ROOT / "presets")
     params = read_params()
     data = params.data.model_validate(raw["data"])
     models = {"base": policies.model_dir("base", Path("models"))}

@@ -24,14 +24,8 @@ from medqa.runtime.model_sources import (
 from medqa.runtime.sections import Params, TrainingParams
 
 START_SECONDS = 5.0  # libraries and models
-LIGHT = {
-    "check": 0.5,
-    "data": 2.0,
-    "pairs": 1.0,
-    "compare": 3.0,
-    "summary": 0.5,
-    "report": 2.0,
-}  # seconds, without a model
+# Seconds of stages without a model.
+LIGHT = {"check": 0.5, "data": 2.0, "pairs": 1.0, "compare": 3.0, "summary": 0.5, "report": 2.0}
 LIGHT_GB, LIBRARIES_GB, GPU_CONTEXT_GB = 0.1, 0.45, 0.6
 BATCHED, WRITING = 0.35, 0.1  # shares of a matrix product's speed: many tokens at once, one token per row
 CHARS_PER_TOKEN = 4

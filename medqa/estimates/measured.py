@@ -139,7 +139,7 @@ def batch_ratio(stage: str, params: Params, former: Params) -> float:
     if name == "generate":
         length = max(1.0, params.generate.max_new_tokens / former.generate.max_new_tokens)
         return length * params.compute.generate_batch_size / former.compute.generate_batch_size
-    if name in INFERENCE:
+    if name in INFERENCE and name != "benchmark":  # which scores question by question
         return params.compute.judge_batch_size / former.compute.judge_batch_size
     return 1.0
 
