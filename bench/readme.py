@@ -11,20 +11,13 @@ from typing import Any
 
 from bench import results, runs, table
 from bench.checkout import ROOT
-from medqa import jsonl, records
+from medqa import jsonl, records, report
 from medqa.report import labels
 
 BEGIN = "<!-- python -m bench.readme writes from here -->"
 EMBEDDED, README = ROOT / "docs" / "embedded.json", ROOT / "README.md"
 MODELS = ("base", "sft", "dpo")
-MEASURES = {
-    "score": "judged score, 0 to 1",
-    "key_point_recall": "key-point recall, no judge",
-    "token_f1": "token F1, no judge",
-    "rouge_l": "ROUGE-L, no judge",
-    "reference_logprob": "log-likelihood of the reference, nats per token, no judge",
-    "exam_accuracy": "multiple choice right (0.25 is chance)",
-}
+EXAM = ("exam_accuracy", "exam_accuracy_low", "exam_accuracy_high")
 
 
 def numbers(metrics: Path) -> dict[str, Any]:
@@ -32,36 +25,27 @@ def numbers(metrics: Path) -> dict[str, Any]:
     compared, agreement = (_read(metrics / f"{name}.json") for name in ("compare", "agreement"))
     evaluations = {name: _read(metrics / "evaluate" / f"{name}.json") for name in MODELS}
     ends = ("", "_low", "_high")
-    names = [f"{measure}{end}" for measure in MEASURES for end in ends]
     gains = [f"{measure}_gain{end}" for measure in ("score", "rouge_l") for end in ends]
     over = ("sft_over_base", "dpo_over_sft", "dpo_over_placebo")
     return {
-        "models": {
-            model: {name: values[name] for name in names if name in values}
-            for model, values in evaluations.items()
-        },
-        "verdict": compared["verdict"],
+        "last_lines": report.render_table(report.read_metrics(metrics), Path("report/index.html")),
+        "exam": {model: {name: evaluations[model][name] for name in EXAM} for model in MODELS},
         "conditions": len(compared["conditions"]),
         "gains": {name: {gain: compared[name][gain] for gain in gains} for name in over},
         "questions": compared["dpo_over_sft"]["compared"],
-        "worst_group": compared["worst_group"],
         "agreement": agreement["by"]["all"],
         "attacks": agreement["attacks"],
     }
 
 
 def block(embedded: dict[str, Any], real: dict[str, Any]) -> str:
-    """The README's block in Markdown: the table, gains, three answers of each model, and the real weights.
+    """The README's block in Markdown: the last lines of the run, gains, samples, and the real weights.
 
     `embedded` is docs/embedded.json, `real` is docs/results.json.
     """
     shown, samples = embedded["numbers"], embedded["samples"]
-    head = ["| | base | SFT | DPO |", "|---|---|---|---|"]
-    rows = [
-        f"| {label} | {' | '.join(_mean(shown['models'][model], measure) for model in MODELS)} |"
-        for measure, label in MEASURES.items()
-    ]
-    return "\n".join([*head, *rows, "", _text(shown), "", *_samples(samples), _real(real)]) + "\n"
+    lines = ["```", shown["last_lines"], "```", "", _text(shown), "", *_samples(samples), _real(real)]
+    return "\n".join(lines) + "\n"
 
 
 def _text(shown: dict[str, Any]) -> str:
@@ -70,15 +54,17 @@ def _text(shown: dict[str, Any]) -> str:
         f"{_gain(values, 'rouge_l_gain')} in ROUGE-L"
         for name, values in shown["gains"].items()
     )
-    worst, pairs, attacks = shown["worst_group"], shown["agreement"], shown["attacks"]
+    pairs, attacks = shown["agreement"], shown["attacks"]
+    exam = ", ".join(
+        f"{labels.MODELS[model].name} {values[EXAM[0]]:.2f}" for model, values in shown["exam"].items()
+    )
     return (
-        f"Verdict: *{shown['verdict']}*, of {shown['conditions']} conditions. Paired over "
-        f"{shown['questions']} open questions: {'; '.join(gains)}. The worst group over the base is "
-        f"{worst['name']}: {_gain(worst, 'score_gain')}. The judge agrees with the labels, which code made, "
-        f"in {_mean(pairs, 'agreement')} of {pairs['rows']} pairs (*longer wins* {pairs['longer_wins']:.2f}, "
-        f"*likelier wins* {pairs['likelier_wins']:.2f}); {attacks['attack_rate']:.1%} of "
-        f"{attacks['tried']:,} attacks on it succeed, and padding adds "
-        f"{_gain(attacks, 'padding_gain', digits=3)}."
+        f"All {shown['conditions']} conditions of the verdict are in the report. Paired over "
+        f"{shown['questions']} open questions: {'; '.join(gains)}. The judge agrees with the labels, which "
+        f"code made, in {_mean(pairs, 'agreement')} of {pairs['rows']} pairs (*longer wins* "
+        f"{pairs['longer_wins']:.2f}, *likelier wins* {pairs['likelier_wins']:.2f}); "
+        f"{attacks['attack_rate']:.1%} of {attacks['tried']:,} attacks on it succeed, and padding adds "
+        f"{_gain(attacks, 'padding_gain', digits=3)}. Multiple choice, where 0.25 is chance: {exam}."
     )
 
 
