@@ -10,8 +10,9 @@ from typing import Any
 from markupsafe import Markup
 
 from medqa.report import charts, labels, tables
-from medqa.report.browse import BINS, Tab
 from medqa.report.charts import Series
+from medqa.report.questions import BINS
+from medqa.report.rows import Tab
 
 TRAININGS = {"SFT": ("sft",), "DPO": ("dpo", "placebo", "oracle")}  # those of one row share its charts
 CURVES = tuple(name for names in TRAININGS.values() for name in names)
