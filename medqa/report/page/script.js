@@ -9,6 +9,9 @@
   const asWords = (key) => words[key] || key.replaceAll("_", " ");
   const formatScore = (value) => (value === null ? "–" : value.toFixed(2).replace("-", "−"));
 
+  const rightOrWrong = (answer) => (answer.right ? "right" : "wrong");
+  const choice = (answer) => `${answer.letter || "no letter"} ${rightOrWrong(answer)}`;
+
   function make(name, attributes = {}, ...children) {
     const element = document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -37,8 +40,6 @@
     });
     return list;
   }
-
-  const choice = (answer) => `${answer.letter || "no letter"}, ${answer.right ? "right" : "wrong"}`;
 
   function answerSection(answer, names) {
     const title = answer.role ? `${answer.name}: ${answer.role}` : answer.name;
@@ -71,7 +72,7 @@
 
   function label(row) {
     if (row.outcome) return row.outcome === "pair" ? `margin ${formatScore(row.margin)}` : `no pair: ${asWords(row.outcome)}`;
-    if (row.gold) return row.answers.map((answer) => `${answer.name} ${answer.letter || "–"} ${answer.right ? "✓" : "✗"}`).join(", ");
+    if (row.gold) return row.answers.map((answer) => `${answer.name} ${choice(answer)}`).join(" · ");
     return row.margin === null ? row.kind : `DPO − SFT ${row.margin > 0 ? "+" : ""}${formatScore(row.margin)}`;
   }
 
@@ -112,7 +113,10 @@
     for (const answer of row.answers) {
       cells[answer.name] = answer.text;
       if (answer.role) cells[`${answer.name}: role`] = answer.role;
-      if ("letter" in answer) cells[`${answer.name}: letter`] = answer.letter;
+      if ("letter" in answer) {
+        cells[`${answer.name}: letter`] = answer.letter;
+        cells[`${answer.name}: right or wrong`] = rightOrWrong(answer);
+      }
       answer.scores.forEach((value, position) => { cells[`${answer.name}: ${asWords(names[position])}`] = value; });
     }
     return cells;
