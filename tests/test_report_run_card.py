@@ -63,9 +63,9 @@ def test_the_card_names_the_source_of_the_data(
 
 
 def test_adapters_of_other_sizes_have_lines_of_their_own(run: RunPaths, tmp_path: Path) -> None:
-    other = write_run(tmp_path)
-    save_file({"a": np.zeros((3, 7), np.float32)}, other.models / "dpo" / "adapter_model.safetensors")
-    card = facts(other, ["sft", "dpo", *compare.CONTROLS])
+    changed = write_run(tmp_path)
+    save_file({"a": np.zeros((3, 7), np.float32)}, changed.models / "dpo" / "adapter_model.safetensors")
+    card = facts(changed, ["sft", "dpo", *compare.CONTROLS])
     assert "200 parameters" in card["SFT, placebo, oracle"] and "21 parameters" in card["DPO"]
 
 
