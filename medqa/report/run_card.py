@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from medqa import hub
 from medqa.report import tables
-from medqa.report.labels import MODELS, SOURCES, label
+from medqa.report.labels import MODELS, OUTPUTS, SOURCES, label
 from medqa.runtime.data_section import EmbeddedRows, HubRows, PreferenceFiles, SftFile
 from medqa.runtime.sections import Params
 
@@ -112,13 +112,14 @@ def _source(section: EmbeddedRows | HubRows | SftFile | PreferenceFiles) -> str:
 
 
 def _rows(metrics: dict[str, dict[str, Any]]) -> str:
-    counts = {name: output["all"]["kept"] for name, output in metrics["data"].items() if "all" in output}
-    kinds = metrics["data"].get("held_out", {}).get("kinds", {})
+    outputs = {name: metrics["data"].get(name, {}) for name in OUTPUTS}
+    counts = {name: output.get("all", {}).get("kept", 0) for name, output in outputs.items()}
+    kinds = outputs["held_out"].get("kinds", {})
     held_out = ", ".join(f"{kind['kept']:,} {name}" for name, kind in kinds.items() if kind["kept"])
     parts = [
-        f"{counts.get('sft', 0):,} to fine-tune on",
-        f"{counts.get('questions', 0):,} preference questions, {metrics['pairs'].get('pairs', 0):,} pairs",
-        f"{counts.get('held_out', 0):,} held-out questions ({held_out})",
-        f"{counts.get('labelled', 0):,} labelled pairs",
+        f"{counts['sft']:,} to fine-tune on",
+        f"{counts['questions']:,} preference questions, {metrics['pairs'].get('pairs', 0):,} pairs",
+        f"{counts['held_out']:,} held-out questions ({held_out})",
+        f"{counts['labelled']:,} labelled pairs",
     ]
     return "; ".join(parts)

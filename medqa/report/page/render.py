@@ -16,13 +16,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 _FOLDER = Path(__file__).parent
+SCRIPTS = ("csv.js", "script.js")  # one after the other
 _NONE = "–"
 
 
 def render(context: dict[str, Any]) -> str:
     """The whole page. The same context gives the same text."""
     style = Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))
-    script = Markup((_FOLDER / "script.js").read_text(encoding="utf-8"))
+    script = Markup("".join((_FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS))
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"

@@ -9,8 +9,7 @@
   const asWords = (key) => words[key] || key.replaceAll("_", " ");
   const formatScore = (value) => (value === null ? "–" : value.toFixed(2).replace("-", "−"));
 
-  const rightOrWrong = (answer) => (answer.right ? "right" : "wrong");
-  const choice = (answer) => `${answer.letter || "no letter"} ${rightOrWrong(answer)}`;
+  const choice = (answer) => `${answer.letter || "no letter"} ${answer.right ? "right" : "wrong"}`;
 
   function make(name, attributes = {}, ...children) {
     const element = document.createElement(name);
@@ -100,42 +99,6 @@
       && (!query.flag || row.flags.includes(query.flag));
   }
 
-  // A cell that a spreadsheet would run as a formula gets an apostrophe; numbers are none, whatever their sign.
-  function cell(value) {
-    if (typeof value === "number") return String(value);
-    const text = String(value === null || value === undefined ? "" : value);
-    return `"${(/^[=+\-@\t\r]/.test(text) ? "'" + text : text).replaceAll('"', '""')}"`;
-  }
-
-  function csvCells(row, names) {
-    const cells = { id: row.id, kind: row.kind, groups: (row.groups || []).join("; "), outcome: row.outcome, question: row.question,
-      reference: row.reference, right: row.gold, gain: row.margin };
-    for (const answer of row.answers) {
-      cells[answer.name] = answer.text;
-      if (answer.role) cells[`${answer.name}: role`] = answer.role;
-      if ("letter" in answer) {
-        cells[`${answer.name}: letter`] = answer.letter;
-        cells[`${answer.name}: right or wrong`] = rightOrWrong(answer);
-      }
-      answer.scores.forEach((value, position) => { cells[`${answer.name}: ${asWords(names[position])}`] = value; });
-    }
-    return cells;
-  }
-
-  function csv(rows, names) {
-    const lines = rows.map((row) => csvCells(row, names));
-    const columns = [...new Set(lines.flatMap(Object.keys))];
-    return [columns, ...lines.map((line) => columns.map((column) => line[column]))]
-      .map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
-  }
-
-  function download(name, text) {
-    // The byte order mark says to Excel that the file is UTF-8.
-    const address = URL.createObjectURL(new Blob(["\ufeff", text], { type: "text/csv;charset=utf-8" }));
-    make("a", { href: address, download: name }).click();
-    setTimeout(() => URL.revokeObjectURL(address), 10000);
-  }
-
   function browse(panel) {
     const name = panel.dataset.name;
     const names = scoreNames[name];
@@ -175,7 +138,7 @@
       previous: () => turn(-1),
       next: () => turn(1),
       clear: () => set({}),
-      download: () => download(`medqa-${name}.csv`, csv(matching, names)),
+      download: () => csvFile.download(`medqa-${name}.csv`, csvFile.csv(matching, names.map(asWords))),
     };
 
     // Set the filters that are named and clear the others.
