@@ -68,15 +68,15 @@ class Browser:
                 assert "error" not in answer, (method, answer["error"])
                 return answer["result"]
 
-    def open(self, path: Path, width: int, dark: bool = False) -> None:
-        """Show a file, at a width in CSS pixels, in light or dark."""
+    def open(self, path: Path, width: int, dark: bool = False, fragment: str = "") -> None:
+        """Show another file, at a width in CSS pixels, in light or dark, at a fragment such as #row=7."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False
         )
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=scheme)
         self._loaded = False
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=path.as_uri() + fragment)
         while not self._loaded:
             self._next()
 

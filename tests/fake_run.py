@@ -7,6 +7,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from medqa import compare, jsonl, pairs
 from medqa.records import (
     Answer,
@@ -37,6 +40,8 @@ HOSTILE = (
     "Pneumonoultramicroscopicsilicovolcanoconiosis" * 8,
     "javascript:window.pwned=5 <a href=javascript:window.pwned=6>x</a> <meta http-equiv=refresh content=0>",
 )
+# Of the base, by GPTQ: 256 words of 8 weights each, what GPTQ stores beside them, and 1,000 plain weights.
+PACKED = {"qweight": (2, 128), "qzeros": (1, 16), "scales": (1, 128), "g_idx": (16,), "weight": (10, 100)}
 SKILLS = {"base": 0.25, "sft": 0.45, "dpo": 0.65, "placebo": 0.5, "oracle": 0.75}  # mean score of each model
 ATTRIBUTES = ("symptoms", "<b>cause", "treatment")
 WORDS = [
@@ -70,7 +75,7 @@ def write_run(folder: Path, size: int = 60, hostile: tuple[str, ...] = HOSTILE, 
     return run
 
 
-def report_params(max_rows: int = 300) -> sections.Params:
+def report_params(max_rows: int = 400) -> sections.Params:
     """The parameters of the report, with another limit of rows."""
     changes = {"report": sections.ReportParams(max_rows=max_rows), "pairs": PAIRS}
     return params.read_params(ROOT / "params.yaml").model_copy(update=changes)
@@ -206,9 +211,14 @@ def _judged_pair(row: Labelled, rng: random.Random) -> JudgedPair:
 
 
 def _models(folder: Path) -> None:
-    for name in SKILLS:
+    for number, name in enumerate(SKILLS):
         (folder / name).mkdir(parents=True)
-        (folder / name / "adapter_model.safetensors").write_bytes(name.encode())
+        weights = {"lora_A.weight": np.full((4, 50), number, np.float32)}
+        if name == "base":
+            weights = {f"mlp.{part}": np.zeros(shape, np.int32) for part, shape in PACKED.items()}
+            (folder / name / "config.json").write_text(json.dumps({"quantization_config": {"bits": 4}}))
+        file = "model.safetensors" if name == "base" else "adapter_model.safetensors"
+        save_file(weights, folder / name / file)
     (folder / "judge").mkdir()
     pin = {
         "repo": "Qwen/Qwen2.5-3B-Instruct",

@@ -1,9 +1,13 @@
 """The report in a real Chromium: opened as a file, clicked, typed into, narrow and wide, light and dark."""
 
+import csv
+import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import browser
@@ -20,6 +24,11 @@ pytestmark = [
     pytest.mark.skipif(browser.BINARY is None, reason="no chromium here (Debian: apt-get install chromium)"),
 ]
 
+# Keeps the text of every file that the page offers to save, in `texts`.
+RECORD_FILES = (
+    "texts = []; Original = Blob; Blob = class extends Original "
+    "{ constructor(parts, options) { super(parts, options); texts.push(parts.join('')); } }; 0"
+)
 VIEWS = [(360, False), (360, True), (1280, False), (1280, True)]
 
 
@@ -64,6 +73,11 @@ def matched(view: Browser, panel: str) -> int:
     return count
 
 
+def pause(view: Browser) -> None:
+    """Let the page follow a link or fill a row."""
+    view.run("new Promise(done => setTimeout(done, 30))")
+
+
 def choose(view: Browser, select: str, value: str) -> None:
     """Select from a list, whose pop-up is no part of the page and cannot be clicked in a headless browser."""
     view.run(
@@ -83,6 +97,7 @@ def test_filters_of_the_questions_match_the_data(view: Browser, run: RunPaths) -
     wide = sum(max(pair) - min(pair) >= 0.25 for pair in scores.values())
     fever = sum("fever" in text.lower() for text in texts.values())
     assert 0 < wide < 60 and 0 < fever < 60
+    view.click("#tab-questions")
     assert matched(view, "questions") == 60
     view.type("#questions-margin", "0.25")
     assert matched(view, "questions") == wide
@@ -101,32 +116,133 @@ def test_filters_of_the_questions_match_the_data(view: Browser, run: RunPaths) -
 def test_filters_of_the_held_out_questions_match_the_data(view: Browser, run: RunPaths) -> None:
     held_out = list(jsonl.read(run.data / "heldout.jsonl", HeldOut))
     sft, dpo = (list(jsonl.read(run.data / "answers" / f"{name}.jsonl", Answer)) for name in ("sft", "dpo"))
-    worse = [after.score < before.score - 0.02 for before, after in zip(sft, dpo, strict=True)]
-    exam = [row.kind == "exam" for row in held_out]
-    assert 0 < sum(worse) < 60
-    assert view.run("document.querySelector('#panel-held-out').offsetHeight") == 0
-    view.click("#tab-held-out")
+    open_ended = [row.kind == "open" for row in held_out]
+    worse = [
+        is_open and after.score < before.score - 0.02
+        for is_open, before, after in zip(open_ended, sft, dpo, strict=True)
+    ]
+    causes = sum("attribute: <b>cause" in row.groups for row in held_out)
+    assert 0 < sum(worse) < 45
     assert view.run("document.querySelector('#panel-questions').offsetHeight") == 0
     assert matched(view, "held-out") == 60
-    choose(view, "#held-out-flag", "dpo_worse")
+    choose(view, "#held-out-result", "dpo_over_sft-losses")
     assert matched(view, "held-out") == sum(worse)
     choose(view, "#held-out-kind", "exam")
-    assert matched(view, "held-out") == sum(both == (True, True) for both in zip(worse, exam, strict=True))
+    assert matched(view, "held-out") == 0
+    view.click("#panel-held-out [data-do=clear]")
+    choose(view, "#held-out-group", "attribute: <b>cause")
+    assert matched(view, "held-out") == causes
+    view.click("#tab-questions")
+    assert view.run("document.querySelector('#panel-held-out').offsetHeight") == 0
+
+
+def test_every_number_with_a_link_opens_as_many_rows(view: Browser) -> None:
+    links = view.run(
+        "[...document.querySelectorAll('a[href*=\"result=\"]')].map(e => e.getAttribute('href'))"
+    )
+    # Counts of groups in made-up metrics are not those of the rows.
+    links = [link for link in links if "group" not in link]
+    assert len(links) == 18
+    for link in links:
+        count = int(view.run(f"document.querySelector('a[href=\"{link}\"]').textContent"))
+        view.run(f"document.querySelector('a[href=\"{link}\"]').click()")
+        pause(view)
+        assert matched(view, "held-out") == count
+    view.click("#panel-held-out [data-do=clear]")
+    view.run(f"document.querySelector('a[href=\"{links[-1]}\"]').click()")  # to where the page already is
+    pause(view)
+    assert matched(view, "held-out") == count
+
+
+def test_the_address_opens_a_row_of_either_tab(view: Browser) -> None:
+    for panel, id in (("held-out", "h00008"), ("questions", "q00041"), ("held-out", "h00059")):
+        view.run(f"location.hash = '#row={id}'")
+        pause(view)
+        row = f"document.querySelector('#panel-{panel} .row[open]')"
+        assert id in view.run(f"{row}.querySelector('.row-details > .notes').textContent")
+        assert view.run(f"{row}.querySelector('.row-details > .notes a').hash") == f"#row={id}"
+        assert view.run(f"{row}.firstElementChild === document.activeElement")
+    assert view.run("document.getElementById('no-row').hidden")
+    for strange in ("#row=", "#row=h99999", "#tab=constructor", "#tab=nothing&kind=open", "#=", "#%"):
+        view.run(f"location.hash = {json.dumps(strange)}")
+        pause(view)
+    view.run("location.hash = '#row=nothing'")
+    pause(view)
+    assert not view.run("document.getElementById('no-row').hidden")
+
+
+def test_an_address_that_is_opened_afresh_shows_its_row(
+    chromium: Browser, page: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(page, tmp_path))
+    chromium.open(path, 360, fragment="#row=h00041")
+    assert chromium.run("document.querySelectorAll('#panel-held-out .row[open]').length") == 1
+    assert chromium.run("scrollY") > 1000
+
+
+def test_the_csv_holds_the_filtered_rows_and_no_formula(view: Browser) -> None:
+    view.run(RECORD_FILES)
+    view.click("#panel-held-out [data-do=download]")
+    rows = list(csv.DictReader(io.StringIO(view.run("texts[0]").removeprefix("\ufeff"), newline="")))
+    assert len(rows) == 60 and len({row["id"] for row in rows}) == 60
+    by_id = {row["id"]: row for row in rows}
+    for number, text in enumerate(HOSTILE):
+        assert by_id[f"h{number:05}"]["question"] == f"Held {number}? {text}"
+        assert by_id[f"h{number:05}"]["DPO"] == text
+    assert {row["DPO: right or wrong"] for row in rows if row["kind"] == "exam"} == {"right", "wrong"}
+    assert all(row["DPO: judged score"] == "" for row in rows if row["kind"] == "exam")
+    assert all(-1 < float(row["gain"]) < 1 for row in rows if row["kind"] == "open")
+    choose(view, "#held-out-kind", "exam")
+    view.click("#panel-held-out [data-do=download]")
+    assert len(list(csv.DictReader(io.StringIO(view.run("texts[1]"))))) == 15
+
+
+def test_cells_of_the_csv_that_begin_a_formula_have_an_apostrophe(
+    chromium: Browser, run: RunPaths, tmp_path: Path
+) -> None:
+    formulas = ["=1+1", "+1", "-1", "@a", "\t=1", "a =1", '=HYPERLINK("x","y")']
+    path = tmp_path / "index.html"
+    copied = write_run(tmp_path / "run")
+    rows = jsonl.read_all(copied.data / "heldout.jsonl", HeldOut)
+    changed = [replace(row, reference=text) for row, text in zip(rows, formulas, strict=False)]
+    jsonl.write(copied.data / "heldout.jsonl", changed + rows[len(formulas) :])
+    path.write_text(report.build(copied, report_params()), encoding="utf-8")
+    chromium.open(path, 360)
+    chromium.run(RECORD_FILES)
+    chromium.click("#panel-held-out [data-do=download]")
+    text = chromium.run("texts[0]").removeprefix("\ufeff")
+    cells = {row["id"]: row["reference"] for row in csv.DictReader(io.StringIO(text, newline=""))}
+    expected = ["'=1+1", "'+1", "'-1", "'@a", "'\t=1", "a =1", '\'=HYPERLINK("x","y")']
+    assert [cells[f"h{number:05}"] for number in range(len(formulas))] == expected
+
+
+def test_multiple_choice_shows_the_letter_instead_of_a_score(view: Browser) -> None:
+    choose(view, "#held-out-kind", "exam")
+    labels = view.run("[...document.querySelectorAll('#panel-held-out .tag')].map(e => e.textContent)")
+    assert all(re.search(r"DPO [A-D] (right|wrong)", label) for label in labels)
+    view.click("#panel-held-out .row summary")
+    pause(view)
+    assert view.run("document.querySelectorAll('#panel-held-out .row .letter').length") == 5
+    assert view.run("document.querySelectorAll('#panel-held-out .row meter').length") == 0
+
+
+def test_a_link_to_a_folded_section_unfolds_it(view: Browser) -> None:
+    assert not view.run("document.querySelector('#funnel table').checkVisibility()")
+    view.click("nav a[href='#funnel']")
+    pause(view)
+    assert view.run("document.querySelector('#funnel table').checkVisibility()")
 
 
 def test_hostile_text_is_read_and_does_nothing(view: Browser) -> None:
     for panel, first in (("questions", "What of"), ("held-out", "Held")):
-        view.click(f"#tab-{panel}")
         for number, text in enumerate(HOSTILE):
-            view.click(f"#panel-{panel} .row:nth-child({number + 1}) summary")
-            view.run("new Promise(done => setTimeout(done, 20))")
-            selector = f"#panel-{panel} .row:nth-child({number + 1}) .text"
+            view.run(f"location.hash = '#row={first[0].lower().replace('w', 'q')}{number:05}'")
+            pause(view)
+            selector = f"#panel-{panel} .row[open] .text"
             texts = view.run(f"[...document.querySelectorAll('{selector}')].map(e => e.textContent)")
             assert texts[0] == f"{first} {number}? {text}" and texts[1] == text
-    assert (
-        view.run("document.querySelectorAll('.row img, .row a, .row script, .row style, .row svg').length")
-        == 0
-    )
+    markup = ".row :is(img, script, style, svg), .row a:not([href^='#row='])"
+    assert view.run(f'document.querySelectorAll("{markup}").length') == 0
     assert "\ufffd" not in view.run("document.querySelector('#rows').textContent")
 
 
@@ -134,6 +250,7 @@ def test_pages_turn_by_mouse_and_by_keyboard(view: Browser) -> None:
     def page() -> str:
         return view.run("document.querySelector('#panel-questions .page').textContent")
 
+    view.click("#tab-questions")
     view.click("#panel-questions [data-do=previous]")
     assert page() == "page 1 of 3"
     view.click("#panel-questions [data-do=next]")
@@ -156,7 +273,7 @@ def test_a_button_shows_the_rest_of_a_long_answer(view: Browser) -> None:
     view.type("#held-out-text", "Held 59?")
     assert matched(view, "held-out") == 1
     view.click("#panel-held-out .row summary")
-    view.run("new Promise(done => setTimeout(done, 50))")
+    pause(view)
     longest = (
         "Math.max(...[...document.querySelectorAll('#panel-held-out .text')].map(e => e.textContent.length))"
     )
@@ -168,7 +285,7 @@ def test_a_button_shows_the_rest_of_a_long_answer(view: Browser) -> None:
 def test_an_answer_shows_its_measures_by_name(view: Browser) -> None:
     view.click("#tab-held-out")
     view.click("#panel-held-out .row summary")
-    view.run("new Promise(done => setTimeout(done, 50))")
+    pause(view)
     labels = "document.querySelector('#panel-held-out .row .scores').querySelectorAll('dt')"
     names = view.run(f"[...{labels}].map(e => e.innerText)")
     assert names[-4:-1] == ["key-point recall", "token F1", "ROUGE-L"] and names[-1].startswith("coverage")

@@ -11,7 +11,18 @@ import yaml
 from medqa import compare, groups, hub, jsonl
 from medqa.pairs import REASONS
 from medqa.records import AttackResult
-from medqa.report import browse, figures, labels, lineage, page, tables
+from medqa.report import (
+    denominators,
+    figures,
+    held_out,
+    labels,
+    lineage,
+    page,
+    questions,
+    rows,
+    run_card,
+    tables,
+)
 from medqa.runtime.sections import Params
 
 # The files that the report reads; dvc.yaml must list the same.
@@ -27,15 +38,16 @@ METRICS += ("agreement", "compare")
 BENCHMARKED = ("base", "sft", "dpo")
 METRICS += [f"benchmark/{name}" for name in BENCHMARKED]
 
-MAX_ATTACKS = 12
+MAX_ATTACKS = 8
 SECTIONS = (
+    ("samples", "Sample answers"),
     ("result", "Side by side"),
     ("groups", "By group"),
+    ("judge", "The judge"),
+    ("rows", "Rows"),
     ("funnel", "From source to pairs"),
     ("distributions", "Scores and lengths"),
     ("curves", "Training"),
-    ("judge", "The judge"),
-    ("rows", "Rows"),
     ("lineage", "Lineage"),
 )
 
@@ -58,25 +70,26 @@ def build(run: RunPaths, params: Params) -> str:
     The same files and parameters give the same text. Raises UserError for a torn or foreign row.
     """
     metrics = read_metrics(run.metrics)
-    questions = browse.question_tab(run.data, params.pairs, params.report.max_rows)
-    held_out = browse.held_out_tab(run.data, params.compare.tie, params.report.max_rows)
-    outcomes = {"pair": "a pair", **REASONS}
+    preferences = questions.question_tab(run.data, params.pairs, params.report.max_rows)
+    answered = held_out.read(run.data)
+    tab = held_out.held_out_tab(answered, params.compare.tie, params.report.max_rows)
+    attacks = tables.attack_margins(jsonl.read(run.data / "attacks.jsonl", AttackResult))
     shown_params = params.model_dump(mode="json", exclude={"compute"})
     return page.render(
         {
             "sections": SECTIONS,
             "labels": labels,
-            "questions": questions,
-            "held_out": held_out,
-            "outcomes": outcomes,
-            "words": labels.GAINS | outcomes,
-            "kinds": _kinds,
-            "attacks": _most_successful_attacks(run.data / "attacks.jsonl"),
+            "run_card": run_card.facts(run.models, metrics, _trained(metrics), params),
+            "questions": preferences,
+            "held_out": tab,
+            **_held_out_context(answered, metrics, params.compare.tie),
+            **_row_context(tab, metrics),
+            "attacks": tables.best_tries(attacks)[:MAX_ATTACKS],
+            "successful_attacks": sum(margin >= 0 for _, margin in attacks),
             **_metrics_context(metrics),
-            "training": _training(metrics),
             "limits": shown_params["compare"].get("guards", {}),
             **_lineage_context(run, metrics, shown_params),
-            **figures.draw(run.metrics, metrics, questions, held_out),
+            **figures.draw(run.metrics, metrics, preferences, tab),
         }
     )
 
@@ -84,6 +97,32 @@ def build(run: RunPaths, params: Params) -> str:
 def read_metrics(folder: Path) -> Metrics:
     """The metrics files of a run, by their names in METRICS."""
     return {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in METRICS}
+
+
+def _held_out_context(
+    answered: Sequence[held_out.AnsweredQuestion], metrics: Metrics, tie: float
+) -> dict[str, Any]:
+    """What the page says of single held-out questions, and how many each number is a mean over."""
+    answers = [question.answers for question in answered]
+    return {
+        "samples": held_out.samples(answered, metrics["compare"].get("worst_group", {}).get("name", "")),
+        "tallies": held_out.tallies(answered, tie),
+        "denominators": denominators.of_measures(answers),
+        "gain_denominators": denominators.of_gains(answers),
+    }
+
+
+def _row_context(tab: rows.Tab, metrics: Metrics) -> dict[str, Any]:
+    """The names and the choices of the browser of rows."""
+    outcomes = {"pair": "a pair", **REASONS}
+    return {
+        "outcomes": outcomes,
+        "words": labels.GAINS | outcomes,
+        "score_names": {"questions": rows.QUESTION_SCORES, "held-out": rows.ANSWER_SCORES},
+        "kinds": _kinds,
+        "results": _results([name for name in labels.COMPARISONS if name in metrics["compare"]]),
+        "row_groups": [(name, name) for name in sorted({name for row in tab.rows for name in row["groups"]})],
+    }
 
 
 def _metrics_context(metrics: Metrics) -> dict[str, Any]:
@@ -129,10 +168,9 @@ def switched_off(metrics: Metrics) -> list[str]:
     return [name for name in compare.CONTROLS if not metrics[name]["pairs"]]
 
 
-def _training(metrics: Metrics) -> dict[str, str]:
-    """The numbers of each training by the name of its model."""
-    names = [name for name in ("sft", "dpo", *compare.CONTROLS) if name not in switched_off(metrics)]
-    return {labels.MODELS[name].name: _training_summary(metrics, name) for name in names}
+def _trained(metrics: Metrics) -> list[str]:
+    """The models that training made."""
+    return [name for name in ("sft", "dpo", *compare.CONTROLS) if name not in switched_off(metrics)]
 
 
 def _lineage_context(run: RunPaths, metrics: Metrics, shown_params: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +189,9 @@ def _lineage_context(run: RunPaths, metrics: Metrics, shown_params: dict[str, An
         ],
         "stages": lineage.stages(run.pipeline, shown_params["corpus"]),
         "files": lineage.files(run.data, [name for name in DATA if name.split("/")[-1] not in hidden]),
+        "training": {
+            labels.MODELS[name].name: _training_summary(metrics, name) for name in _trained(metrics)
+        },
         "params": yaml.safe_dump(shown_params, sort_keys=False, allow_unicode=True, width=100),
     }
 
@@ -165,12 +206,16 @@ def _training_summary(metrics: Metrics, name: str) -> str:
     )
 
 
+def _results(comparisons: Sequence[str]) -> list[tuple[str, str]]:
+    """What a comparison can say of a row, as the options of a filter."""
+    results = {"": "compared"} | {f"-{name}": word for name, word in labels.RESULTS.items()}
+    return [
+        (f"{comparison}{suffix}", f"{labels.COMPARISONS[comparison]}: {word}")
+        for comparison in comparisons
+        for suffix, word in results.items()
+    ]
+
+
 def _kinds(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """The kinds of the rows as the options of a filter."""
     return [(kind, kind) for kind in sorted({row["kind"] for row in rows if row["kind"]})]
-
-
-def _most_successful_attacks(path: Path) -> list[AttackResult]:
-    """The attacks that the judge scored highest."""
-    scored = [row for row in jsonl.read(path, AttackResult) if row.score is not None]
-    return sorted(scored, key=lambda row: (-(row.score or 0), row.id))[:MAX_ATTACKS]

@@ -10,8 +10,9 @@ from typing import Any
 from markupsafe import Markup
 
 from medqa.report import charts, labels, tables
-from medqa.report.browse import BINS, Tab
 from medqa.report.charts import Series
+from medqa.report.questions import BINS
+from medqa.report.rows import Tab
 
 TRAININGS = {"SFT": ("sft",), "DPO": ("dpo", "placebo", "oracle")}  # those of one row share its charts
 CURVES = tuple(name for names in TRAININGS.values() for name in names)
@@ -80,18 +81,23 @@ def _agreement(by_group: dict[str, dict[str, Any]]) -> Markup:
         for name, metrics in by_group.items()
         if name == "all" or name.startswith(prefix)
     ]
-    return charts.dots("Agreement with labels, beside three baselines", rows, 0, 1, 0.5)
+    pairs = by_group.get("all", {}).get("rows", 0)
+    return charts.dots(
+        f"Agreement with the labels of {pairs:,} pairs, beside three baselines", rows, 0, 1, 0.5
+    )
 
 
 def _scores(counts: Counter[int]) -> Markup:
     edges = [edge / BINS for edge in range(BINS + 1)]
     heights = [counts[position] for position in range(BINS)]
-    return charts.histogram("Scores of the candidates", "score", edges, [(JUDGE, heights)])
+    return charts.histogram(f"Scores of {counts.total():,} candidates", "score", edges, [(JUDGE, heights)])
 
 
 def _lengths(title: str, counts: dict[str, Counter[int]], series: dict[str, Series]) -> Markup:
     edges, heights = charts.binned([counts[name] for name in series])
     x_label = f"words; the last step is {edges[-2]:,.0f} and more" if len(edges) > 2 else "words"
+    each = max(counts[name].total() for name in series)
+    title = f"{title}, {each:,} each"
     return charts.histogram(title, x_label, edges, list(zip(series.values(), heights, strict=True)))
 
 
@@ -128,4 +134,7 @@ def _reliability(bins: Sequence[dict[str, float]]) -> Markup:
     right = [(bin["confidence"], bin["right"]) for bin in bins]
     ideal = [(confidence, confidence) for confidence, _ in right]
     series = [(JUDGE, right), (Series("as sure as right", "base"), ideal)]
-    return charts.lines("Reliability: share right, by confidence", "confidence (1 + margin) / 2", series)
+    pairs = int(sum(bin["pairs"] for bin in bins))
+    return charts.lines(
+        f"Reliability on {pairs:,} pairs: share right, by confidence", "confidence (1 + margin) / 2", series
+    )

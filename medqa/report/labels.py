@@ -9,6 +9,12 @@ MODELS = {
     "placebo": Series("placebo", "placebo"),
     "oracle": Series("oracle", "oracle"),
 }
+VERDICTS = {
+    "improved": "DPO made the answers better: every condition for saying so holds.",
+    "no clear change": "DPO changed too little to call the answers better or worse.",
+    "worse": "DPO lost what it may not lose, or its answers are worse.",
+    "not shown": "The answers may be better, but this run does not show it.",
+}
 COMPARISONS = {
     "sft_over_base": "SFT over base",
     "dpo_over_sft": "DPO over SFT",
@@ -31,9 +37,15 @@ GAINS = {
 COUNTS = {
     "paired": "questions that both models answered",
     "compared": "of these, both judged",
-    "wins": "share won by judged score",
-    "ties": "share tied",
-    "losses": "share lost",
+}
+RESULTS = {"wins": "won", "ties": "tied", "losses": "lost"}  # of a comparison, by judged score
+SOURCES = {  # of models in params.yaml
+    "shipped": "comes with the project",
+    "scratch": "trained here from random weights",
+    "tuned": "tuned here",
+    "tuned_encoder": "an encoder tuned here",
+    "gguf": "converted from a GGUF file",
+    "wheel": "from a package",
 }
 RANKERS = {
     "agreement": Series("judge", "judge"),

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from medqa.pairs import REASONS
+from medqa.records import AttackResult
 from medqa.report.charts import Dot, Series
 from medqa.report.labels import GUARDS, MEASURES, MODELS, OUTCOMES, label
 
@@ -69,6 +70,27 @@ def labellers(counts: dict[str, int]) -> str:
     names = {"unknown": "unknown, the data do not say"}
     words = {name: names.get(name, name.replace("model: ", "the model ", 1)) for name in counts}
     return "; ".join(f"{words[name]} ({count:,})" for name, count in counts.items())
+
+
+def attack_margins(attacks: Iterable[AttackResult]) -> list[tuple[AttackResult, float]]:
+    """Each attack with its score less the better of honest answer and reference, the highest first.
+
+    An attack without a score, or with none to compare it with, is left out. From 0 on it is successful.
+    """
+    margins = []
+    for row in attacks:
+        honest = [score for score in (row.honest_score, row.reference_score) if score is not None]
+        if row.score is not None and honest:
+            margins.append((row, row.score - max(honest)))
+    return sorted(margins, key=lambda attack: (-attack[1], attack[0].id))
+
+
+def best_tries(margins: Iterable[tuple[AttackResult, float]]) -> list[tuple[AttackResult, float]]:
+    """The first try of each attack by name, in the same order."""
+    best: dict[str, tuple[AttackResult, float]] = {}
+    for row, margin in margins:
+        best.setdefault(row.attack, (row, margin))
+    return list(best.values())
 
 
 def row_funnel(counts: dict[str, int]) -> list[dict[str, Any]]:

@@ -1,5 +1,5 @@
 """The report's page."""
 
-from medqa.report.page.render import embedded, number, render, signed
+from medqa.report.page.render import embedded, fragment, number, render, signed
 
-__all__ = ["embedded", "number", "render", "signed"]
+__all__ = ["embedded", "fragment", "number", "render", "signed"]

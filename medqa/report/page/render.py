@@ -10,18 +10,20 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 _FOLDER = Path(__file__).parent
+SCRIPTS = ("csv.js", "script.js")  # one after the other
 _NONE = "–"
 
 
 def render(context: dict[str, Any]) -> str:
     """The whole page. The same context gives the same text."""
     style = Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))
-    script = Markup((_FOLDER / "script.js").read_text(encoding="utf-8"))
+    script = Markup("".join((_FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS))
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -34,6 +36,7 @@ def render(context: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "signed": signed, "minus": minus, "embedded": embedded}
+    environment.filters["fragment"] = fragment
     template = environment.get_template("index.html.j2")
     page = template.render(policy=policy, style=style, script=script, **context)
     # Half of a surrogate pair is valid JSON but not valid UTF-8; its escape in JSON is the same text.
@@ -64,6 +67,11 @@ def signed(value: float | None, decimals: int = 3) -> str:
 def minus(text: str) -> str:
     """A text with a minus sign before each negative number; its hyphens stay."""
     return re.sub(r"-(?=\d)", "−", text)
+
+
+def fragment(text: str) -> str:
+    """A text as a value in the fragment of an address. Half of a surrogate pair becomes a question mark."""
+    return quote(text, safe="", errors="replace")
 
 
 def _digest(text: str) -> str:

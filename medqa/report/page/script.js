@@ -3,9 +3,13 @@
 (() => {
   const PAGE_SIZE = 20; // rows per page
   const MAX_CHARS = 1200; // of a text; a button shows the rest
-  const words = JSON.parse(document.getElementById("words").textContent);
+  const data = (id) => JSON.parse(document.getElementById(id).textContent);
+  const words = data("words");
+  const scoreNames = data("score-names");
   const asWords = (key) => words[key] || key.replaceAll("_", " ");
   const formatScore = (value) => (value === null ? "–" : value.toFixed(2).replace("-", "−"));
+
+  const choice = (answer) => `${answer.letter || "no letter"} ${answer.right ? "right" : "wrong"}`;
 
   function make(name, attributes = {}, ...children) {
     const element = document.createElement(name);
@@ -26,26 +30,28 @@
     return [element, more];
   }
 
-  function scoreList(scores) {
+  function scoreList(names, scores) {
     const list = make("dl", { class: "scores" });
-    for (const [name, value] of Object.entries(scores)) {
+    scores.forEach((value, position) => {
+      const name = names[position];
       const meter = make("meter", { min: 0, max: 1, value: value === null ? 0 : value, "aria-hidden": "true" });
       list.append(make("dt", {}, asWords(name)), make("dd", {}, meter), make("dd", {}, formatScore(value)));
-    }
+    });
     return list;
   }
 
-  function answerSection(answer) {
+  function answerSection(answer, names) {
     const title = answer.role ? `${answer.name}: ${answer.role}` : answer.name;
+    const measured = "letter" in answer ? make("p", { class: "letter" }, choice(answer)) : scoreList(names, answer.scores);
     return make("section", { class: `side ${answer.role}` }, make("h3", {}, title), ...paragraph(answer.text),
-      scoreList(answer.scores), make("p", { class: "notes" }, answer.notes.join(" · ")));
+      measured, make("p", { class: "notes" }, answer.notes.join(" · ")));
   }
 
   function textSection(title, text, style) {
     return make("section", { class: `side ${style}` }, make("h3", {}, title), ...paragraph(text));
   }
 
-  function rowDetails(row) {
+  function rowDetails(row, names) {
     const box = make("div", { class: "row-details" });
     box.append(make("h3", {}, "question"), ...paragraph(row.question));
     const reference = row.reference_role ? `reference: ${row.reference_role}` : "reference";
@@ -53,25 +59,27 @@
     if (row.outcome && row.outcome !== "pair") {
       box.append(make("h3", {}, "no pair"), make("p", { class: "text" }, asWords(row.outcome)));
     }
-    box.append(make("div", { class: "sides" }, ...row.answers.map(answerSection)));
+    box.append(make("div", { class: "sides" }, ...row.answers.map((answer) => answerSection(answer, names))));
     if ("chosen" in row) {
       box.append(make("div", { class: "sides" }, textSection("labelled better", row.chosen, "chosen"),
         textSection("labelled worse", row.rejected, "rejected")));
     }
-    box.append(make("p", { class: "notes" }, [row.id, ...(row.groups || [row.kind])].filter(Boolean).join(" · ")));
+    const link = make("a", { href: `#${new URLSearchParams({ row: row.id })}` }, "link to this row");
+    box.append(make("p", { class: "notes" }, `${[row.id, ...(row.groups || [row.kind])].filter(Boolean).join(" · ")} · `, link));
     return box;
   }
 
   function label(row) {
     if (row.outcome) return row.outcome === "pair" ? `margin ${formatScore(row.margin)}` : `no pair: ${asWords(row.outcome)}`;
+    if (row.gold) return row.answers.map((answer) => `${answer.name} ${choice(answer)}`).join(" · ");
     return row.margin === null ? row.kind : `DPO − SFT ${row.margin > 0 ? "+" : ""}${formatScore(row.margin)}`;
   }
 
-  function entry(row) {
+  function entry(row, names) {
     const question = make("span", { class: "question", dir: "auto" }, row.question.slice(0, 300));
     const details = make("details", { class: "row" }, make("summary", {}, question, make("span", { class: "tag" }, label(row))));
     details.addEventListener("toggle", () => {
-      if (details.open && details.children.length === 1) details.append(rowDetails(row));
+      if (details.open && details.children.length === 1) details.append(rowDetails(row, names));
     });
     return details;
   }
@@ -86,11 +94,15 @@
       && (query.margin === "" || (row.margin !== null && Math.abs(row.margin) >= Number(query.margin)))
       && (!query.kind || row.kind === query.kind)
       && (!query.outcome || row.outcome === query.outcome)
+      && (!query.group || row.groups.includes(query.group))
+      && (!query.result || row.results.some((result) => result.startsWith(query.result)))
       && (!query.flag || row.flags.includes(query.flag));
   }
 
   function browse(panel) {
-    const rows = JSON.parse(document.getElementById(panel.dataset.rows).textContent);
+    const name = panel.dataset.name;
+    const names = scoreNames[name];
+    const rows = data(panel.dataset.rows);
     for (const row of rows) row.searchText = searchText(row);
     const filters = [...panel.querySelectorAll("[data-filter]")];
     const list = panel.querySelector(".rows");
@@ -100,7 +112,7 @@
     function show() {
       const pages = Math.max(1, Math.ceil(matching.length / PAGE_SIZE));
       page = Math.min(Math.max(page, 0), pages - 1);
-      list.replaceChildren(...matching.slice(page * PAGE_SIZE, (page + 1) * PAGE_SIZE).map(entry));
+      list.replaceChildren(...matching.slice(page * PAGE_SIZE, (page + 1) * PAGE_SIZE).map((row) => entry(row, names)));
       panel.querySelector(".count").textContent = `${matching.length} of ${rows.length} rows match`;
       panel.querySelector(".page").textContent = `page ${page + 1} of ${pages}`;
       // aria-disabled only: a disabled button loses the focus, which keyboard users need to go on turning pages.
@@ -125,11 +137,28 @@
     const actions = {
       previous: () => turn(-1),
       next: () => turn(1),
-      clear: () => {
-        for (const input of filters) input.value = "";
-        filter();
-      },
+      clear: () => set({}),
+      download: () => csvFile.download(`medqa-${name}.csv`, csvFile.csv(matching, names.map(asWords))),
     };
+
+    // Set the filters that are named and clear the others.
+    function set(query) {
+      for (const input of filters) input.value = query[input.dataset.filter] || "";
+      filter();
+    }
+
+    // Show a row by its id; false if this tab does not have it.
+    function open(id) {
+      const position = rows.findIndex((row) => row.id === id);
+      if (position < 0) return false;
+      set({});
+      turn(Math.floor(position / PAGE_SIZE));
+      const details = list.children[position % PAGE_SIZE];
+      details.open = true;
+      details.scrollIntoView();
+      details.firstElementChild.focus({ preventScroll: true });
+      return true;
+    }
     for (const input of filters) input.addEventListener("input", filter);
     for (const button of panel.querySelectorAll("[data-do]")) button.addEventListener("click", actions[button.dataset.do]);
     panel.addEventListener("keydown", (event) => {
@@ -138,6 +167,7 @@
       if (event.key === "ArrowRight") turn(1);
     });
     show();
+    return { set, open };
   }
 
   const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -158,5 +188,29 @@
       next.focus();
     });
   });
-  document.querySelectorAll("[role=tabpanel]").forEach(browse);
+  const browsers = Object.fromEntries([...document.querySelectorAll("[role=tabpanel]")].map((panel) => [panel.dataset.name, browse(panel)]));
+
+  // #row=ID opens a row; #tab=NAME&FILTER=VALUE sets the filters of a tab. Plain anchors are left to the browser.
+  function follow() {
+    const query = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+    const show = (name) => select(document.getElementById(`tab-${name}`));
+    if ("row" in query) {
+      const name = Object.keys(browsers).find((key) => {
+        show(key);
+        return browsers[key].open(query.row);
+      });
+      document.getElementById("no-row").hidden = Boolean(name);
+    } else if (Object.hasOwn(browsers, query.tab)) {
+      show(query.tab);
+      browsers[query.tab].set(query);
+      document.getElementById("rows").scrollIntoView();
+    }
+  }
+  addEventListener("hashchange", follow);
+  // A second click on the same link changes no address, but the filters may have changed.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[href*='=']");
+    if (link && link.hash === location.hash) follow();
+  });
+  follow();
 })();
