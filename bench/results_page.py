@@ -169,4 +169,5 @@ def _interval(metrics: dict[str, Any], name: str) -> str:
 
 def _machine(machine: dict[str, Any]) -> str:
     kind = "with bfloat16" if machine["bfloat16"] else "without bfloat16"
-    return f"{machine['processor']}, {machine['cores']} cores {kind}, {machine['memory_gb']} GB"
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''} per run"
+    return f"{machine['processor']}, {machine['cores']} cores {kind}, {machine['memory_gb']} GB, {threads}"
