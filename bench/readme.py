@@ -85,7 +85,7 @@ def _samples(samples: list[dict[str, Any]]) -> list[str]:
         lines.append(f"> **{sample['question']}**<br>")
         for model in MODELS:
             text = " ".join(sample[model]["text"].split())
-            lines.append(f"> {labels.MODELS[model].name} ({sample[model]['score']:.2f}): {text}<br>")
+            lines.append(f"> {labels.MODELS[model].name} (score {sample[model]['score']:.2f}): {text}<br>")
         lines.append("")
     return lines
 
