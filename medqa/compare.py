@@ -46,7 +46,6 @@ MEASURES: dict[str, Callable[[Answer], float | None]] = {
     "repetition": lambda row: row.repetition,
     "cut_off": lambda row: float(row.finish_reason == "length"),
 }
-NATS = ("reference_logprob", "preference_margin")
 RECITED = 0.95  # the ROUGE-L from which an answer repeats the reference
 
 

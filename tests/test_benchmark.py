@@ -330,7 +330,7 @@ def test_a_stage_that_is_off_reads_nothing_and_writes_nothing(
     absent = dict.fromkeys(("base", "policy", "sft", "preference"), tmp_path / "absent")
     out = {"answers": tmp_path / "answers.jsonl", "metrics": tmp_path / "metrics.json"}
     assert benchmark.main(**absent, **out) == "benchmark.tasks names no task"
-    assert out["answers"].read_text() == "" and json.loads(out["metrics"].read_text()) == {
+    assert out["answers"].read_text() == jsonl.NO_ROWS and json.loads(out["metrics"].read_text()) == {
         "questions": 0,
         "by": {},
     }

@@ -57,7 +57,7 @@ def test_measured_stages_count_as_measured(project: Path, capsys: pytest.Capture
     options = {"questions": project / "rows.jsonl", "base": Path("models/base")}
     (project / "rows.jsonl").write_text('{"id": "a"}\n' * 983)
     row = measurements.measure("generate", 13.0, options, params)
-    measurements.append(dataclasses.replace(row, row_seconds=8.0, peak_gb=0.64))
+    measurements.append(dataclasses.replace(row, row_seconds=8.0, peak_gb=0.64, reused=0.0, skipped=0))
     check.run(Namespace())
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("generate")]
     assert line.split()[-1] == "measured" and "0.6 GB" in line and "~" not in line

@@ -101,7 +101,7 @@ def test_dpo_started_from_the_sft_adapter(project: Path) -> None:
 
 def test_metrics_are_scalars_without_nan(project: Path) -> None:
     files = list((project / "metrics").rglob("*.json"))
-    assert len(files) == 20
+    assert len(files) == 21
 
     def check(value) -> None:
         if isinstance(value, dict):
@@ -158,7 +158,7 @@ def test_another_judge_evaluates_and_changes_nothing_else(project: Path) -> None
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     output = dvc(project, "repro")
     evaluated = {*EVALUATIONS, "evaluate@oracle"}
-    assert ran(output) == {"check", "models@second", *evaluated, "agreement", "compare", "report"}
+    assert ran(output) == {"check", "models@second", *evaluated, "agreement", "compare", "summary", "report"}
     assert json.loads((project / "metrics" / "evaluate" / "dpo.json").read_text())["judge"].startswith(
         "second ("
     )
@@ -197,6 +197,7 @@ def test_an_experiment_runs_what_follows_and_nothing_else(project: Path) -> None
         "evaluate@placebo",
         "benchmark@dpo",
         "compare",
+        "summary",
         "report",
     }
 
@@ -219,7 +220,7 @@ def test_a_control_that_is_off_is_empty_and_one_that_is_on_is_trained(project: P
 
 def test_an_oracle_is_added_and_nothing_else_runs_again(project: Path) -> None:
     output = dvc(project, "exp", "run", "--temp", "-S", "control.oracle=true")
-    assert ran(output) == {"control@oracle", "evaluate@oracle", "compare", "report"}
+    assert ran(output) == {"control@oracle", "evaluate@oracle", "compare", "summary", "report"}
     assert "control: oracle: " in output and "oracle over sft: score" in output
 
 

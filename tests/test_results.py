@@ -48,17 +48,19 @@ def test_a_stage_that_did_not_run_again_has_no_time() -> None:
     rerun = experiment | {"seed": 8, "stages": experiment["stages"][1:]}
     page = results_page.page(stored | {"experiments": [experiment, rerun]})
     first = experiment["stages"][0]
-    line = f"| {first['stage']} | {first['seconds']} s | kept | {first['peak_gb']} |"
+    line = f"| {first['stage']} | {first['seconds']:,} s | kept | {first['peak_gb']:.1f} |"
     assert line in page and "| gain | seed 0 | seed 8 | mean |" in page
 
 
 def experiment(stored: dict, seed: int, controls: tuple[str, ...]) -> dict:
     """An experiment like a stored one, with these controls."""
     metrics = dict(stored["experiments"][0]["metrics"])
-    metrics |= {f"evaluate/{name}": metrics["evaluate/dpo"] for name in controls}
-    compared = metrics["compare"] | {"reason": "because"}
+    for name in ("placebo", "oracle"):
+        metrics[f"evaluate/{name}"] = metrics["evaluate/dpo"] if name in controls else {"questions": 0}
+    compared = metrics["compare"] | {"verdict": "worse", "reason": "because"}
+    gains = compared.pop("dpo_over_placebo")
     if "placebo" in controls:
-        compared["dpo_over_placebo"] = compared["dpo_over_sft"]
+        compared["dpo_over_placebo"] = gains
     return stored["experiments"][0] | {"seed": seed, "metrics": metrics | {"compare": compared}}
 
 
@@ -85,7 +87,7 @@ def test_a_measure_without_values_has_no_row() -> None:
     for run in stored["experiments"]:
         for name, values in run["metrics"].items():
             if name.startswith("evaluate/"):
-                del values["repetition"]
+                values.pop("repetition", None)
     without = results_page.page(stored)
     assert page.count(f"| {label} |") == without.count(f"| {label} |") + 1 > 1
 

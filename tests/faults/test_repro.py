@@ -93,6 +93,7 @@ def test_a_queued_sweep_asks_neither_base_nor_sft_again(project: Path) -> None: 
             "evaluate@placebo",
             "benchmark@dpo",
             "compare",
+            "summary",
             "report",
         }
         assert ran(dvc(project, "queue", "logs", name)) == expected
