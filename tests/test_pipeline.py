@@ -234,11 +234,11 @@ def test_outputs_without_rows_come_back_from_the_cache(project: Path) -> None:
 
 
 def test_plots_and_metrics_are_drawn(project: Path) -> None:
-    header, row = dvc(project, "metrics", "show").strip().splitlines()[-2:]
+    header, row = dvc(project, "metrics", "show", "metrics/summary.json").strip().splitlines()[-2:]
     assert "score_gain_low" in header and row.startswith("metrics/summary.json")
     dvc(project, "plots", "show", "--out", "drawn")
     page = (project / "drawn" / "index.html").read_text()
-    assert page.count("var spec = ") == len(yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"])
+    assert page.count("var spec = ") >= len(yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"])
     assert "<DVC_METRIC" not in page
 
 
