@@ -1,83 +1,17 @@
 """A small Hub on loopback: it answers huggingface_hub like the real one, with faults on demand."""
 
 import base64
-import hashlib
 import json
 import shutil
 import socket
 import struct
 import threading
-from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-BIG = (".safetensors", ".bin", ".parquet")
-
-
-@dataclass
-class Repo:
-    """One commit of a repo: its files or their paths, the branches that name it, the token that it needs."""
-
-    files: dict[str, bytes | Path]
-    commit: str = "c" * 40
-    branches: tuple[str, ...] = ("main",)
-    token: str | None = None
-    gated: bool = False
-    private: bool = False
-
-
-@dataclass
-class Hub:
-    """What the server serves, and the requests that it got.
-
-    `cut`, `spoil` and `fail` count faults down by file name (`fail`: by path). A cut ends the connection
-    halfway, with a reset if `reset` is set.
-    """
-
-    url: str = ""
-    repos: dict[str, Repo] = field(default_factory=dict)
-    log: list[tuple[str, str, str | None]] = field(default_factory=list)
-    cut: Counter = field(default_factory=Counter)
-    spoil: Counter = field(default_factory=Counter)
-    fail: Counter = field(default_factory=Counter)
-    reset: bool = False
-    writer: str = ""  # the token that may create repos and upload to them
-    big_files: dict[str, bytes] = field(default_factory=dict)  # uploaded, by sha256
-
-    def ranges(self, method: str, name: str) -> list[str | None]:
-        """The Range headers of the requests for a file, in order."""
-        return [span for verb, path, span in self.log if verb == method and path.endswith(name)]
-
-
-def sha256(data: bytes) -> str:
-    """The digest by which the Hub identifies a big file."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def _size(data: bytes | Path) -> int:
-    return data.stat().st_size if isinstance(data, Path) else len(data)
-
-
-@cache
-def _path_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _entry(name: str, data: bytes | Path) -> dict:
-    entry = {"type": "file", "path": name, "size": _size(data)}
-    if isinstance(data, Path) and name.endswith(BIG):
-        size = entry["size"]
-        return entry | {"oid": "0" * 40, "lfs": {"oid": _path_sha256(data), "size": size, "pointerSize": 134}}
-    data = data.read_bytes() if isinstance(data, Path) else data
-    entry["oid"] = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-    if name.endswith(BIG):
-        entry |= {"oid": "0" * 40, "lfs": {"oid": sha256(data), "size": len(data), "pointerSize": 134}}
-    return entry
+from bench.hub_files import BIG, Hub, Repo, entry, sha256, size
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -188,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _listing(self, repo: Repo, verb: str) -> None:
-        entries = [_entry(name, data) for name, data in repo.files.items()]
+        entries = [entry(name, data) for name, data in repo.files.items()]
         siblings = [{"rfilename": name} for name in repo.files]
         answer = entries if verb == "tree" else {"id": "x/y", "sha": repo.commit, "siblings": siblings}
         self._send(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
@@ -196,11 +130,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, repo: Repo, name: str) -> None:
         if name not in repo.files:
             return self._send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": repo.commit}, b"")
-        data, entry = repo.files[name], _entry(name, repo.files[name])
-        headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{entry["oid"]}"', "Accept-Ranges": "bytes"}
-        if "lfs" in entry:
-            headers |= {"X-Linked-Etag": f'"{entry["lfs"]["oid"]}"', "X-Linked-Size": str(entry["size"])}
-        if isinstance(data, Path) and "lfs" in entry:
+        data, listed = repo.files[name], entry(name, repo.files[name])
+        headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{listed["oid"]}"', "Accept-Ranges": "bytes"}
+        if "lfs" in listed:
+            headers |= {"X-Linked-Etag": f'"{listed["lfs"]["oid"]}"', "X-Linked-Size": str(listed["size"])}
+        if isinstance(data, Path) and "lfs" in listed:
             return self._stream(headers, data)
         data = data.read_bytes() if isinstance(data, Path) else data
         if self.command == "GET" and self.hub.spoil[name] > 0:
@@ -216,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, headers: dict[str, str], path: Path) -> None:
         """Send a file that is too large for memory, whole and without faults."""
         self.send_response(200)
-        for key, value in (headers | {"Accept-Ranges": "none", "Content-Length": str(_size(path))}).items():
+        for key, value in (headers | {"Accept-Ranges": "none", "Content-Length": str(size(path))}).items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":
@@ -247,7 +181,7 @@ def running(repos: dict[str, Repo]):
     for repo in repos.values():
         # Checksums of large files take longer than a client waits for an answer.
         for name, data in repo.files.items():
-            _entry(name, data)
+            entry(name, data)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"

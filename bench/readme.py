@@ -12,24 +12,24 @@ from typing import Any
 from bench import results, runs, table
 from bench.checkout import ROOT
 from medqa import jsonl, records, report
+from medqa.compare import TRAINED
 from medqa.report import labels
 
 BEGIN = "<!-- python -m bench.readme writes from here -->"
 EMBEDDED, README = ROOT / "docs" / "embedded.json", ROOT / "README.md"
-MODELS = ("base", "sft", "dpo")
 EXAM = ("exam_accuracy", "exam_accuracy_low", "exam_accuracy_high")
 
 
 def numbers(metrics: Path) -> dict[str, Any]:
     """The numbers that the block shows, from the files in `metrics`."""
     compared, agreement = (_read(metrics / f"{name}.json") for name in ("compare", "agreement"))
-    evaluations = {name: _read(metrics / "evaluate" / f"{name}.json") for name in MODELS}
+    evaluations = {name: _read(metrics / "evaluate" / f"{name}.json") for name in TRAINED}
     ends = ("", "_low", "_high")
     gains = [f"{measure}_gain{end}" for measure in ("score", "rouge_l") for end in ends]
     over = ("sft_over_base", "dpo_over_sft", "dpo_over_placebo")
     return {
         "last_lines": report.render_table(report.read_metrics(metrics), Path("report/index.html")),
-        "exam": {model: {name: evaluations[model][name] for name in EXAM} for model in MODELS},
+        "exam": {model: {name: evaluations[model][name] for name in EXAM} for model in TRAINED},
         "conditions": len(compared["conditions"]),
         "gains": {name: {gain: compared[name][gain] for gain in gains} for name in over},
         "questions": compared["dpo_over_sft"]["compared"],
@@ -83,7 +83,7 @@ def _samples(samples: list[dict[str, Any]]) -> list[str]:
     lines = []
     for sample in samples:
         lines.append(f"> **{sample['question']}**<br>")
-        for model in MODELS:
+        for model in TRAINED:
             text = " ".join(sample[model]["text"].split())
             lines.append(f"> {labels.MODELS[model].name} (score {sample[model]['score']:.2f}): {text}<br>")
         lines.append("")
@@ -107,7 +107,7 @@ def main() -> int:
     """Write docs/embedded.json and the README's block from the finished run of this checkout."""
     answers = {
         model: jsonl.read_all(ROOT / "data" / "answers" / f"{model}.jsonl", records.Answer)
-        for model in MODELS
+        for model in TRAINED
     }
     held_out = jsonl.read_all(ROOT / "data" / "heldout.jsonl", records.HeldOut)
     embedded = {

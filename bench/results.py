@@ -63,8 +63,9 @@ def differences(params: dict[str, Any]) -> dict[str, str]:
 
 
 def stages(log: str) -> list[dict[str, Any]]:
-    """Each stage in a log, with its seconds and peak memory in GB."""
-    return list(stage_log.stages(re.split(r"[\r\n]+", log)))
+    """Each stage in a log, with its seconds and peak memory in GB, without its line: that may name paths."""
+    rows = stage_log.stages(re.split(r"[\r\n]+", log))
+    return [{key: row[key] for key in ("stage", "seconds", "peak_gb")} for row in rows]
 
 
 def read_answers(name: str) -> Answers:

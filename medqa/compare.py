@@ -10,7 +10,8 @@ from medqa.runtime.errors import UserError
 from medqa.runtime.sections import CompareParams
 
 CONTROLS = ("placebo", "oracle")  # of DPO; each may be switched off
-MODELS = ("base", "sft", "dpo", *CONTROLS)
+TRAINED = ("base", "sft", "dpo")  # and what they start from; always there
+MODELS = (*TRAINED, *CONTROLS)
 COMPARISONS = {  # the later model first; controls last
     "sft_over_base": ("sft", "base"),
     "dpo_over_sft": ("dpo", "sft"),

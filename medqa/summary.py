@@ -6,6 +6,7 @@ from operator import itemgetter
 from statistics import fmean
 from typing import Any
 
+from medqa.compare import TRAINED
 from medqa.records import Answer
 from medqa.text import words
 
@@ -15,7 +16,6 @@ Table = list[dict[str, Any]]  # rows by column
 EVALUATION: Columns = ("measure", "model", "mean", "low", "high")
 RELIABILITY: Columns = ("confidence", "right", "pairs")
 LENGTH: Columns = ("model", "words", "score", "answers")
-TRAINED = ("base", "sft", "dpo")
 DRAWN = ("score", "key_point_recall", "token_f1", "rouge_l", "coverage", "exam_accuracy")  # from 0 to 1
 BASELINES = ("longer_wins", "likelier_wins", "more_similar_wins")
 LENGTH_BINS = 10

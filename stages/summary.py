@@ -22,7 +22,7 @@ def main(results: Path, answers: Path, metrics: Path, tables: Path) -> str:
     _write(tables / "evaluation.tsv", summary.EVALUATION, summary.evaluation_table(_evaluations(results)))
     _write(tables / "reliability.tsv", summary.RELIABILITY, bins)
     _write(tables / "length.tsv", summary.LENGTH, summary.length_table(rows))
-    return f"{len(result)} numbers, which `dvc metrics diff --all` lists"
+    return f"{len(result)} numbers in {metrics}"
 
 
 def compute_metrics(params: Params, results: Path) -> dict[str, Any]:

@@ -31,8 +31,10 @@ def test_the_page_is_made_from_the_json() -> None:
 
 
 def test_a_log_names_each_stage_with_time_and_memory() -> None:
-    rows = [(row["stage"], row["seconds"], row["peak_gb"]) for row in results.stages(LOG)]
-    assert rows == [("models@base", 261, 2.2), ("sft", 426, 3.2)]
+    assert results.stages(LOG) == [
+        {"stage": "models@base", "seconds": 261, "peak_gb": 2.2},
+        {"stage": "sft", "seconds": 426, "peak_gb": 3.2},
+    ]
 
 
 def test_what_differs_from_the_preset_is_named() -> None:

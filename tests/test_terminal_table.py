@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fake_run import write_run
 
-from medqa import report
+from medqa import compare, report
 from medqa.report import terminal_table
 
 PAGE = Path("report/index.html")
@@ -23,7 +23,7 @@ def test_the_numbers_are_those_of_the_metrics(metrics: dict[str, Any]) -> None:
     lines = text.splitlines()
     assert max(map(len, lines)) <= terminal_table.WIDTH and text.isascii()
     assert [line.split()[0] for line in lines[2:5]] == ["base", "SFT", "DPO"]
-    for line, name in zip(lines[2:5], terminal_table.MODELS, strict=True):
+    for line, name in zip(lines[2:5], compare.TRAINED, strict=True):
         result = metrics[f"evaluate/{name}"]
         for key in terminal_table.MEASURES:
             assert f"{result[key]:.3f} ({result[f'{key}_low']:.3f}-{result[f'{key}_high']:.3f})" in line

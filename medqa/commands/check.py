@@ -7,9 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from medqa.commands.project import LOCK, plan
+from medqa.commands.project import LOCK, locked_stages, plan
 from medqa.estimates import calculated, fit, machine, measured, shapes, table, workload
 from medqa.runtime import measurements
 from medqa.runtime.errors import UserError
@@ -69,12 +67,7 @@ def model_shapes(params: Params) -> dict[str, shapes.Shape | None]:
 
 def former_run(runs: list[measurements.Measurement]) -> workload.FormerRun:
     """What the last run left: the parameters in dvc.lock by stage, and the metrics of data and pairs."""
-    locked: dict[str, Any] = {}
-    if LOCK.is_file():
-        locked = yaml.load(
-            LOCK.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        )
-    stages = (locked or {}).get("stages", {})
+    stages = locked_stages() if LOCK.is_file() else {}
     params = {name: stage.get("params", {}).get(str(PARAMS), {}) for name, stage in stages.items()}
     return workload.FormerRun(params, {name: read_metrics(name) for name in ("data", "pairs")}, runs)
 

@@ -70,7 +70,8 @@ def locked_stages() -> dict[str, Any]:
     if not LOCK.is_file():
         raise UserError(f"{LOCK} is not here; run it in the project, after dvc repro")
     try:
-        return dict(yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"])
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        return dict(yaml.load(LOCK.read_text(encoding="utf-8"), Loader=loader)["stages"])
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, ValueError):
         raise UserError(
             f"{LOCK} is no lock file of DVC; git checkout {LOCK} brings the committed one back"

@@ -35,8 +35,7 @@ METRICS = ["data", "models/base", "models/judge", "sft", "generate", "judge", "p
 METRICS += compare.CONTROLS
 METRICS += [f"evaluate/{name}" for name in compare.MODELS]
 METRICS += ("agreement", "compare")
-BENCHMARKED = ("base", "sft", "dpo")
-METRICS += [f"benchmark/{name}" for name in BENCHMARKED]
+METRICS += [f"benchmark/{name}" for name in compare.TRAINED]
 
 MAX_ATTACKS = 8
 SECTIONS = (
@@ -147,7 +146,7 @@ def _metrics_context(metrics: Metrics) -> dict[str, Any]:
         "by_chance": tables.no_better_than_chance(evaluations),
         "groups": tables.groups(metrics),
         "benchmarks": tables.benchmarks(
-            {labels.MODELS[name].name: metrics[f"benchmark/{name}"]["by"] for name in BENCHMARKED}
+            {labels.MODELS[name].name: metrics[f"benchmark/{name}"]["by"] for name in compare.TRAINED}
         ),
         "min_rows": groups.MIN_ROWS,
         "labellers": counts.get("labelled", {}).get("labelled_by", {}),

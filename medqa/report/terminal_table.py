@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from medqa.compare import TRAINED
 from medqa.report import labels
 
 WIDTH = 100  # columns
-MODELS = ("base", "sft", "dpo")
 MEASURES = {
     "score": "score (judge)",
     "key_point_recall": "key-point recall",
@@ -27,7 +27,7 @@ def render(metrics: Mapping[str, Mapping[str, Any]], page: Path) -> str:
     """
     rows = [
         (name, metrics[f"evaluate/{name}"])
-        for name in MODELS
+        for name in TRAINED
         if metrics.get(f"evaluate/{name}", {}).get("questions")
     ]
     compared = metrics["compare"]
