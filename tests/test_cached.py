@@ -139,7 +139,10 @@ def test_the_engine_of_a_model_is_known_by_all_that_its_results_depend_on(
         servers={},
         max_failed_rows=0,
         row_cache=True,
+        cluster=None,
         processes=1,
+        process_cores=None,
+        process_gpus=None,
         checkpoint_minutes=1,
         tracking=None,
     )

@@ -51,7 +51,10 @@ def compute(address: str, cached: bool = False, failed: int = 0, **changes: Any)
     batches = {
         "generate_batch_size": 1,
         "judge_batch_size": 1,
+        "cluster": None,
         "processes": 1,
+        "process_cores": None,
+        "process_gpus": None,
         "checkpoint_minutes": 1,
         "tracking": None,
     }

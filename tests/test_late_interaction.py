@@ -116,7 +116,10 @@ def test_it_judges_in_this_process_where_servers_answer(folder: Path) -> None:
     batches = {
         "generate_batch_size": 1,
         "judge_batch_size": 1,
+        "cluster": None,
         "processes": 1,
+        "process_cores": None,
+        "process_gpus": None,
         "checkpoint_minutes": 1,
         "tracking": None,
     }

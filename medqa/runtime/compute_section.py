@@ -1,9 +1,9 @@
 """Section `compute` of params.yaml: how work is done. Nothing in it can change a result on one machine."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from medqa.runtime.fields import Count, Float, Int, Section
 
@@ -27,6 +27,12 @@ def _address(value: str) -> str:
 def _extra(value: dict[str, Any]) -> dict[str, Any]:
     if taken := sorted(set(REQUEST_FIELDS).intersection(value)):
         raise ValueError(f"must not set {taken[0]}: the engine does")
+    return value
+
+
+def _cluster(value: str) -> str:
+    if value not in ("local", "auto") and not value.startswith("ray://"):
+        raise ValueError("must be local, auto, or an address like ray://10.0.0.5:10001")
     return value
 
 
@@ -62,9 +68,21 @@ class ComputeParams(Section):
     """Rows that one model may fail to do before a stage ends."""
     row_cache: bool
     """Keep every answer and score outside the outputs, and compute none twice."""
+    cluster: Annotated[str, AfterValidator(_cluster)] | None
+    """The Ray cluster of the processes: `local` starts one here, `auto` or a `ray://` address joins one."""
     processes: Count
-    """Processes that share the rows of a model and train together; one per GPU."""
+    """Processes that share the rows of a model and train together; more than one needs a `cluster`."""
+    process_cores: Count | None
+    """Processor cores per process of a cluster; null: an equal share of all."""
+    process_gpus: Annotated[Float, Field(ge=0)] | None
+    """GPUs per process of a cluster, also a share of one; null: one where the cluster has GPUs."""
     checkpoint_minutes: Float = Field(ge=0)
     """Minutes of training between checkpoints; 0: after every step."""
     tracking: Literal["mlflow", "tensorboard", "trackio", "wandb"] | None
     """Where training curves and the summary go besides the files; null: nowhere."""
+
+    @model_validator(mode="after")
+    def _needs_cluster(self) -> Self:
+        if self.processes > 1 and self.cluster is None:
+            raise ValueError(f"has processes = {self.processes} and no cluster; set cluster to local")
+        return self

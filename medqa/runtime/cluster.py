@@ -1,0 +1,64 @@
+"""The Ray cluster of `compute.cluster`: started on this machine, or joined."""
+
+import importlib.util
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import medqa
+from medqa.runtime.compute_section import ComputeParams
+from medqa.runtime.errors import UserError
+
+# No reports of use. Ray's own messages are about processes that the stage reports in a line.
+ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_LOG_TO_DRIVER_EVENT_LEVEL": "FATAL"}
+# With it Ray's servers listen on loopback alone, on Linux as it does elsewhere: nobody else can reach them.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+def connect(compute: ComputeParams) -> None:
+    """Connect this process to the cluster, unless it is connected. `disconnect` ends that.
+
+    `local` starts a cluster of this machine, which ends with this process. On other clusters the processes
+    get this very code of medqa; its packages have to be there.
+    Raises UserError without Ray, or if the cluster does not answer.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UserError("compute.cluster needs Ray: pip install 'medqa[cluster]', or set it to null")
+    local = compute.cluster == "local"
+    # Ray reads them when it is imported.
+    for name, value in (ENVIRONMENT | (LOOPBACK if local else {})).items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        return
+    options: dict[str, Any] = {"include_dashboard": False} if local else {"runtime_env": _own_code()}
+    try:
+        ray.init(compute.cluster, logging_level=logging.ERROR, log_to_driver=False, **options)
+    except (ConnectionError, TimeoutError) as error:
+        raise UserError(
+            f"compute.cluster = {compute.cluster!r} does not answer ({str(error).splitlines()[0]}); start "
+            "its head node (ray start --head), or set compute.cluster to local"
+        ) from None
+
+
+def disconnect() -> None:
+    """Leave the cluster; one of this machine ends."""
+    import ray
+
+    ray.shutdown()
+
+
+def resources(compute: ComputeParams) -> dict[str, float]:
+    """The `num_cpus` and `num_gpus` of each process, for Ray. Only for a process that is connected."""
+    import ray
+
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cores = compute.process_cores or max(1, int(total.get("CPU", 1)) // compute.processes)
+    gpus = compute.process_gpus
+    return {"num_cpus": cores, "num_gpus": min(1, total.get("GPU", 0)) if gpus is None else gpus}
+
+
+def _own_code() -> dict[str, Any]:
+    return {"py_modules": [str(Path(medqa.__file__).parent)]}
