@@ -71,7 +71,9 @@ def drawn() -> dict[str, dict]:
     """The options of each plot by its file, which may hold the name of a model or a control."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
     bodies = [stage.get("do", stage) for stage in stages]
-    return {file: options for body in bodies for plot in body.get("plots", []) for file, options in plot.items()}
+    return {
+        file: options for body in bodies for plot in body.get("plots", []) for file, options in plot.items()
+    }
 
 
 @pytest.mark.parametrize("pattern", drawn())
@@ -84,7 +86,11 @@ def test_each_plot_names_its_axes_and_columns_that_exist(pattern: str) -> None:
     for name in ("judge", "placebo") if "$" in pattern else ("",):
         header = (ROOT / re.sub(r"\$\{\w+\}", name, pattern)).read_text().splitlines()[0].split("\t")
         assert {options["x"], options["y"]} | fields <= set(header)
-    assert options["title"] and {"x_label", "y_label"} <= options.keys() or "<DVC_METRIC_X_LABEL>" not in template
+    assert (
+        options["title"]
+        and {"x_label", "y_label"} <= options.keys()
+        or "<DVC_METRIC_X_LABEL>" not in template
+    )
     json.loads(template if own.exists() else "{}")
 
 
