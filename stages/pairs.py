@@ -17,7 +17,10 @@ def main(judged: Path, out: Path, metrics: Path) -> str:
     result = tally.metrics()
     jsonl.write_metrics(metrics, result)
     pairs_of = f"{result['pairs']} pairs from {result['questions']} questions"
-    return f"{pairs_of}, mean margin {result['margin_mean']:.3f}"
+    if result["pairs"]:
+        return f"{pairs_of}, mean margin {result['margin_mean']:.3f}"
+    reasons = (f"{pairs.REASONS[name]} ({count})" for name, count in tally.left_out.most_common())
+    return f"{pairs_of}; left out: {', '.join(reasons)}"
 
 
 def compute_metrics(params: Params, judged: Path) -> dict[str, Any]:

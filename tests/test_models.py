@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -95,26 +96,46 @@ def test_chunks_keep_every_token() -> None:
     assert count >= 2 * sum(map(len, documents)) - 2 and all(len(row.ids) <= 8 for row in rows)
 
 
-def test_a_file_of_the_users_is_training_text(tmp_path) -> None:
-    rows = []
-    for n in range(30):
-        answer = " ".join(f"Sentence {part} of answer {n} tells something." for part in range(4))
+def write_answers(path: Path, rows: int, sentences: int) -> None:
+    lines = ["not json"]
+    for n in range(rows):
+        answer = " ".join(f"Sentence {part} of answer {n} tells something." for part in range(sentences))
         turns = [{"from": "human", "value": f"Question {n}?"}, {"from": "gpt", "value": answer}]
-        rows.append(
-            {"id": f"r{n}", "type": "Open-End", "conversations": turns, "answer": None, "score": None}
-        )
-    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\nnot json\n")
+        row = {"id": f"r{n}", "type": "Open-End", "conversations": turns, "answer": None, "score": None}
+        lines.append(json.dumps(row))
+    path.write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize("sentences", [1, 2, 3, 4])
+def test_a_file_of_the_users_is_training_text(tmp_path: Path, sentences: int) -> None:
+    write_answers(tmp_path / "own.jsonl", 30, sentences)
     text = training_text.load("own.jsonl", tmp_path, 0)
-    assert len(text.documents) == len(text.chats) == 30
+    assert len(text.documents) == len(text.chats) == len(text.turns) == 30
+    for document, chat in zip(text.documents, text.chats, strict=True):
+        assert " ".join(turn["content"] for turn in chat) == document and all(t["content"] for t in chat)
     fact = next(text.facts)
-    assert len(fact.points) == training_text.POINTS <= len(fact.wrong_points)
+    assert len(fact.points) == min(sentences, training_text.POINTS) <= len(fact.wrong_points)
     assert not set(fact.points) & set(fact.wrong_points)
+    assert len(corrupted_answers.judge_examples(text.facts, 50, seed=0, hard=True)) == 50
 
 
-def test_a_file_without_long_answers_is_refused(tmp_path) -> None:
+def test_short_answers_are_left_out_where_there_are_longer_ones(tmp_path: Path) -> None:
+    for name, sentences in (("long", 3), ("short", 1)):
+        write_answers(tmp_path / name, 9, sentences)
+    (tmp_path / "own.jsonl").write_text(
+        (tmp_path / "long").read_text() + "\n" + (tmp_path / "short").read_text()
+    )
+    text = training_text.load("own.jsonl", tmp_path, 0)
+    assert len(text.documents) == 18 and len(text.chats) == 9
+
+
+def test_a_file_with_too_little_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
     with pytest.raises(UserError, match="must hold at least 2 rows .*; it holds rows of Alpaca"):
         training_text.load("own.jsonl", tmp_path, 0)
+    write_answers(tmp_path / "own.jsonl", 2, 3)
+    with pytest.raises(UserError, match="own.jsonl must hold more than 6 different sentences"):
+        next(training_text.load("own.jsonl", tmp_path, 0).facts)
 
 
 @pytest.mark.parametrize("steps", [5, 9, 10, 11, 20])

@@ -2,15 +2,17 @@
 
 import random
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
-from medqa import pairs
+from medqa import jsonl, pairs
 from medqa.pairs import REASONS
 from medqa.records import Candidate, Judged, Pair, Score
 from medqa.runtime.sections import PairsParams, PairsPolicy
 from medqa.text import normalize, words
+from stages import pairs as stage
 
 REFERENCE = "The reference."
 POLICIES = get_args(PairsPolicy)
@@ -326,3 +328,17 @@ def test_candidates_of_similar_ids_are_grouped_by_question() -> None:
     assert [pair.id for pair in built] == sorted(names)
     assert [pair.rejected for pair in built] == [f"{name} 11" for name in sorted(names)]
     assert metrics["pairs"] == metrics["questions"] == len(names)
+
+
+def test_the_stage_says_why_there_is_no_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    rows = [
+        judged("a", 0, None, "one"),
+        judged("a", 1, 0.5, "two"),
+        judged("b", 0, 0.5, "x"),
+        judged("b", 1, 0.5, "y"),
+    ]
+    jsonl.write(tmp_path / "judged.jsonl", rows)
+    line = stage.main(tmp_path / "judged.jsonl", tmp_path / "pairs.jsonl", tmp_path / "pairs.json")
+    assert line.startswith("0 pairs from 2 questions; left out: ")
+    assert "too few candidates with a score (1)" in line and "margin at or under the floor (1)" in line

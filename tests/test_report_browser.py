@@ -330,6 +330,9 @@ def test_it_prints(chromium: Browser, page: Path) -> None:
     chromium.open(page, 800)
     printed = chromium.call("Page.printToPDF", printBackground=False)
     assert len(printed["data"]) > 20_000
+    chromium.call("Emulation.setEmulatedMedia", media="print")
+    heights = chromium.run("[...document.querySelectorAll('.fold > section')].map(each => each.offsetHeight)")
+    assert len(heights) == 4 and min(heights) > 50  # paper cannot be unfolded
 
 
 def test_screenshots_into_a_folder(chromium: Browser, page: Path, tmp_path: Path) -> None:

@@ -67,16 +67,31 @@ def test_every_output_outside_the_cache_is_a_metric_or_a_plot() -> None:
     assert "metrics/summary.json" in bodies["summary"]["metrics"][0]
 
 
-def test_each_plot_names_its_axes_and_columns_that_exist() -> None:
-    for plot in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]:
-        ((name, options),) = plot.items()
-        ((file, columns),) = options["y"].items()
-        header = (ROOT / file).read_text().splitlines()[0].split("\t")
-        assert {options["x"], *([columns] if isinstance(columns, str) else columns)} <= set(header), name
-        own = ROOT / ".dvc" / "plots" / f"{options.get('template', 'linear')}.json"
-        template = own.read_text() if own.exists() else "<DVC_METRIC_X_LABEL>"
-        assert {"x_label", "y_label"} <= options.keys() or "<DVC_METRIC_X_LABEL>" not in template, name
-        json.loads(own.read_text() if own.exists() else "{}")
+def drawn() -> dict[str, dict]:
+    """The options of each plot by its file, which may hold the name of a model or a control."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    bodies = [stage.get("do", stage) for stage in stages]
+    return {
+        file: options for body in bodies for plot in body.get("plots", []) for file, options in plot.items()
+    }
+
+
+@pytest.mark.parametrize("pattern", drawn())
+def test_each_plot_names_its_axes_and_columns_that_exist(pattern: str) -> None:
+    """DVC draws every file under `plots` of a stage, and without these options it guesses what to draw."""
+    options = drawn()[pattern]
+    own = ROOT / ".dvc" / "plots" / f"{options.get('template', 'linear')}.json"
+    template = own.read_text() if own.exists() else "<DVC_METRIC_X_LABEL>"
+    fields = set(re.findall(r'"field": "(\w+)"', template)) - {"rev", "x", "y"}
+    for name in ("judge", "placebo") if "$" in pattern else ("",):
+        header = (ROOT / re.sub(r"\$\{\w+\}", name, pattern)).read_text().splitlines()[0].split("\t")
+        assert {options["x"], options["y"]} | fields <= set(header)
+    assert (
+        options["title"]
+        and {"x_label", "y_label"} <= options.keys()
+        or "<DVC_METRIC_X_LABEL>" not in template
+    )
+    json.loads(template if own.exists() else "{}")
 
 
 def test_what_a_run_does_not_have_is_left_out() -> None:

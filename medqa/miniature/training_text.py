@@ -17,7 +17,7 @@ from medqa.text import key_points
 
 CHAT = ("Tell me about {name}.", "What do you know about {name}?")
 EXAM_SHARE = 0.2  # of the embedded facts
-POINTS = 3  # sentences of a reference that a judge's example is made of
+POINTS = 3  # sentences of a reference that a judge's example is made of, at most
 WRONG_POINTS = 12  # sentences of other answers, drawn as wrong ones
 POINT_CHARS = 160  # a longer sentence would fill a tiny model's window alone
 
@@ -114,26 +114,37 @@ def _file(path: Path, rng: random.Random) -> TrainingText:
             if not other_format and not raw.error:
                 other_format = foreign_formats.describe_row(raw.row, "UltraMedical")
     sentences = [(row.prompt, [point[:POINT_CHARS] for point in key_points(row.chosen)]) for row in rows]
-    long_answers = [(question, points) for question, points in sentences if len(points) >= POINTS]
-    if len(long_answers) < 2:
-        needed = f"must hold at least 2 rows with an answer of {POINTS} sentences, to train a model on"
+    if len(rows) < 2:
+        needed = "must hold at least 2 rows with an answer, to train a model on"
         raise UserError(f"{path} {needed}" + (f"; it {other_format}" if other_format else ""))
-    # A chat that continues a text teaches the format of turns and no answer.
-    chats = [
-        [{"role": "user", "content": points[0]}, {"role": "assistant", "content": " ".join(points[1:])}]
-        for _, points in long_answers
-    ]
+    long_answers = _longest(sentences)
     documents = [row.chosen for row in rows]
     return TrainingText(
         documents=documents,
-        chats=chats,
-        facts=_file_facts(long_answers, rng),
+        chats=[_continuation(points) for _, points in long_answers],
+        facts=_file_facts(path, long_answers, rng),
         tokenizer_texts=[*documents, *(row.prompt for row in rows)],
         turns=[_turns(row.prompt, row.chosen) for row in rows],
     )
 
 
-def _file_facts(answers: Sequence[tuple[str, list[str]]], rng: random.Random) -> Iterator[Fact]:
+def _longest(answers: Sequence[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
+    """The answers of POINTS sentences or more; of fewer, where not even two are so long."""
+    least = max(1, min(POINTS, sorted(len(points) for _, points in answers)[-2]))
+    return [(question, points) for question, points in answers if len(points) >= least]
+
+
+def _continuation(points: Sequence[str]) -> Messages:
+    """A chat that continues a text: it teaches the format of turns and no answer."""
+    parts = points if len(points) > 1 else points[0].split()
+    start = 1 if len(points) > 1 else len(parts) // 2
+    return _turns(" ".join(parts[:start]), " ".join(parts[start:]))
+
+
+def _file_facts(path: Path, answers: Sequence[tuple[str, list[str]]], rng: random.Random) -> Iterator[Fact]:
+    """Facts without end. Raises UserError for a file with too few sentences to draw wrong ones from."""
+    if len({point for _, points in answers for point in points}) <= 2 * POINTS:
+        raise UserError(f"{path} must hold more than {2 * POINTS} different sentences, to train a judge on")
     while True:
         question, points = rng.choice(answers)
         points = points[:POINTS]

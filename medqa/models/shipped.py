@@ -27,8 +27,9 @@ def make(source: ShippedModel, corpus: Path, out: Path) -> dict[str, str]:
         raise UserError(f"no model named {source.name!r} comes with the project; choose one of {names}")
     if dvc_hash(corpus) != recipe["corpus"]:
         raise UserError(
-            f"{corpus} is not what the shipped models learnt from: set the sources of {FOLDER.name}/{RECIPE} "
-            "in params.yaml, which train models on it, or run python -m bench.ship"
+            f"{corpus} is not what the shipped models learnt from: medqa preset files has models that learn "
+            "from your own files; after a change of the embedded corpus, copy `models` from "
+            f"medqa/miniature/shipped/{RECIPE} into params.yaml, which trains them here"
         )
     check_sha256(FOLDER / source.name / WEIGHTS, source.sha256, f"{source.name}/{WEIGHTS}")
     with atomic_folder(out) as folder:

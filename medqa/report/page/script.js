@@ -72,7 +72,7 @@
   function label(row) {
     if (row.outcome) return row.outcome === "pair" ? `margin ${formatScore(row.margin)}` : `no pair: ${asWords(row.outcome)}`;
     if (row.gold) return row.answers.map((answer) => `${answer.name} ${choice(answer)}`).join(" · ");
-    return row.margin === null ? row.kind : `DPO − SFT ${row.margin > 0 ? "+" : ""}${formatScore(row.margin)}`;
+    return row.margin === null ? row.kind : `DPO over SFT ${row.margin > 0 ? "+" : ""}${formatScore(row.margin)}`;
   }
 
   function entry(row, names) {
