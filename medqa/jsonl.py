@@ -22,8 +22,12 @@ RUN = 1 << 19  # characters of lines that are sorted in memory
 NO_ROWS = "\n"  # the content of a file without rows: DVC warns of every empty file, whenever it reads one
 
 
-def read(path: Path, record: type[R]) -> Iterator[R]:
-    """The records of a file, one by one. Raises UserError naming file and line for a torn or foreign row."""
+def read(path: Path, record: type[R], without: Iterable[str] = ()) -> Iterator[R]:
+    """The records of a file, one by one, with '' in the fields `without`, texts that nobody reads.
+
+    Raises UserError naming file and line for a torn or foreign row.
+    """
+    empty = dict.fromkeys(without, "")
     names = {field.name for field in fields(record)}
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
@@ -38,7 +42,7 @@ def read(path: Path, record: type[R]) -> Iterator[R]:
                 problem = f"{path}, line {number}: not a {record.__name__} record (keys {keys})"
                 raise UserError(f"{problem}; rerun the stage that writes this file")
             lists = {key: tuple(value) for key, value in row.items() if isinstance(value, list)}
-            yield record(**row | lists)
+            yield record(**row | lists | empty)
 
 
 class Rows(Collection[R]):

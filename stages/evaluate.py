@@ -49,7 +49,7 @@ def _answer(
 
 def compute_metrics(params: Params, answers: Path) -> dict[str, Any]:
     """The metrics, from the answers."""
-    rows = list(jsonl.read(answers, records.Answer))
+    rows = list(jsonl.read(answers, records.Answer, without=("text", "thinking")))
     return evaluate.summary(rows, params.seed, params.evaluate.bootstrap_samples)
 
 
