@@ -2,9 +2,10 @@
 
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -78,17 +79,22 @@ def embed(_: Path, texts: Sequence[str]) -> np.ndarray:
     return np.full((len(texts), WIDTH), WIDTH**-0.5, dtype=np.float32)
 
 
-def prepare(folder: Path, rows: int) -> None:
-    """Write params.yaml, source files, questions, held-out questions and labelled pairs, of `rows` rows."""
-    writer = Writer()
-    sources, made = (folder / "raw").resolve(), folder / "data"
+def prepare(folder: Path, rows: int, steps: Collection[str]) -> None:
+    """Write params.yaml, and the files that these steps read and none of them writes, of `rows` rows."""
+    writer, made, questions = Writer(), folder / "data", rows // CANDIDATES
+    sources = (folder / "raw").resolve()
     sources.mkdir(parents=True, exist_ok=True)
-    data.write_sources(SHAPE, rows // 2, sources)
+    data.write_sources(SHAPE, rows // 2 if "data" in steps else 0, sources)
     (sources / "params.yaml").replace(folder / "params.yaml")
-    jsonl.write(made / "questions.jsonl", _questions(writer, rows // CANDIDATES), ordered=True)
-    jsonl.write(made / "heldout.jsonl", _held_out(writer, rows), ordered=True)
-    jsonl.write(made / "audit.jsonl", map(_audit, range(rows // CANDIDATES)), ordered=True)
-    jsonl.write(made / "agreement.jsonl", map(_judged_pair, range(100)), ordered=True)
+    inputs: dict[str, dict[str, Iterable[Any]]] = {
+        "generate": {"questions": _questions(writer, questions)},
+        "evaluate": {"heldout": _held_out(writer, rows)},
+        "compare": {"agreement": map(_judged_pair, range(100))},
+        "report": {"audit": map(_audit, range(questions))},
+    }
+    for step in inputs.keys() & set(steps):
+        for name, records in inputs[step].items():
+            jsonl.write(made / f"{name}.jsonl", records, ordered=True)
     for name in ("models/base", "models/judge", "data/people"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name in ("base", "judge"):

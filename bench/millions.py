@@ -35,34 +35,36 @@ HEAD = """\
 def main() -> None:
     """Read the options, run each step at each size in a process of its own, and write table and plot."""
     parser = argparse.ArgumentParser(prog="python -m bench.millions", description=__doc__)
-    steps = ("prepare", *million_rows.STEPS)
+    steps = [*million_rows.STEPS]
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="rows, in increasing order")
     parser.add_argument("--only", nargs="*", choices=steps, default=steps, help="which steps to run")
-    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of growth.json and growth.svg")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs"), help="folder of growth.json, which is added to"
+    )
     parser.add_argument("--folder", type=Path, help="where the rows are; by default a temporary folder")
     parser.add_argument("--alone", nargs=2, metavar=("STEP", "ROWS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.alone:
         measure_one(options.folder, options.alone[0], int(options.alone[1]))
         return
+    file = options.out / "growth.json"
+    result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     with tempfile.TemporaryDirectory() as temporary:
-        folder, result = (options.folder or Path(temporary)).resolve(), {}
         for rows in options.sizes:
+            folder = (options.folder or Path(temporary)).resolve() / str(rows)
+            million_rows.prepare(folder, rows, options.only)
             for step in options.only:
-                done = measure(step, rows, folder / str(rows))
+                done = measure(step, rows, folder)
                 print(f"{step}, {rows:,} rows: {done}", file=sys.stderr, flush=True)
-                if step != "prepare":
-                    result.setdefault(step, {})[str(rows)] = done
-    options.out.mkdir(parents=True, exist_ok=True)
-    with jsonl.atomic_write(options.out / "growth.json") as file:
-        file.write(json.dumps(result, indent=2) + "\n")
+                result.setdefault(step, {})[str(rows)] = done
+                with jsonl.atomic_write(file) as out:
+                    out.write(json.dumps(result, indent=2) + "\n")
     (options.out / "growth.svg").write_text(plot(result), encoding="utf-8")
     print(markdown(result))
 
 
 def measure(step: str, rows: int, folder: Path) -> dict[str, Any]:
     """Seconds and peak memory of a step in a process of its own, or the limit at which it was stopped."""
-    folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "bench.millions", "--folder", folder, "--alone", step, str(rows)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == -signal.SIGXCPU:
@@ -79,10 +81,7 @@ def measure_one(folder: Path, step: str, rows: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 9))
     started = time.process_time()
     with chdir(folder), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        if step == "prepare":
-            million_rows.prepare(Path("."), rows)
-        else:
-            million_rows.run(step)
+        million_rows.run(step)
     seconds = time.process_time() - started
     print(json.dumps({"seconds": round(seconds, 2), "peak_mb": round(runs.peak(), 1)}))
 
@@ -92,8 +91,7 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [HEAD]
     for step, by_rows in result.items():
         last_rows, last_peak = 0, 0.0
-        for text, done in by_rows.items():
-            rows = int(text)
+        for rows, done in sorted((int(text), done) for text, done in by_rows.items()):
             if "stopped" in done:
                 lines.append(f"| {step} | {rows:,} | {done['stopped']} | | | |")
                 continue
@@ -108,7 +106,7 @@ def markdown(result: dict[str, Any]) -> str:
 def plot(result: dict[str, Any]) -> Markup:
     """Time and peak memory of each step over the rows as SVG, all axes logarithmic."""
     runs_of = {
-        step: [(int(rows), done) for rows, done in by_rows.items() if "stopped" not in done]
+        step: sorted((int(rows), done) for rows, done in by_rows.items() if "stopped" not in done)
         for step, by_rows in result.items()
     }
     most = max((rows for each in runs_of.values() for rows, _ in each), default=1)
