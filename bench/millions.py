@@ -17,7 +17,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from bench import million_rows, runs
+from bench import million_rows, runs, table
 from bench.growth import COLOURS
 from medqa import jsonl
 from medqa.report.svg import Scale, tag
@@ -27,6 +27,7 @@ SIZES = (10_000, 100_000, 1_000_000)
 # Of the memory and of the processor's time: a run that exceeds them is stopped, and the table says so.
 MEMORY_GB, SECONDS = 6, 600
 PANEL, LEFT, TOP, HEIGHT, GAP = 300, 70, 30, 220, 100
+BEGIN = "<!-- python -m bench.millions writes from here -->"
 HEAD = """\
 | step | rows | seconds | ms per row | peak MB | bytes per row more |
 |---|---|---|---|---|---|"""
@@ -42,6 +43,7 @@ def main() -> None:
         "--out", type=Path, default=Path("docs"), help="folder of growth.json, which is added to"
     )
     parser.add_argument("--folder", type=Path, help="where the rows are; by default a temporary folder")
+    parser.add_argument("--page", type=Path, help="file to put the table into, between its two markers")
     parser.add_argument("--alone", nargs=2, metavar=("STEP", "ROWS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.alone:
@@ -60,6 +62,8 @@ def main() -> None:
                 with jsonl.atomic_write(file) as out:
                     out.write(json.dumps(result, indent=2) + "\n")
     (options.out / "growth.svg").write_text(plot(result), encoding="utf-8")
+    if options.page:
+        table.insert(options.page, BEGIN, f"{markdown(result)}\n")
     print(markdown(result))
 
 
