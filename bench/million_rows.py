@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from bench.workloads import SEED, Shape, lexicon
 from medqa import compare, encoder, engines, jsonl
 from medqa.engines import Completion, Labels, Likelihood, Request, Sampling
 from medqa.engines.cached import CachedEngine
-from medqa.records import HeldOut, JudgedPair, Question, RowAudit
+from medqa.records import Answer, HeldOut, JudgedPair, Question, RowAudit
 from medqa.runtime import row_cache
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import ComputeParams
@@ -159,7 +160,6 @@ def run_evaluate() -> None:
 def run_compare() -> None:
     from stages import compare as stage
 
-    _share_answers()
     paths = (Path("data") / name for name in ("answers", "agreement.jsonl", "people"))
     stage.main(*paths, Path("metrics/compare.json"))
 
@@ -170,21 +170,20 @@ def run_report() -> None:
 
     if not (ROOT / "models" / "dpo").is_dir():
         raise UserError("the report takes the models and the metrics of a finished run; run dvc repro")
-    _share_answers()
     for name in ("quarantine", "attacks", "sft", "labelled", "controls/placebo", "controls/oracle"):
         jsonl.write(Path("data") / f"{name}.jsonl", [])
     folders = Path("data"), ROOT / "metrics", ROOT / "models"
     report.main(ROOT / "dvc.yaml", *folders, Path("report.html"))
 
 
-def _share_answers() -> None:
-    """All models give the answers of `dpo`; controls are off."""
+def write_other_answers() -> None:
+    """Answers of the other models: the numbers of `dpo`, and texts of their own; controls are off."""
+    writer, folder = Writer(), Path("data/answers")
     for name in compare.MODELS:
-        file = Path("data/answers") / f"{name}.jsonl"
-        if name in compare.CONTROLS:
-            jsonl.write(file, [])
-        elif not file.exists():
-            os.link("data/answers/dpo.jsonl", file)
+        rows = jsonl.read(folder / "dpo.jsonl", Answer) if name not in compare.CONTROLS else ()
+        texts = (replace(row, text=writer.text(f"{name} {row.id}", SHAPE.answer)) for row in rows)
+        if not (folder / f"{name}.jsonl").exists():
+            jsonl.write(folder / f"{name}.jsonl", texts)
 
 
 STEPS: dict[str, Callable[[], None]] = {  # in the order of the pipeline: each reads what those before wrote
