@@ -12,7 +12,7 @@ import numpy as np
 from medqa import attacks, groups, judge, judge_trust, metrics, prompts
 from medqa.baselines import judge_wins, likelier_wins, longer_wins, more_similar_wins
 from medqa.encoder import Embed
-from medqa.engines import Engine, Failure, Request, collect
+from medqa.engines import Engine, Failure, Request, compute
 from medqa.records import AttackResult, JudgedPair, Labelled
 from medqa.runtime.sections import AgreementParams, JudgeParams
 from medqa.text import words
@@ -32,8 +32,12 @@ def answer_logprobs(base: Engine, labelled: Sequence[Labelled]) -> dict[str, flo
         for side in SIDES
         for row in labelled
     ]
-    results = collect(base.answer_logprobs(requests), requests, "likelihood")
-    return {id: None if isinstance(each, Failure) else each.nats for id, each in results.items()}
+    rows = ([request] for request in requests)
+    results = compute(base.answer_logprobs, rows, "likelihood", len(requests))
+    return {
+        request.id: None if isinstance(each, Failure) else each.nats
+        for request, [each] in zip(requests, results, strict=True)
+    }
 
 
 def measure_similarity(embed: Embed, labelled: Sequence[Labelled]) -> dict[str, float]:

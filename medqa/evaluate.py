@@ -1,7 +1,7 @@
 """A model's answers to held-out questions, judged, and measured where no judge is needed."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import fmean
 from typing import Any
@@ -10,14 +10,16 @@ import numpy as np
 
 from medqa import groups, judge, metrics, option_reading, prompts, text
 from medqa.encoder import Embed
-from medqa.engines import Completion, Engine, Failure, Likelihood, Request, Sampling, collect, thinking
+from medqa.engines import Completion, Engine, Failure, Likelihood, Request, Sampling, compute, thinking
 from medqa.records import Answer, HeldOut, Score
 from medqa.runtime.sections import EvaluateParams, JudgeParams
+from medqa.runtime.spool import Spool, batches
 
 HEADLINE = ("score", "key_point_recall", "exam_accuracy", "preference_alignment")
 JUDGED = ("accuracy", "completeness", "key_points", "score")
 GROUPED = ("score", "key_point_recall", "token_f1")  # the measures that are also shown by group
 TEXTS = ("chosen", "rejected", "reference")  # of a held-out question, whose likelihoods are measured
+EMBEDDED = 4096  # answers whose sentences' embeddings are in memory at once
 
 
 @dataclass(frozen=True)
@@ -30,86 +32,105 @@ class Response:
 
 
 def answer_questions(
-    policy: Engine, held_out: Sequence[HeldOut], params: EvaluateParams
-) -> dict[str, Response]:
-    """The policy's greedy answer to each question, and how likely it finds the given ones, by id."""
-    asks = {row.id: prompts.ask(row.question) for row in held_out}
+    policy: Engine, held_out: Collection[HeldOut], params: EvaluateParams
+) -> Sequence[Response]:
+    """The policy's greedy answer to each question, and how likely it finds the given ones, on the disk."""
     sampling = Sampling(temperature=0, top_p=1, max_new_tokens=params.max_new_tokens)
-    requests = [Request(id, messages) for id, messages in asks.items()]
-    completions = collect(policy.generate(requests, sampling), requests, "answer")
-    # There is no answer in an empty reference.
-    texts = {(row.id, name): getattr(row, name) for row in held_out for name in TEXTS}
-    requests = [
-        Request(f"{id}:{name}", asks[id], answer=answer)
-        for (id, name), answer in texts.items()
-        if answer or name != "reference"
-    ]
-    likelihoods = collect(policy.answer_logprobs(requests), requests, "likelihood")
-    return {row.id: _response(row.id, completions[row.id], likelihoods) for row in held_out}
+    completions: Sequence[list[Completion | Failure]] = Spool(
+        compute(
+            lambda requests: policy.generate(requests, sampling),
+            ([Request(row.id, prompts.ask(row.question))] for row in held_out),
+            "answer",
+            len(held_out),
+        )
+    )
+    likelihoods = compute(
+        policy.answer_logprobs, map(_likelihood_requests, held_out), "likelihood", len(held_out)
+    )
+    return Spool(map(_response, held_out, completions, likelihoods))
+
+
+def _likelihood_requests(row: HeldOut) -> list[Request]:
+    messages = prompts.ask(row.question)
+    texts = {name: getattr(row, name) for name in TEXTS}
+    return [Request(f"{row.id}:{name}", messages, answer=texts[name]) for name in _measured(row)]
+
+
+def _measured(row: HeldOut) -> list[str]:
+    """The names of the texts whose likelihoods are measured: there is no answer in an empty reference."""
+    return [name for name in TEXTS if row.reference or name != "reference"]
 
 
 def _response(
-    id: str, completion: Completion | Failure, likelihoods: dict[str, Likelihood | Failure]
+    row: HeldOut, completions: list[Completion | Failure], likelihoods: list[Likelihood | Failure]
 ) -> Response:
+    [completion] = completions
     if isinstance(completion, Failure):
         completion = Completion("", "failed", 0)
     thoughts, answer = thinking.split(completion.text)
-    computed = {name: likelihoods.get(f"{id}:{name}") for name in TEXTS}
+    computed = zip(_measured(row), likelihoods, strict=True)
     return Response(
         replace(completion, text=answer),
         thoughts,
-        {name: each for name, each in computed.items() if isinstance(each, Likelihood)},
+        {name: each for name, each in computed if isinstance(each, Likelihood)},
     )
 
 
 def measure_coverage(
-    embed: Embed, held_out: Sequence[HeldOut], responses: dict[str, Response]
-) -> dict[str, float | None]:
-    """How far each response says what the reference says, from 0 to 1, by id; None without a reference."""
-    sides = {
-        row.id: (text.sentences(responses[row.id].completion.text), text.sentences(row.reference))
-        for row in held_out
-    }
-    blocks = [sentences for pair in sides.values() for sentences in pair]
+    embed: Embed, held_out: Iterable[HeldOut], responses: Iterable[Response]
+) -> list[float | None]:
+    """How far each response says what the reference says, from 0 to 1; None without a reference.
+
+    The responses are those to the held-out questions, in their order.
+    """
+    pairs = (
+        (text.sentences(response.completion.text), text.sentences(row.reference))
+        for row, response in zip(held_out, responses, strict=True)
+    )
+    return [value for batch in batches(pairs, EMBEDDED) for value in _coverages(embed, batch)]
+
+
+def _coverages(embed: Embed, pairs: Sequence[tuple[Sequence[str], Sequence[str]]]) -> list[float | None]:
+    """The coverage of each pair of an answer's and a reference's sentences."""
+    blocks = [sentences for pair in pairs for sentences in pair]
     vectors = embed([*chain.from_iterable(blocks)])
     parts = np.split(vectors, np.cumsum([len(sentences) for sentences in blocks]))
-    return {
-        id: round(metrics.coverage(answer, reference), 6) if len(reference) else None
-        for id, answer, reference in zip(sides, parts[::2], parts[1::2], strict=False)
-    }
+    return [
+        round(metrics.coverage(answer, reference), 6) if len(reference) else None
+        for answer, reference in zip(parts[::2], parts[1::2], strict=False)
+    ]
 
 
 def judge_responses(
     grader: Engine,
-    held_out: Sequence[HeldOut],
-    responses: dict[str, Response],
-    coverages: dict[str, float | None],
+    held_out: Collection[HeldOut],
+    responses: Collection[Response],
+    coverages: Iterable[float | None],
     params: JudgeParams,
     judge_name: str,
-) -> list[Answer]:
-    """The measured answer to each held-out question, with its coverage from `measure_coverage`.
+) -> Sequence[Answer]:
+    """The measured answer to each held-out question, with its coverage from `measure_coverage`, on the disk.
 
-    What could not be computed is None, never zero.
+    Responses and coverages come in the order of the questions. What could not be computed is None, not zero.
     """
-    cases = [
-        judge.Case(row.id, row.question, row.reference, responses[row.id].completion.text, row.key_points)
-        for row in held_out
-    ]
-    scores = judge.score(grader, cases, params)
-    return [
-        _answer(row, responses[row.id], scores[row.id], coverages[row.id], judge_name) for row in held_out
-    ]
+    cases = (
+        judge.Case(row.id, row.question, row.reference, response.completion.text, row.key_points)
+        for row, response in zip(held_out, responses, strict=True)
+    )
+    scores = judge.score_each(grader, cases, len(held_out), params)
+    rows = zip(held_out, responses, scores, coverages, strict=True)
+    return Spool(_answer(*row, judge_name) for row in rows)
 
 
 def evaluate_model(
     policy: Engine,
     grader: Engine,
     embed: Embed,
-    held_out: Sequence[HeldOut],
+    held_out: Collection[HeldOut],
     params: EvaluateParams,
     judge_params: JudgeParams,
     judge_name: str,
-) -> list[Answer]:
+) -> Sequence[Answer]:
     """The measured answer of a policy to each held-out question, where both models fit into memory."""
     responses = answer_questions(policy, held_out, params)
     coverages = measure_coverage(embed, held_out, responses)
@@ -125,7 +146,7 @@ def _answer(
     chosen, rejected, reference = pair.get("chosen"), pair.get("rejected"), likelihoods.get("reference")
     failed = response.completion.finish_reason == "failed"
     return Answer(
-        **asdict(judge.UNANSWERED if failed else score),
+        **vars(judge.UNANSWERED if failed else score),
         **judge_free_measures(row, response.completion),
         coverage=coverage,
         chosen_logprob=chosen and chosen.nats,

@@ -1,6 +1,7 @@
 """The guards of the verdict: what DPO may lose, whatever it gains, measured on paired answers."""
 
 import math
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
@@ -10,6 +11,7 @@ from medqa.runtime.sections import Guards
 from medqa.text import words
 
 PHRASE_WORDS = 4
+BUCKETS = 16  # per answer, in which phrases are counted before the frequent ones are counted each
 TAUGHT_BY_SFT = ("length_ratio", "phrase_rise")  # SFT is meant to change them, so that only it is a measure
 
 AnswerPairs = Sequence[tuple[Answer, Answer]]  # the later and the earlier model's
@@ -73,12 +75,26 @@ def phrase_rise(after: Sequence[str], before: Sequence[str]) -> float:
     An answer of fewer words is a phrase as a whole. Stock phrases, refusals and answers that no longer depend
     on the question all raise it. Both sequences have a text per question, at least one.
     """
-    shares = Counter[tuple[str, ...]]()
+    # Only phrases of full buckets are counted: a phrase is in no more answers than the phrases of its bucket
+    # together, and rises by no more. All phrases of a million answers would take 20 GB.
+    full = array("i", bytes(4 * BUCKETS * len(after)))
+    for answer in after:
+        for phrase in _phrases(answer):
+            full[hash(phrase) % len(full)] += 1
+    rise = _largest_rise(after, before, full, max(full) // 2)
+    # A phrase that rises by more is in a fuller bucket.
+    return max(rise, _largest_rise(after, before, full, rise + 1)) / len(after)
+
+
+def _largest_rise(after: Sequence[str], before: Sequence[str], full: Sequence[int], least: int) -> int:
+    """By how many answers the phrases of the buckets with `least` phrases or more rise at most; 0 if none."""
+    rises = Counter[tuple[str, ...]]()
     for texts, sign in ((after, 1), (before, -1)):
         for answer in texts:
             for phrase in _phrases(answer):
-                shares[phrase] += sign
-    return max(0, *shares.values()) / len(after)
+                if full[hash(phrase) % len(full)] >= least:
+                    rises[phrase] += sign
+    return max([0, *rises.values()])
 
 
 def _phrases(answer: str) -> set[tuple[str, ...]]:

@@ -1,26 +1,33 @@
 """Reading and writing records as JSON lines, one record per line, sorted by id."""
 
+import heapq
 import json
 import os
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from medqa.runtime.errors import UserError
+from medqa.runtime.spool import Spool
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 R = TypeVar("R", bound="DataclassInstance")
 _encode = json.JSONEncoder(ensure_ascii=False).encode
+RUN = 1 << 19  # characters of lines that are sorted in memory
 NO_ROWS = "\n"  # the content of a file without rows: DVC warns of every empty file, whenever it reads one
 
 
-def read(path: Path, record: type[R]) -> Iterator[R]:
-    """The records of a file, one by one. Raises UserError naming file and line for a torn or foreign row."""
+def read(path: Path, record: type[R], without: Iterable[str] = ()) -> Iterator[R]:
+    """The records of a file, one by one, with '' in the fields `without`, texts that nobody reads.
+
+    Raises UserError naming file and line for a torn or foreign row.
+    """
+    empty = dict.fromkeys(without, "")
     names = {field.name for field in fields(record)}
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
@@ -35,15 +42,35 @@ def read(path: Path, record: type[R]) -> Iterator[R]:
                 problem = f"{path}, line {number}: not a {record.__name__} record (keys {keys})"
                 raise UserError(f"{problem}; rerun the stage that writes this file")
             lists = {key: tuple(value) for key, value in row.items() if isinstance(value, list)}
-            yield record(**row | lists)
+            yield record(**row | lists | empty)
+
+
+class Rows(Collection[R]):
+    """The records of a file, which is read anew each time and never in memory as a whole.
+
+    Raises UserError if there is none: no stage can do its work on nothing.
+    """
+
+    def __init__(self, path: Path, record: type[R]):
+        self.path, self.record = path, record
+        with open(path, "rb") as file:
+            self.length = sum(line != NO_ROWS.encode() for line in file)
+        if not self.length:
+            raise UserError(f"{path} holds no row; look at what its stage left out (in metrics/)")
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[R]:
+        return read(self.path, self.record)
+
+    def __contains__(self, row: object) -> bool:
+        return any(row == each for each in self)
 
 
 def read_all(path: Path, record: type[R]) -> list[R]:
-    """All records of a file. Raises UserError if there is none: no stage can do its work on nothing."""
-    rows = list(read(path, record))
-    if not rows:
-        raise UserError(f"{path} holds no row; look at what its stage left out (in metrics/)")
-    return rows
+    """All records of a file. Raises UserError if there is none."""
+    return list(Rows(path, record))
 
 
 def write(path: Path, rows: Iterable[Any], ordered: bool = False) -> int:
@@ -54,8 +81,8 @@ def write(path: Path, rows: Iterable[Any], ordered: bool = False) -> int:
     last, total = None, 0
     # Records are flat: vars is asdict without its deep copy, which would take minutes for a million rows.
     lines = ((row.id, _encode(vars(row)) + "\n") for row in rows)
-    with atomic_write(path) as file, tempfile.TemporaryFile(dir=path.parent) as spool:
-        for row_id, line in lines if ordered else _sorted(lines, spool):
+    with atomic_write(path) as file:
+        for row_id, line in lines if ordered else _sorted(lines, path.parent):
             if last is not None and row_id <= last:
                 problem = f"the id {row_id} comes twice" if row_id == last else f"{row_id} comes too late"
                 raise ValueError(f"{path}: {problem}")
@@ -66,15 +93,27 @@ def write(path: Path, rows: Iterable[Any], ordered: bool = False) -> int:
     return total
 
 
-def _sorted(lines: Iterable[tuple[str, str]], spool: IO[bytes]) -> Iterator[tuple[str, str]]:
-    """Lines in the order of their ids; meanwhile the file `spool` holds them."""
-    offsets = []
-    for row_id, line in lines:
-        offsets.append((row_id, spool.tell()))
-        spool.write(line.encode("utf-8"))
-    for row_id, offset in sorted(offsets):
-        spool.seek(offset)
-        yield row_id, spool.readline().decode("utf-8")
+def _sorted(lines: Iterable[tuple[str, str]], folder: Path) -> Iterator[tuple[str, str]]:
+    """Lines in the order of their ids: runs of them are sorted in memory, and merged from the disk."""
+    ends: list[int] = []
+    spool = Spool(_sorted_runs(lines, ends), folder, block=1)
+    return heapq.merge(*(spool.part(start, end) for start, end in pairwise([0, *ends])))
+
+
+def _sorted_runs(lines: Iterable[tuple[str, str]], ends: list[int]) -> Iterator[tuple[str, str]]:
+    """The lines of one run after the other, each run sorted; the end of each is appended to `ends`."""
+    run: list[tuple[str, str]] = []
+    size = total = 0
+    for line in lines:
+        run.append(line)
+        size, total = size + len(line[1]), total + 1
+        if size >= RUN:
+            yield from sorted(run)
+            ends.append(total)
+            run.clear()
+            size = 0
+    yield from sorted(run)
+    ends.append(total)
 
 
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:

@@ -35,7 +35,8 @@ def compute_metrics(params: Params, answers: Path, agreed: Path, people: Path) -
 
 def read_answers(answers: Path) -> dict[str, Sequence[Answer]]:
     """The answers of each model, without a control that is switched off, which has none."""
-    rows = {name: list(jsonl.read(answers / f"{name}.jsonl", Answer)) for name in compare.MODELS}
+    files = {name: answers / f"{name}.jsonl" for name in compare.MODELS}
+    rows = {name: list(jsonl.read(file, Answer, without=("thinking",))) for name, file in files.items()}
     return {name: each for name, each in rows.items() if each or name not in compare.CONTROLS}
 
 

@@ -1,5 +1,6 @@
 """Stage `evaluate`: a model's answers to the held-out questions, judged and measured."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,9 @@ def main(
 
 def _answer(
     params: Params, base: Path, policy: Path, held_out: Path, judge_model: Path
-) -> list[records.Answer]:
+) -> Sequence[records.Answer]:
     compute = params.compute
-    rows = jsonl.read_all(held_out, records.HeldOut)
+    rows = jsonl.Rows(held_out, records.HeldOut)
     adapter = None if policy == base else policy
     # One model after the other: 8 GB do not hold both.
     with engines.load(base, adapter, params.dtype, compute, compute.generate_batch_size) as model:
@@ -48,7 +49,7 @@ def _answer(
 
 def compute_metrics(params: Params, answers: Path) -> dict[str, Any]:
     """The metrics, from the answers."""
-    rows = list(jsonl.read(answers, records.Answer))
+    rows = list(jsonl.read(answers, records.Answer, without=("text", "thinking")))
     return evaluate.summary(rows, params.seed, params.evaluate.bootstrap_samples)
 
 

@@ -12,7 +12,7 @@ from medqa.runtime.sections import Params
 def main(base: Path, adapter: Path, questions: Path, out: Path, metrics: Path) -> str:
     """Sample n answers to each question."""
     params = read_params()
-    rows = jsonl.read_all(questions, records.Question)
+    rows = jsonl.Rows(questions, records.Question)
     batch_size = params.compute.generate_batch_size
     with engines.load(base, adapter, params.dtype, params.compute, batch_size) as policy:
         candidates = generate.generate_answers(policy, rows, params.generate, params.seed)

@@ -12,7 +12,7 @@ from medqa.runtime.sections import Params
 def main(model: Path, candidates: Path, out: Path, metrics: Path, histogram: Path) -> str:
     """Judge the candidates against their references."""
     params = read_params()
-    rows = jsonl.read_all(candidates, records.Candidate)
+    rows = jsonl.Rows(candidates, records.Candidate)
     batch_size = params.compute.judge_batch_size
     with engines.load(model, None, params.dtype, params.compute, batch_size) as grader:
         judged = judge.rank_answers(grader, rows, params.judge)

@@ -37,7 +37,8 @@ def test_streamed_answers_are_those_of_evaluate(run: Path) -> None:
     for name in ("base", "dpo"):
         base, adapter = policies.folders(name, Path("models"))
         batched = TransformersEngine(model.load_merged(base, "float32", adapter), model.tokenizer(base), 8)
-        expected = evaluate.answer_questions(batched, rows, params.evaluate)
+        responses = evaluate.answer_questions(batched, rows, params.evaluate)
+        expected = {row.id: response for row, response in zip(rows, responses, strict=True)}
         assert len({response.completion.text for response in expected.values()}) > 1
         single = policies.load(name, params, Path("models"))
         for row in rows:

@@ -54,7 +54,7 @@ def grader() -> FakeEngine:
 
 
 def evaluated(policy, rows: list[HeldOut] = HELD_OUT) -> list[Answer]:
-    return evaluate.evaluate_model(policy, grader(), embed, rows, PARAMS, JUDGING, "judge (x)")
+    return list(evaluate.evaluate_model(policy, grader(), embed, rows, PARAMS, JUDGING, "judge (x)"))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,8 @@
 """medqa.guards: what DPO may lose, counted by hand."""
 
+import random
+from collections import Counter
+
 import pytest
 from fake_trial import PARAMS, simulate
 
@@ -21,6 +24,21 @@ from medqa import guards
 )
 def test_phrase_rise(after: list[str], before: list[str], rise: float) -> None:
     assert guards.phrase_rise(after, before) == rise
+
+
+@pytest.mark.parametrize("buckets", [1, 2, 16])
+@pytest.mark.parametrize("seed", range(10))
+def test_the_phrase_that_rises_most_is_found_whatever_shares_its_bucket(monkeypatch, buckets, seed) -> None:
+    monkeypatch.setattr(guards, "BUCKETS", buckets)
+    rng = random.Random(seed)
+    after, before = ([" ".join(rng.choices("abc", k=rng.randint(0, 9))) for _ in range(30)] for _ in "ab")
+    rises: Counter[str] = Counter()
+    for texts, sign in ((after, 1), (before, -1)):
+        for text in texts:
+            parts = text.split()
+            phrases = {" ".join(parts[n : n + 4]) for n in range(len(parts) - 3)} or {text}
+            rises.update(dict.fromkeys(phrases, sign))
+    assert guards.phrase_rise(after, before) == max(0, *rises.values()) / 30
 
 
 def test_a_judge_that_is_silent_is_a_loss() -> None:

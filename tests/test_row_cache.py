@@ -4,6 +4,7 @@ import multiprocessing
 import random
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +17,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_store_is_bounded(file: Path) -> None:
-    rows = row_cache.RowCache(file, limit=200_000)
+    rows = row_cache.RowCache(file, limit=lambda _: 200_000)
     for start in range(0, 4000, 50):
         rows.put(
             "base", {f"{number:032}".encode(): ["x" * 100, "stop", 1] for number in range(start, start + 50)}
@@ -52,3 +53,13 @@ def test_a_row_costs_under_a_millisecond(file: Path) -> None:
     keys = [key for batch in batches for key in batch]
     assert len(rows.get("base", "base", keys)) == len(keys)
     assert (time.perf_counter() - started) / len(keys) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"), [(0, row_cache.LIMIT), (10**9, row_cache.LIMIT), (10**12, 10**11)]
+)
+def test_the_store_may_take_a_tenth_of_a_large_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, expected: int
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    assert row_cache.limit(tmp_path) == expected

@@ -146,7 +146,7 @@ def _drop_checkpoints(before: float) -> None:
 
 def _show(db: sqlite3.Connection, file: Path) -> None:
     count = len(list(checkpoints.root().glob("*/step-*")))
-    used, limit = row_cache.size(db) / 1e6, row_cache.LIMIT / 1e6
+    used, limit = row_cache.size(db) / 1e6, row_cache.limit(file) / 1e6
     print(f"{file}: {used:.1f} MB of at most {limit:.0f} MB; training checkpoints: {count}")
     models = db.execute(
         "SELECT name, count(*), sum(length(value)), hits, min(day), max(day), rows.model FROM rows "

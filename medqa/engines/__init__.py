@@ -8,7 +8,7 @@ from medqa.engines.base import (
     Likelihood,
     Request,
     Sampling,
-    collect,
+    compute,
     sample_seed,
 )
 from medqa.engines.loading import load
@@ -21,7 +21,7 @@ __all__ = [
     "Likelihood",
     "Request",
     "Sampling",
-    "collect",
+    "compute",
     "load",
 ]
 __all__ += ["sample_seed"]

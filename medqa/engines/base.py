@@ -5,15 +5,19 @@ A test may pass any object that has them.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from medqa.prompts import Messages
-from medqa.runtime.progress import track
+from medqa.runtime.progress import Bar
 
 # Raise it with every change that can change a result: rows that were cached before are then not used.
 ARITHMETIC = 7
+# Requests that are in memory at once. An engine is idle while the last rows of a window end: the larger, the
+# less often. One of 60 words and an answer take about 2 kB.
+WINDOW = 8192
 
 Result = TypeVar("Result")
 
@@ -99,8 +103,45 @@ def sample_seed(seed: int, question_id: str, sample: int) -> int:
     )
 
 
-def collect(
-    results: Iterable[tuple[str, Result]], requests: Sequence[Request], label: str
-) -> dict[str, Result]:
-    """All results by id, with a progress bar of this label while they come in."""
-    return dict(track(results, label, len(requests), "row"))
+def compute(
+    operation: Callable[[Sequence[Request]], Iterable[tuple[str, Result]]],
+    rows: Iterable[Sequence[Request]],
+    label: str,
+    total: int,
+) -> Iterator[list[Result]]:
+    """The results of the requests of each row, in the order of the `total` rows, which may have no request.
+
+    The operation of an engine is called with a window of rows at a time, of at most WINDOW requests unless a
+    row has more. A progress bar of this label counts the rows as they end.
+    """
+    bar = Bar(label, total, "row")
+    try:
+        for window in _windows(rows):
+            results: dict[str, Result] = {}
+            pending = {request.id: number for number, row in enumerate(window) for request in row}
+            undone = [len(row) for row in window]
+            for id, result in operation(list(chain.from_iterable(window))) if pending else ():
+                results[id] = result
+                undone[pending[id]] -= 1
+                if not undone[pending[id]]:
+                    bar.update()
+            for row in window:
+                if not row:
+                    bar.update()
+                yield [results[request.id] for request in row]
+    finally:
+        bar.close()
+
+
+def _windows(rows: Iterable[Sequence[Request]]) -> Iterator[list[Sequence[Request]]]:
+    window: list[Sequence[Request]] = []
+    size = 0
+    for row in rows:
+        width = max(1, len(row))
+        if window and size + width > WINDOW:
+            yield window
+            window, size = [], 0
+        window.append(row)
+        size += width
+    if window:
+        yield window

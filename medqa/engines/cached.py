@@ -21,8 +21,10 @@ class CachedEngine:
 
     `start` makes the other engine when the first row is missing. `model` is the key and the name of the model
     in the cache. `identity` is all that determines a result beside its request: content of the model, dtype,
-    device, versions. Equal requests are computed once. Up to `max_failed` failures are reported and yielded,
-    one more raises UserError; none is cached. A result that was not requested raises UserError as well.
+    device, versions. Equal requests of a call are computed once, and those of later calls too where there is
+    a cache: without one, each window of `compute` computes them again. Up to `max_failed` failures are
+    reported and yielded, one more raises UserError; none is cached. A result that was not requested raises
+    UserError as well.
     """
 
     def __init__(

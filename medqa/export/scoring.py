@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medqa import compare, evaluate, jsonl, metrics
 from medqa.engines import loading
@@ -25,7 +25,7 @@ MEASURES = {
     "reference_logprob": "log-likelihood of references, nats per token",
 }
 
-Responses = dict[str, Response]
+Responses = Sequence[Response]  # in the order of the questions
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def score(
 ) -> Scores:
     """Both models' answers to the same questions, judged and compared."""
     compute = params.compute
-    no_coverages: dict[str, Any] = dict.fromkeys(row.id for row in rows)
+    no_coverages = [None] * len(rows)
     with loading.load(judge, None, params.dtype, compute, compute.judge_batch_size) as grader:
         before, after = (
             evaluate.judge_responses(grader, rows, responses, no_coverages, params.judge, judge.name)

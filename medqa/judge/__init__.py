@@ -10,9 +10,19 @@ from medqa.judge.scoring import (
     histogram,
     rank_answers,
     score,
+    score_each,
     summary,
     unscored,
 )
 
 __all__ = ["METHODS", "UNANSWERED", "WORST", "Case", "Method", "Questions", "expected_label", "histogram"]
-__all__ += ["order_agreement", "rank_answers", "score", "shorten", "summary", "truncated_chars", "unscored"]
+__all__ += [
+    "order_agreement",
+    "rank_answers",
+    "score",
+    "score_each",
+    "shorten",
+    "summary",
+    "truncated_chars",
+    "unscored",
+]

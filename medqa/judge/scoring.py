@@ -6,17 +6,18 @@ its own verdict.
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import tee
 from statistics import fmean
 from typing import Protocol
 
 from medqa import prompts
-from medqa.engines import Engine, Failure, Labels, Request, collect
+from medqa.engines import Engine, Failure, Labels, Request, compute
 from medqa.judge import grades, points
 from medqa.judge.cases import Case, Questions
 from medqa.records import Candidate, Judged, Score
 from medqa.runtime.sections import JudgeParams
+from medqa.runtime.spool import Spool
 from medqa.text import words
 
 DECIMALS = 6  # of a score in a file: later decimals depend on the order of additions
@@ -43,39 +44,49 @@ WORST = Score(0.0, 0.0, 0.0, 0.0, 1.0, 0, "")
 UNANSWERED = unscored("the model could not answer")
 
 
-def rank_answers(engine: Engine, candidates: Sequence[Candidate], params: JudgeParams) -> list[Judged]:
-    """Every candidate with its scores; unscored ones carry the reason. A failed candidate is unscored."""
-    cases = [Case(row.id, row.question, row.reference, row.text, row.points) for row in candidates]
-    scores = score(engine, cases, params)
-    scores |= {row.id: UNANSWERED for row in candidates if row.finish_reason == "failed"}
-    return [Judged(**asdict(row), **asdict(scores[row.id])) for row in candidates]
+def rank_answers(engine: Engine, candidates: Collection[Candidate], params: JudgeParams) -> Sequence[Judged]:
+    """Every candidate with its scores; unscored ones carry the reason. A failed candidate is unscored.
+
+    They are on the disk: candidates may be more than fit into memory.
+    """
+    rows, waiting = tee(candidates)
+    cases = (Case(row.id, row.question, row.reference, row.text, row.points) for row in rows)
+    scores = score_each(engine, cases, len(candidates), params)
+    return Spool(
+        Judged(**vars(row), **vars(UNANSWERED if row.finish_reason == "failed" else score))
+        for row, score in zip(waiting, scores, strict=True)
+    )
 
 
-def score(engine: Engine, cases: Sequence[Case], params: JudgeParams) -> dict[str, Score]:
-    """The score of each case, by id. An answer without a word has the worst one, and no request is made.
+def score(engine: Engine, cases: Collection[Case], params: JudgeParams) -> dict[str, Score]:
+    """The score of each case, by id, as `score_each` gives it."""
+    ids = (case.id for case in cases)
+    return dict(zip(ids, score_each(engine, cases, len(cases), params), strict=True))
+
+
+def score_each(engine: Engine, cases: Iterable[Case], total: int, params: JudgeParams) -> Iterator[Score]:
+    """The score of each of `total` cases. An answer without a word has the worst one, without a request.
 
     A case is unscored, never zero, if for any question the labels hold less than `min_mass` of the
-    probability.
+    probability. A window of cases is in memory at a time.
     """
-    method = METHODS[params.method]
-    read = {case.id: method.questions(case, params) for case in cases if words(case.answer)}
-    requests = {
-        id: {name: Request(f"{id}:{name}", messages) for name, messages in each.messages.items()}
-        for id, each in read.items()
-    }
-    flat = [request for by_name in requests.values() for request in by_name.values()]
-    results = collect(engine.label_probabilities(flat, prompts.labels(params.template)), flat, "judge")
-    labels = {
-        id: {name: results[request.id] for name, request in by_name.items()}
-        for id, by_name in requests.items()
-    }
-    return {
-        case.id: _score(labels[case.id], read[case.id].truncated_chars, params) if case.id in read else WORST
-        for case in cases
-    }
+    method, labels = METHODS[params.method], prompts.labels(params.template)
+    read, waiting = tee(
+        (case.id, method.questions(case, params) if words(case.answer) else None) for case in cases
+    )
+    rows = (
+        [Request(f"{id}:{name}", messages) for name, messages in each.messages.items()] if each else []
+        for id, each in read
+    )
+    results = compute(lambda requests: engine.label_probabilities(requests, labels), rows, "judge", total)
+    for (_, each), row in zip(waiting, results, strict=True):
+        if each is None:
+            yield WORST
+        else:
+            yield _score(dict(zip(each.messages, row, strict=True)), each.truncated_chars, params)
 
 
-def histogram(judged: Sequence[Judged]) -> list[tuple[str, int]]:
+def histogram(judged: Iterable[Judged]) -> list[tuple[str, int]]:
     """How many scores are in each tenth from 0 to 1, 1 itself in the last; unscored ones are left out."""
     counts = Counter(min(int(row.score * 10), 9) for row in judged if row.score is not None)
     return [(f"{tenth / 10:.1f} to {(tenth + 1) / 10:.1f}", counts[tenth]) for tenth in range(10)]

@@ -5,6 +5,7 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from medqa.records import Answer, Judged
@@ -34,9 +35,10 @@ def select(ids: Iterable[str], limit: int, rank: Callable[[str], int] = lambda _
 
     Ids of a lower rank come before all others; among equals a hash decides.
     """
-    ids = list(ids)
-    keys = {id: (rank(id), hashlib.sha256(id.encode()).digest()) for id in ids}
-    return set(heapq.nsmallest(limit, ids, key=keys.__getitem__)), len(ids)
+    counted = count()
+    keys = ((rank(id), hashlib.sha256(id.encode()).digest(), id) for id, _ in zip(ids, counted, strict=False))
+    selected = {id for _, _, id in heapq.nsmallest(limit, keys)}
+    return selected, next(counted)
 
 
 def show_answer(

@@ -6,6 +6,7 @@ when `put` returns. Each row has a checksum: a damaged one is dropped, reported 
 
 import hashlib
 import json
+import shutil
 import sqlite3
 import sys
 import time
@@ -18,7 +19,8 @@ from medqa.runtime.environment import project, scratch_root
 from medqa.runtime.sections import ComputeParams
 
 VERSION = 2  # of the file and of the keys: another version is another file
-LIMIT = 2 << 30  # bytes; beyond it the least recently used rows go
+LIMIT = 2 << 30  # bytes: two million answers, which is fewer than a large run has
+DISK_SHARE = 10  # beyond LIMIT, the cache may take one in so many bytes of the free disk
 LOCK_TIMEOUT = 60  # seconds for another process to finish writing
 DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 SCHEMA = """
@@ -44,6 +46,11 @@ def open_cache(compute: ComputeParams) -> "RowCache | None":
     return RowCache(path()) if compute.row_cache else None
 
 
+def limit(file: Path) -> int:
+    """Bytes beyond which the least recently used rows of a cache that is there go."""
+    return max(LIMIT, shutil.disk_usage(file).free // DISK_SHARE)
+
+
 def warn(message: str) -> None:
     """Print one line on stderr, for the user who runs the stage."""
     print(f"row cache: {message}", file=sys.stderr, flush=True)
@@ -55,7 +62,7 @@ class RowCache:
     written = 0  # rows that this process has put into any cache
     reused = 0  # rows that this process has read from any cache
 
-    def __init__(self, file: Path, limit: int = LIMIT):
+    def __init__(self, file: Path, limit: Callable[[Path], int] = limit):
         self.file, self.limit = file, limit
         self.reads = self.writes = True
         self.db: sqlite3.Connection | None = None
@@ -104,7 +111,7 @@ class RowCache:
         entries = [(key, model, today(), value, checksum(key, model, value)) for key, value in values.items()]
 
         def write(db: sqlite3.Connection) -> None:
-            if size(db) > self.limit:
+            if size(db) > self.limit(self.file):
                 db.execute(DROP_OLDEST)
             db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)", entries)
 
