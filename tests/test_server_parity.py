@@ -1,6 +1,8 @@
 """Before a row goes to a server, its base and adapter are compared with the models in this process."""
 
+import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,9 @@ import pytest
 import torch
 from fake_policies import write_adapter
 from fake_server import Answer, FakeServer
+from transformers import AutoTokenizer
 
-from medqa import engines, model
+from medqa import chat, engines, model
 from medqa.engines import Request, Sampling, memory, server_parity
 from medqa.engines.base import NextTokens
 from medqa.engines.token_distance import differences
@@ -88,7 +91,9 @@ def ask(
     requests = [Request("row", [{"role": "user", "content": question}])]
     adapter = f"sft-{hashing.dvc_hash(adapters['sft'])[:8]}"
 
-    def run(base_tokens: str, adapter_tokens: str = "") -> list[tuple[str, str]]:
+    def run(
+        base_tokens: str, adapter_tokens: str = "", base: Path = base, **extra: Any
+    ) -> list[tuple[str, str]]:
         names, turns = {"served": base_tokens, adapter: adapter_tokens}, Counter[tuple[str, str]]()
 
         def answer(path: str, body: Any, number: int, answer: Answer) -> Answer:
@@ -102,7 +107,7 @@ def ask(
 
         with FakeServer(tamper=answer, models=("served", adapter)) as server:
             section = {"address": server.address, "model": "served", "requests": 4, "timeout": 30}
-            section |= {"patience": 1, "extra": {}}
+            section |= {"patience": 1, "extra": extra}
             compute = sections.ComputeParams(
                 engine="http",
                 servers={"base": section},
@@ -193,6 +198,27 @@ def test_a_model_that_does_not_fit_into_memory_is_reported(ask, capsys, monkeypa
         "base does not fit into memory here (it needs about 0.0 GB, and 0.0 GB are free)"
         in capsys.readouterr().err
     )
+
+
+DAY = "{{ strftime_now('%d %B %Y') }} {{ style }}"
+
+
+def test_the_prompts_of_this_process_are_rendered_as_the_server_does(
+    ask, base: Path, served: dict[str, Tokens], capsys, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(base, tmp_path / "base")
+    template = folder / "chat_template.jinja"
+    template.write_text(DAY + template.read_text())
+    chat.write(folder, chat.detect(folder))
+    # transformers itself renders on today's date, as servers do.
+    tok = AutoTokenizer.from_pretrained(folder)
+    tok.apply_chat_template = partial(tok.apply_chat_template, style="short")
+    served["dated"] = tokens(model.load(folder, "float32"), tok)
+    ask("dated", base=folder, chat_template_kwargs={"style": "short"})
+    assert "in nats: served 0.000 (" in capsys.readouterr().err
+    with pytest.raises(AssertionError):
+        ask("dated", base=folder, chat_template_kwargs={"style": "long"})
+        assert "in nats: served 0.000 (" in capsys.readouterr().err
 
 
 def test_the_model_is_loaded_once_for_all_stages(ask, monkeypatch) -> None:

@@ -70,7 +70,15 @@ class Answers:
     @property
     def error(self) -> float:
         """The distance of the server from this process."""
-        return fmean(differences([*self.first, *self.second], self.reference * 2))
+        return fmean(self._errors())
+
+    @property
+    def largest_error(self) -> float:
+        """The largest difference of one token's log-probability."""
+        return max(self._errors())
+
+    def _errors(self) -> list[float]:
+        return differences([*self.first, *self.second], self.reference * 2)
 
 
 class Unchecked(Exception):
@@ -187,6 +195,9 @@ def _answers(
         if not out_of_memory(error):
             raise
         raise Unchecked(f"{subject.folder} does not fit into memory here ({error})") from None
+    for result in local.values():
+        if isinstance(result, Failure):
+            raise Unchecked(result.reason)
     ids = [request.id for request in requests]
     first, second = ([served[id][number] for id in ids] for number in (0, 1))
     return Answers(subject, first, second, [local[id] for id in ids])
@@ -194,13 +205,13 @@ def _answers(
 
 def _summary(answers: Sequence[Answers]) -> str:
     base, *adapters = answers
-    parts = [f"{answer.subject.name} {answer.error:.3f}" for answer in answers]
+    parts = [f"{each.subject.name} {each.error:.3f} (one token {each.largest_error:.3f})" for each in answers]
     line = (
         f"log-probabilities after {len(base.first)} prompts beside the model in this process, in nats: "
         f"{', '.join(parts)} apart"
     )
     for adapter in adapters:
         change, _ = distance_from_base(base, adapter)
-        line += f" (noise explains {_limit(base):.3f}; the adapter changes {change:.3f})"
+        line += f"; noise explains {_limit(base):.3f}, the adapter changes {change:.3f}"
         line += ", too little to see whether it is applied" if change <= _limit(base) else ""
     return line
