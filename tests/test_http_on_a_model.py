@@ -15,7 +15,7 @@ from fake_server import FakeServer
 
 from medqa import chat, engines, model, prompts
 from medqa.engines import Request, Sampling, http_engine, transformers_engine
-from medqa.runtime import compute_section
+from medqa.runtime import compute_section, sections
 from medqa.runtime.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -90,6 +90,28 @@ def test_transformers_serve_writes_what_the_engine_in_the_process_writes(serving
     local = transformers_engine.TransformersEngine(*loaded, batch_size=1)
     with http(address, str(folder), loaded[1]) as served:
         assert dict(served.generate(REQUESTS, GREEDY)) == dict(local.generate(REQUESTS, GREEDY))
+
+
+def test_transformers_serve_is_reported_as_not_compared_and_answers(
+    serving, monkeypatch, tmp_path: Path, capsys
+) -> None:
+    address, folder = serving
+    monkeypatch.setenv("MEDQA_CACHE", str(tmp_path))
+    section = {"address": address, "model": str(folder), "requests": 1, "timeout": 60, "patience": 1}
+    compute = sections.ComputeParams(
+        engine="http",
+        servers={"base": section | {"extra": {}}},
+        generate_batch_size=1,
+        judge_batch_size=1,
+        max_failed_rows=0,
+        row_cache=True,
+        processes=1,
+        checkpoint_minutes=1,
+        tracking=None,
+    )
+    with engines.load(folder, None, "float32", compute, 1) as served:
+        assert len(dict(served.generate(REQUESTS[:1], GREEDY))) == 1
+    assert f"could not be checked: {address} gives no logprobs" in capsys.readouterr().err
 
 
 def test_transformers_serve_samples_by_seed(serving, loaded, capsys) -> None:

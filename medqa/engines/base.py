@@ -67,6 +67,14 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
+class NextTokens:
+    """The likeliest next tokens after a prompt as texts, the likeliest first, and their log-probabilities."""
+
+    texts: tuple[str, ...]
+    logprobs: tuple[float, ...]  # nats
+
+
+@dataclass(frozen=True)
 class Failure:
     """A request that the engine could not do, and why, as the rest of a sentence that begins with its id."""
 
@@ -94,6 +102,14 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back what the engine holds: memory, processes, connections."""
+
+
+class TokenLister(Protocol):
+    """A language model in this process, which also lists next tokens: servers are compared with it."""
+
+    def next_tokens(
+        self, requests: Sequence[Request], settings: dict[str, Any]
+    ) -> Iterator[tuple[str, NextTokens | Failure]]: ...
 
 
 def sample_seed(seed: int, question_id: str, sample: int) -> int:

@@ -9,9 +9,20 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, astuple
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from medqa.engines.base import Completion, Engine, Failure, Labels, Likelihood, Request, Results, Sampling
+from medqa.engines.base import (
+    Completion,
+    Engine,
+    Failure,
+    Labels,
+    Likelihood,
+    NextTokens,
+    Request,
+    Results,
+    Sampling,
+    TokenLister,
+)
 from medqa.runtime.errors import UserError
 from medqa.runtime.row_cache import VERSION, RowCache
 
@@ -66,11 +77,22 @@ class CachedEngine:
         parts = [[row.messages, row.answer] for row in requests]
         return self._run(Likelihood, requests, parts, lambda engine, rows: engine.answer_logprobs(rows))
 
+    def next_tokens(self, requests: Sequence[Request], settings: dict[str, Any]) -> Results:
+        """Only of an engine in this process; `settings` are for the chat template."""
+        parts = [[row.messages, settings] for row in requests]
+        return self._run(
+            NextTokens,
+            requests,
+            parts,
+            lambda engine, rows: cast(TokenLister, engine).next_tokens(rows, settings),
+        )
+
     def close(self) -> None:
         """Write what is finished and free the memory of the model, so that another one fits beside it."""
         self._write()
-        if self.engine is not None:
-            self.engine.close()
+        if self.engine is None:
+            return
+        self.engine.close()
         self.engine = None
         gc.collect()  # a model refers to itself
         # Otherwise malloc keeps what it freed (environment.set_up), in pieces too small for the next model.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import chain, groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medqa import chat
 from medqa.engines import thinking
@@ -25,10 +25,15 @@ class ChatTokens:
         special = {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.tags = {id: tag for id, tag in special.items() if tag in chain(*thinking.TAGS)}
 
-    def render(self, conversations: Sequence[Messages], answered: bool = False) -> list[str]:
-        """The text of each conversation, up to where the answer begins unless it is answered."""
+    def render(self, conversations: Sequence[Messages], answered: bool = False, **settings: Any) -> list[str]:
+        """The text of each conversation, up to where the answer begins unless it is answered.
+
+        `settings` are for the chat template.
+        """
         return [
-            self.tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered)
+            self.tok.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=not answered, **settings
+            )
             for messages in conversations
         ]
 

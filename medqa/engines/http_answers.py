@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from medqa.engines import thinking
-from medqa.engines.base import Labels, Likelihood
+from medqa.engines.base import Labels, Likelihood, NextTokens
 
 SLACK = 0.01  # by which the probabilities that a server sends may exceed 1
 NO_ANSWER = ("abort", "error", "content_filter", "tool_calls", "function_call")  # finish reasons
@@ -97,33 +97,49 @@ def read_labels(choice: dict[str, Any], labels: Sequence[str], count: int) -> La
 
     Its true probability is below that of the last token listed, so that mass is never overstated.
     """
-    top = _top_probabilities(choice, count)
+    pairs = _top_logprobs(choice)
+    if not pairs:
+        raise ServerError(f"gives no logprobs, from which labels are read; {INSTEAD}")
+    if len(pairs) < count:
+        raise ServerError(f"lists {len(pairs)} top_logprobs where {count} were asked for; raise its limit")
+    top = _probabilities(pairs)
     probabilities = [top.get(label, 0.0) for label in labels]
     mass = math.fsum(probabilities)
     shares = [probability / mass if mass else 1 / len(labels) for probability in probabilities]
     return Labels(tuple(shares), min(mass, 1.0))
 
 
-def _top_probabilities(choice: dict[str, Any], count: int) -> dict[str, float]:
+def read_next_tokens(choice: dict[str, Any]) -> NextTokens:
+    """The likeliest first tokens that the server lists."""
+    pairs = sorted(_top_logprobs(choice), key=lambda pair: -pair[1])
+    if not pairs:
+        raise Unanswered("gives no logprobs")
+    return NextTokens(tuple(token for token, _ in pairs), tuple(logprob for _, logprob in pairs))
+
+
+def _top_logprobs(choice: dict[str, Any]) -> list[tuple[str, float]]:
+    """The first tokens that are listed, with their log-probabilities; none if the server lists none."""
     try:
         entries = choice["logprobs"]["content"][0]["top_logprobs"]
         pairs = [(entry["token"], entry["logprob"]) for entry in entries]
     except (KeyError, IndexError, TypeError):
-        raise ServerError(f"gives no logprobs, from which labels are read; {INSTEAD}") from None
-    if len(pairs) < count:
-        raise ServerError(f"lists {len(pairs)} top_logprobs where {count} were asked for; raise its limit")
+        return []
     if not all(isinstance(token, str) for token, _ in pairs):
         raise ServerError("gives a logprob of no token")
     _check_logprobs([logprob for _, logprob in pairs])
-    if pairs[0][0].startswith("token_id:"):
+    if any(token.startswith("token_id:") for token, _ in pairs):
         raise ServerError("names tokens by number; start it without --return-tokens-as-token-ids")
+    total = math.fsum(_probabilities(pairs).values())
+    if total > 1 + SLACK:
+        raise ServerError(f"gives logprobs that add up to a probability of {total:.3g}")
+    return pairs
+
+
+def _probabilities(pairs: list[tuple[str, float]]) -> dict[str, float]:
     probabilities: dict[str, float] = {}
     for token, logprob in pairs:
         # Several tokens may have the same text; the likeliest of them is meant.
         probabilities[token] = max(probabilities.get(token, 0.0), math.exp(logprob))
-    total = math.fsum(probabilities.values())
-    if total > 1 + SLACK:
-        raise ServerError(f"gives logprobs that add up to a probability of {total:.3g}")
     return probabilities
 
 

@@ -6,29 +6,33 @@ its request; a server that leaves something out or makes it up ends the stage wi
 
 import sys
 from collections.abc import Callable, Sequence
-from datetime import date
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from medqa import chat
 from medqa.engines import http_answers, thinking
-from medqa.engines.base import Completion, Labels, Likelihood, Request, Sampling
-from medqa.engines.cached import CachedEngine
+from medqa.engines.base import Completion, Labels, Likelihood, NextTokens, Request, Sampling
 from medqa.engines.http_answers import INSTEAD, ServerError, Unanswered
 from medqa.engines.http_client import Connection, Results
 from medqa.prompts import Messages, escape_control_tokens, reply
-from medqa.runtime import row_cache
-from medqa.runtime.compute_section import ComputeParams, Server
-from medqa.runtime.errors import UserError
+from medqa.runtime.compute_section import Server
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ARITHMETIC = 2  # raise it with every change below that can change a result
-TOP = 20  # tokens listed for a label: the most that vLLM and OpenAI give by default
+TOP = 20  # tokens listed of an answer's first: the most that vLLM and OpenAI give by default
+# At temperature 1 a server may take logarithms before or after it applies the temperature.
+FIRST_TOKEN = {
+    "max_tokens": 1,
+    "temperature": 1,
+    "top_p": 1,
+    "seed": 0,
+    "logprobs": True,
+    "top_logprobs": TOP,
+}
 PROBE = Sampling(temperature=1.5, top_p=1, max_new_tokens=24)
 PROBE_SEEDS = (1, 1, 2)  # the first two have to give one text, the third a different one
 
@@ -65,15 +69,19 @@ class HttpEngine:
 
     def label_probabilities(self, requests: Sequence[Request], labels: Sequence[str]) -> Results:
         """Read from the TOP likeliest first tokens."""
-        # At temperature 1 a server may take logarithms before or after it applies the temperature.
-        settings = {"max_tokens": 1, "temperature": 1, "top_p": 1, "seed": 0, "logprobs": True}
 
         async def score(request: Request) -> Labels:
-            fields = {"messages": self._escape(request.messages), **settings, "top_logprobs": TOP}
-            choice = await self.connection.send("/chat/completions", fields)
-            return http_answers.read_labels(choice, labels, TOP)
+            return http_answers.read_labels(await self._first_token(request), labels, TOP)
 
         return self.connection.run(requests, score)
+
+    def next_tokens(self, requests: Sequence[Request]) -> Results:
+        """The TOP likeliest first tokens as the server lists them; a Failure where it lists none."""
+
+        async def read(request: Request) -> NextTokens:
+            return http_answers.read_next_tokens(await self._first_token(request))
+
+        return self.connection.run(requests, read)
 
     def answer_logprobs(self, requests: Sequence[Request]) -> Results:
         """Tokenised here as the engine in the process does it, and read from `echo` as lm-eval-harness does.
@@ -117,6 +125,10 @@ class HttpEngine:
             _print(f"{self.server.address} gives another text for the same seed: rows cannot be reproduced")
         self.seeds_checked = True
 
+    async def _first_token(self, request: Request) -> dict[str, Any]:
+        fields = {"messages": self._escape(request.messages), **FIRST_TOKEN}
+        return await self.connection.send("/chat/completions", fields)
+
     async def _complete(self, messages: Messages, sampling: Sampling, seed: int) -> Completion:
         fields = {"messages": self._escape(messages), "max_tokens": sampling.max_new_tokens}
         fields |= {"temperature": sampling.temperature, "top_p": 1}
@@ -143,35 +155,6 @@ class HttpEngine:
             self.escapes_reported = True
             _print(f"{self.server.address} writes control tokens into texts; they are kept as plain text")
         return escaped
-
-
-def load(
-    model_dir: Path, adapter: Path | None, content: Sequence[str], compute: ComputeParams
-) -> CachedEngine:
-    """The engine of the server that `compute.servers` names for a model directory, with the row cache.
-
-    `content`: the hashes of the directory and the adapter. The adapter is served under its folder's name and
-    hash. Raises UserError for a model without a server.
-    """
-    server = compute.servers.get(model_dir.name)
-    if server is None:
-        raise UserError(
-            f"compute.servers has no {model_dir.name!r} ({', '.join(compute.servers) or 'it is empty'}); say "
-            "there who serves it, or set compute.engine to transformers"
-        )
-    model = f"{adapter.name}-{content[1][:8]}" if adapter else server.model
-    name = f"{server.model} + {adapter.name}" if adapter else server.model
-    # The address changes no answer. How the server was started may, and is not known.
-    identity = ["http", ARITHMETIC, server.model, list(content), server.extra]
-    chat_format, settings = chat.read(model_dir), server.extra.get("chat_template_kwargs", {})
-    # A server renders by its own clock, which the protocol cannot set: another day is another prompt.
-    if chat_format.dated and (not settings or chat.dated(chat.tokenizer(model_dir), **settings)):
-        identity.append(str(date.today()))
-        _print(f"the chat template of {model_dir} contains the server's date: rows are kept for today only")
-    start = partial(HttpEngine, server, model, adapter, partial(chat.tokenizer, model_dir), chat_format)
-    cache = row_cache.open_cache(compute)
-    model_key = "+".join(content), f"{name} over http"
-    return CachedEngine(start, cache, model_key, identity, compute.max_failed_rows)
 
 
 def _print(message: str) -> None:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from medqa import late_interaction
+from medqa.engines import memory
 from medqa.engines.base import ARITHMETIC, Engine
 from medqa.engines.cached import CachedEngine
 from medqa.engines.workers import Workers
@@ -31,9 +32,10 @@ def load(
             raise UserError(f"{folder} is not there; rerun the stage that writes it (dvc repro)")
     content = [hashing.dvc_hash(folder) for folder in folders]
     if compute.engine == "http" and not _is_encoder(model_dir):  # no server has encoders
-        from medqa.engines import http_engine
+        from medqa.engines import http_loading
 
-        return http_engine.load(model_dir, adapter, content, compute)
+        local = partial(_load_beside_server, model_dir, dtype, compute, batch_size)
+        return http_loading.load(model_dir, adapter, content, compute, local)
     libraries = [version(library) for library in ("torch", "transformers", "gptqmodel")]
     identity = ["transformers", ARITHMETIC, libraries, content, dtype, model.device().split(":")[0]]
     start: Callable[[], Engine] = partial(load_transformers, model_dir, adapter, dtype, batch_size)
@@ -42,6 +44,19 @@ def load(
     cache = row_cache.open_cache(compute)
     name = "+".join(content), " + ".join(folder.name for folder in folders)
     return CachedEngine(start, cache, name, identity, compute.max_failed_rows)
+
+
+def _load_beside_server(
+    model_dir: Path, dtype: str, compute: ComputeParams, batch_size: int, adapter: Path | None
+) -> CachedEngine:
+    """The engine in this process with which a server is compared.
+
+    Its first row raises MemoryError if the model does not fit.
+    """
+    alone = compute.model_copy(update={"engine": "transformers", "processes": 1})
+    engine = load(model_dir, adapter, dtype, alone, batch_size)
+    engine.start = partial(memory.in_room, engine.start, model_dir, dtype)
+    return engine
 
 
 def load_transformers(model_dir: Path, adapter: Path | None, dtype: str, batch_size: int) -> Engine:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from medqa import chat
 from medqa.engines import prefix_tree, thinking
-from medqa.engines.base import Completion, Failure, Labels, Likelihood, Request, Sampling
+from medqa.engines.base import Completion, Failure, Labels, Likelihood, NextTokens, Request, Sampling
 from medqa.engines.chat_tokens import ChatTokens
 from medqa.engines.continuous_batching import SPARE, ContinuousBatch, Decoding
 from medqa.prompts import reply
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WINDOW = 4096  # requests whose token ids are in memory at once
+LISTED = 256  # next tokens of a prompt: servers list 20, of which noise may put another 20 first
 LOGIT_ROWS = 256  # tokens whose logits are in memory at once
 RECOVERY = 8  # batches that have to fit before one of twice their size is tried again
 TOO_LARGE = Failure("does not fit into memory, even alone; shorten it, or take a larger machine")
@@ -92,6 +93,14 @@ class TransformersEngine:
             # These answers may be long, and attention takes memory by the square of the length.
             yield from self._read(rows, partial(self._likelihoods, starts), max(1, self.batch_size // 8))
 
+    def next_tokens(
+        self, requests: Sequence[Request], settings: dict[str, Any]
+    ) -> Iterator[tuple[str, NextTokens | Failure]]:
+        """The LISTED likeliest tokens that an answer begins with. `settings` are for the chat template."""
+        prompts = self.chat.tokenize(self.chat.render([row.messages for row in requests], **settings))
+        rows = {request.id: prompt for request, prompt in zip(requests, prompts, strict=True)}
+        yield from self._read(rows, self._next_tokens, self.batch_size)
+
     def _decode(self, waiting: list[Decoding], sampling: Sampling) -> Iterator[Decoding]:
         """The rows as they end; one that does not fit into memory alone has no tokens."""
         import torch
@@ -151,6 +160,17 @@ class TransformersEngine:
         mass = probabilities.sum(-1, keepdim=True)
         shares = (probabilities / mass).tolist()
         return [Labels(tuple(row), total) for row, total in zip(shares, mass[:, 0].tolist(), strict=True)]
+
+    def _next_tokens(
+        self, tree: prefix_tree.PrefixTree, states: "torch.Tensor", ids: list[str]
+    ) -> list[NextTokens]:
+        logits = prefix_tree.last_logits(self.model, tree, states).double()
+        top = logits.log_softmax(-1).topk(min(LISTED, logits.shape[-1]))
+        texts = [self.chat.tok.batch_decode([[token] for token in row]) for row in top.indices.tolist()]
+        return [
+            NextTokens(tuple(row), tuple(logprobs))
+            for row, logprobs in zip(texts, top.values.tolist(), strict=True)
+        ]
 
     def _likelihoods(
         self, starts: dict[str, int], tree: prefix_tree.PrefixTree, states: "torch.Tensor", ids: list[str]
