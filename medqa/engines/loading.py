@@ -7,7 +7,7 @@ from pathlib import Path
 from medqa import late_interaction
 from medqa.engines.base import ARITHMETIC, Engine
 from medqa.engines.cached import CachedEngine
-from medqa.engines.workers import Workers
+from medqa.engines.replicas import Replicas
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import ComputeParams
 
@@ -36,9 +36,11 @@ def load(
         return http_engine.load(model_dir, adapter, content, compute)
     libraries = [version(library) for library in ("torch", "transformers", "gptqmodel")]
     identity = ["transformers", ARITHMETIC, libraries, content, dtype, model.device().split(":")[0]]
-    start: Callable[[], Engine] = partial(load_transformers, model_dir, adapter, dtype, batch_size)
-    if compute.processes > 1:
-        start = partial(Workers, start, compute.processes, batch_size)
+    load_here = partial(load_transformers, adapter=None, dtype=dtype, batch_size=batch_size)
+    named = dict(zip(("model_dir", "adapter"), folders, strict=False))
+    start: Callable[[], Engine] = partial(load_here, **named)
+    if compute.cluster:
+        start = partial(Replicas, load_here, named, compute, batch_size)
     cache = row_cache.open_cache(compute)
     name = "+".join(content), " + ".join(folder.name for folder in folders)
     return CachedEngine(start, cache, name, identity, compute.max_failed_rows)
