@@ -8,6 +8,7 @@ from medqa import late_interaction
 from medqa.engines.base import ARITHMETIC, Engine
 from medqa.engines.cached import CachedEngine
 from medqa.engines.replicas import Replicas
+from medqa.runtime import cluster
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import ComputeParams
 
@@ -22,7 +23,6 @@ def load(
     """
     from importlib.metadata import version
 
-    from medqa import model
     from medqa.runtime import hashing, row_cache
 
     folders = [model_dir, *([adapter] if adapter else [])]
@@ -35,7 +35,7 @@ def load(
 
         return http_engine.load(model_dir, adapter, content, compute)
     libraries = [version(library) for library in ("torch", "transformers", "gptqmodel")]
-    identity = ["transformers", ARITHMETIC, libraries, content, dtype, model.device().split(":")[0]]
+    identity = ["transformers", ARITHMETIC, libraries, content, dtype, _device(compute)]
     load_here = partial(load_transformers, adapter=None, dtype=dtype, batch_size=batch_size)
     named = dict(zip(("model_dir", "adapter"), folders, strict=False))
     start: Callable[[], Engine] = partial(load_here, **named)
@@ -56,6 +56,18 @@ def load_transformers(model_dir: Path, adapter: Path | None, dtype: str, batch_s
         return EncoderEngine(model_dir)
     merged = model.load_merged(model_dir, dtype, adapter)
     return TransformersEngine(merged, model.tokenizer(model_dir), batch_size)
+
+
+def _device(compute: ComputeParams) -> str:
+    """The kind of device that computes the rows: `cuda` or `cpu`."""
+    from medqa import model
+
+    if compute.cluster and compute.process_gpus is not None:
+        return "cuda" if compute.process_gpus else "cpu"
+    if compute.cluster in (None, "local"):
+        return model.device().split(":")[0]
+    cluster.connect(compute)
+    return "cuda" if cluster.resources(compute)["num_gpus"] else "cpu"
 
 
 def _is_encoder(model_dir: Path) -> bool:

@@ -7,13 +7,13 @@ rows come back when the window is done.
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medqa.engines.base import Completion, Engine, Failure, Labels, Likelihood, Request, Sampling
-from medqa.engines.replica import Host, ModelFolder, Replica, chunks, libraries
+from medqa.engines.replica import ModelFolder
+from medqa.engines.replica_handle import ReplicaDied, ReplicaHandle
 from medqa.engines.windows import Window, windows
 from medqa.runtime import cluster, hashing
 from medqa.runtime.compute_section import ComputeParams
@@ -21,21 +21,8 @@ from medqa.runtime.errors import UserError
 from medqa.runtime.progress import Bar
 
 POLL = 1.0  # seconds between two looks at what is late
-PATIENCE = 120.0  # seconds in which a replica has to find free cores, or the stage another one
+PATIENCE = 120.0  # seconds in which a replica has to find free cores
 STARTS = 3  # per replica: so often they may die before they are ready
-
-
-@dataclass(eq=False)
-class Handle:
-    """The driver's side of a replica: its actor, and the call that it works on."""
-
-    actor: Any
-    created: float
-    steps: Generator[Any, Any, None] = field(init=False)  # of its start
-    task: Any = None
-    host: Host | None = None  # once it has found free cores
-    ready: bool = False
-    window: Window | None = None
 
 
 class Replicas:
@@ -60,9 +47,9 @@ class Replicas:
         self.folders = {
             name: ModelFolder(path.absolute(), hashing.dvc_hash(path)) for name, path in model_folders.items()
         }
-        self.handles: list[Handle] = []
-        self.resources = cluster.resources(compute)
-        self.failed_starts, self.reported = 0, False
+        self.options = cluster.resources(compute)
+        self.replicas: list[ReplicaHandle] = []
+        self.failed_starts, self.late_reported = 0, False
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling
@@ -79,28 +66,29 @@ class Replicas:
 
     def close(self) -> None:
         """End the replicas at once; the next call starts new ones. The cluster stays connected."""
-        import ray
-
-        for handle in self.handles:
-            ray.kill(handle.actor)
-        self.handles.clear()
+        for replica in self.replicas:
+            replica.end()
+        self.replicas.clear()
         Bar.note = ""
 
     def _run(self, operation: str, requests: Sequence[Request], *settings: Any) -> Iterator[tuple[str, Any]]:
         waiting = deque(windows(requests, self.compute.processes, self.batch_size))
         user_error: UserError | None = None
         try:
-            while waiting or any(handle.window for handle in self.handles):
+            while waiting or any(replica.window for replica in self.replicas):
                 self._start(len(waiting))
-                self._hand_out(waiting, operation, settings)
-                for handle in self._wait():
+                for replica in self.replicas:
+                    if waiting and replica.ready and replica.window is None:
+                        replica.compute(waiting.popleft(), operation, settings)
+                for replica in self._wait():
                     try:
-                        yield from self._receive(handle, waiting)
+                        yield from self._receive(replica, waiting)
                     except UserError as error:
-                        # Rows beside one that kills are done. Nothing new begins.
+                        # Rows beside one that kills are still done. Nothing new begins.
                         waiting = deque(w for w in waiting if w.deaths and not user_error)
                         user_error = user_error or error
         except ConnectionError:
+            self.replicas.clear()
             raise cluster.head_is_gone(self.compute) from None
         except BaseException:
             # Answers that are still to come belong to no call any more.
@@ -111,142 +99,88 @@ class Replicas:
 
     def _start(self, needed: int) -> None:
         """Make the replicas that are missing, for so many windows that wait."""
-        import ray
+        busy = sum(replica.window is not None for replica in self.replicas)
+        for _ in range(min(self.compute.processes, busy + needed) - len(self.replicas)):
+            cluster.check_head(self.compute)
+            self.replicas.append(ReplicaHandle(self.start, self.folders, self.options))
 
-        busy = sum(handle.window is not None for handle in self.handles)
-        for _ in range(min(self.compute.processes, busy + needed) - len(self.handles)):
-            cluster.check_head(self.compute)  # without one the next line waits a minute, and ends Python
-            threads = max(1, int(self.resources["num_cpus"]))
-            actor = ray.remote(Replica).options(**self.resources).remote(threads)
-            handle = Handle(actor, time.monotonic())
-            handle.steps = self._steps(handle)
-            handle.task = next(handle.steps)
-            self.handles.append(handle)
-
-    def _steps(self, handle: Handle) -> Generator[Any, Any, None]:
-        """The calls that make a replica ready, one after the other; each is sent the answer of the last."""
-        call = handle.actor.call.remote
-        handle.host = yield call("describe")
-        _check_libraries(handle.host)
-        for name, folder in self.folders.items():
-            lacks = yield call("lacks", name, folder)
-            if lacks:
-                for file, chunk in chunks(folder.path):
-                    yield call("write", file, chunk)
-                yield call("finish")
-        yield call("load", self.start)
-        handle.ready, self.failed_starts = True, 0
-        self._count()
-
-    def _hand_out(self, waiting: deque[Window], operation: str, settings: tuple[Any, ...]) -> None:
-        for handle in self.handles:
-            if waiting and handle.ready and handle.window is None:
-                handle.window = waiting.popleft()
-                handle.task = handle.actor.call.remote(
-                    "compute", operation, handle.window.requests, *settings
-                )
-
-    def _wait(self) -> list[Handle]:
+    def _wait(self) -> list[ReplicaHandle]:
         """The replicas whose call has ended, after POLL seconds at most."""
         import ray
 
-        handles = {handle.task: handle for handle in self.handles if handle.task is not None}
-        ended, _ = ray.wait(list(handles), timeout=POLL)
+        by_task = {replica.task: replica for replica in self.replicas if replica.task is not None}
+        ended, _ = ray.wait(list(by_task), timeout=POLL)
         if not ended:
             cluster.check_head(self.compute)
             self._check_late()
-        return [handles[task] for task in ended]
+        return [by_task[task] for task in ended]
 
-    def _receive(self, handle: Handle, waiting: deque[Window]) -> list[tuple[str, Any]]:
-        """The rows of a call that has ended, if it was for rows. Raises what the replica raised."""
-        import ray
-        from ray import exceptions
-
-        window, task = handle.window, handle.task
-        handle.window = handle.task = None
+    def _receive(self, replica: ReplicaHandle, waiting: deque[Window]) -> list[tuple[str, Any]]:
+        """The rows of a call that has ended. Those of a replica that died wait again, before all others."""
         try:
-            answer = ray.get(task)
-        except (exceptions.RayActorError, exceptions.ObjectLostError, exceptions.NodeDiedError) as error:
-            self._remove(handle)
-            self._report_death(handle, window, _cause(error))
-            waiting.extendleft(reversed(window.retries() if window else []))
+            rows = replica.receive()
+        except ReplicaDied as death:
+            self._remove(replica)
+            if replica.window:
+                waiting.extendleft(reversed(_retries(replica.window, str(death))))
+            else:
+                self._count_failed_start(str(death))
             return []
-        try:
-            if isinstance(answer, Exception):
-                raise answer
-            if window:
-                return answer
-            handle.task = next(handle.steps, None) if answer is None else handle.steps.send(answer)
         except Exception:
-            self._remove(handle)
+            self._remove(replica)
             raise
-        return []
+        self.failed_starts *= not replica.ready
+        self._show()
+        return rows
 
-    def _remove(self, handle: Handle) -> None:
-        import ray
+    def _remove(self, replica: ReplicaHandle) -> None:
+        replica.end()
+        self.replicas.remove(replica)
+        self._show()
 
-        ray.kill(handle.actor)
-        self.handles.remove(handle)
-        self._count()
-
-    def _count(self) -> None:
-        ready = sum(handle.ready for handle in self.handles)
+    def _show(self) -> None:
+        ready = sum(replica.ready for replica in self.replicas)
         Bar.note = f"{ready} replica{'s' * (ready != 1)}"
 
-    def _report_death(self, handle: Handle, window: Window | None, cause: str) -> None:
-        where = f" on node {handle.host.node} (process {handle.host.process})" if handle.host else ""
-        if window is None:
-            self.failed_starts += 1
-            task = "a new one starts"
-            if self.failed_starts >= STARTS * self.compute.processes:
-                raise UserError(
-                    f"{self.failed_starts} replicas of compute.processes died before they were ready, the "
-                    f"last one{where}: {cause}; rerun with fewer processes, or with more memory per node"
-                )
-        else:
-            window.deaths += 1
-            rows = len(window.requests)
-            if not window.retries():
-                raise UserError(
-                    f"{window.requests[0].id}: {window.deaths} replicas of compute.processes died of this row, "
-                    f"the last one{where}: {cause}; shorten or remove it"
-                )
-            task = f"its {rows} row{'s' * (rows != 1)} are done again"
-        print(f"replicas: the replica{where} died: {cause}; {task}", file=sys.stderr, flush=True)
+    def _count_failed_start(self, death: str) -> None:
+        self.failed_starts += 1
+        if self.failed_starts >= STARTS * self.compute.processes:
+            raise UserError(
+                f"{self.failed_starts} replicas of compute.processes died before they were ready, the last "
+                f"one {death}; rerun with fewer processes, or with more memory per node"
+            )
+        _report(f"a replica {death}; a new one starts")
 
     def _check_late(self) -> None:
         """Report replicas that find no free cores. Raises UserError if there is no other one."""
         now = time.monotonic()
-        late = [h for h in self.handles if h.host is None and now - h.created > self.patience]
+        late = [each for each in self.replicas if not each.host and now - each.created > self.patience]
         if not late:
             return
-        needs = f"{self.resources['num_cpus']:g} CPU and {self.resources['num_gpus']:g} GPU"
-        count = f"{len(late)} of {self.compute.processes} replicas"
-        if len(late) == len(self.handles):
+        needs = f"{self.options['num_cpus']:g} CPU and {self.options['num_gpus']:g} GPU"
+        line = f"{len(late)} of {self.compute.processes} replicas found no node with {needs} free in"
+        line += f" {self.patience:.0f} s"
+        if len(late) == len(self.replicas):
             raise UserError(
-                f"{count} found no node with {needs} free in {self.patience:.0f} s; add nodes, end other "
-                "work there, or lower compute.process_cores or compute.process_gpus"
+                f"{line}; add nodes, end other work there, or lower compute.process_cores or "
+                "compute.process_gpus"
             )
-        if not self.reported:
-            line = f"{count} found no node with {needs} free in {self.patience:.0f} s; the others go on"
-            print(f"replicas: {line}", file=sys.stderr, flush=True)
-            self.reported = True
+        if not self.late_reported:
+            _report(f"{line}; the others go on")
+            self.late_reported = True
 
 
-def _check_libraries(host: Host) -> None:
-    for here, there in zip(libraries(), host.libraries, strict=True):
-        if here != there:
-            raise UserError(
-                f"node {host.node} has {there}, the driver {here}; install the versions of constraints.txt "
-                "on both"
-            )
+def _retries(window: Window, death: str) -> list[Window]:
+    """What is done again of the window of a replica that died. Raises UserError for a row that kills."""
+    window.deaths += 1
+    if not (retries := window.retries()):
+        raise UserError(
+            f"{window.requests[0].id}: {window.deaths} replicas of compute.processes died of this row, the "
+            f"last one {death}; shorten or remove it"
+        )
+    _report(f"a replica {death}; rows to do again: {len(window.requests)}")
+    return retries
 
 
-def _cause(error: Exception) -> str:
-    """Why a replica died, from the text of Ray's error."""
-    text = str(error).lower()
-    if "node" in text and ("node has died" in text or "node was terminated" in text):
-        return "its node is gone"
-    if "low on memory" in text:
-        return "its node ran low on memory"
-    return "its process was killed (which the system does when memory runs out) or crashed"
+def _report(line: str) -> None:
+    print(f"replicas: {line}", file=sys.stderr, flush=True)
