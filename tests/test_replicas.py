@@ -52,6 +52,8 @@ def engine(local_cluster: Path) -> Iterator[Callable[..., Replicas]]:
     made = []
 
     def make(start=fake_replica.load, folders=None, batch_size: int = 1, patience=120, **changes) -> Replicas:
+        for each in made:
+            each.close()  # its cores are free then
         compute = COMPUTE.model_copy(update=changes)
         made.append(Replicas(start, folders or {}, compute, batch_size, patience))
         return made[-1]
@@ -100,7 +102,7 @@ def test_a_slow_row_delays_no_other_and_the_models_stay_loaded(engine) -> None:
     ]
     assert {each[-1] for each in words.values()} == processes and len(processes) == 2
     assert Bar.note == "2 replicas"
-    assert ask(both, []) == [] and len(ask(both, ["few"])) == 1
+    assert ask(both, []) == [] and ask(both, ["few"])[0].split()[-1] in processes
 
 
 @pytest.mark.slow
@@ -150,11 +152,10 @@ def test_what_finds_no_free_cores_is_named_and_the_others_go_on(engine, capfd) -
     ):
         ask(engine(processes=1, process_cores=99, patience=2), ["a"])
     cores = os.cpu_count() or 1
-    texts = [f"slow {15 if n == 0 else 1}" for n in range(cores + 1)]
+    texts = ["slow 15", *(f"slow 1.{n}" for n in range(cores))]
     assert len(ask(engine(processes=cores + 1, patience=8), texts)) == cores + 1
-    assert capfd.readouterr().err == (
-        f"replicas: 1 of {cores + 1} replicas found no node with 1 CPU and 0 GPU free in 8 s; the others go on\n"
-    )
+    line = "replicas found no node with 1 CPU and 0 GPU free in 8 s; the others go on"
+    assert capfd.readouterr().err == f"replicas: 1 of {cores + 1} {line}\n"
 
 
 @pytest.mark.slow
@@ -266,7 +267,6 @@ def test_a_node_uses_the_folder_that_it_has_and_mends_a_broken_copy(tmp_path, mo
         assert node.call("lacks", "model", elsewhere) is True
         for file, chunk in chunks(tmp_path / "model"):
             assert node.call("write", file, chunk) is None
-        assert not node.paths["model"].exists()
         assert node.call("finish") is None
         assert (node.paths["model"] / "weights").read_bytes() == b"right"
         assert Replica(1).call("lacks", "model", elsewhere) is False
