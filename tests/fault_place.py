@@ -37,20 +37,14 @@ class Place:
     folder: Path
     cache: Path
 
-    def start(self, stage: str, off: bool = False) -> subprocess.Popen:
+    def start(self, stage: str, off: bool = False, arguments: Sequence[str] = ()) -> subprocess.Popen:
         """Start a stage, in a process group of its own; with `off`, without the row cache from now on."""
         if off:
             raw = yaml.safe_load((self.folder / "params.yaml").read_text())
             raw["compute"]["row_cache"] = False
             (self.folder / "params.yaml").write_text(yaml.safe_dump(raw))
-        command = [
-            sys.executable,
-            "-m",
-            f"stages.{stage}",
-            *COMMANDS[stage].split(),
-            "--metrics",
-            "metrics.json",
-        ]
+        arguments = arguments or [*COMMANDS[stage].split(), "--metrics", "metrics.json"]
+        command = [sys.executable, "-m", f"stages.{stage}", *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(
             command, cwd=self.folder, env=self.environment(), start_new_session=True, **pipes

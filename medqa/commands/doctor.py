@@ -16,7 +16,7 @@ from medqa.runtime.errors import UserError
 from medqa.runtime.params import read_params
 
 LIBRARIES = ["medqa", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "gptqmodel"]
-LIBRARIES += ["optimum", "dvc", "numpy"]
+LIBRARIES += ["optimum", "ray", "dvc", "numpy"]
 GB = 1e9
 # What the preset qwen2.5-1.5b takes: both models (1.2 and 6.2 GB), the two data sets, and room for outputs.
 REAL_DISK, REAL_GPU, REAL_MEMORY = 14, 8, 16

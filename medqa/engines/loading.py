@@ -8,7 +8,8 @@ from medqa import late_interaction
 from medqa.engines import memory
 from medqa.engines.base import ARITHMETIC, Engine
 from medqa.engines.cached import CachedEngine
-from medqa.engines.workers import Workers
+from medqa.engines.replicas import Replicas
+from medqa.runtime import cluster
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import ComputeParams
 
@@ -23,7 +24,6 @@ def load(
     """
     from importlib.metadata import version
 
-    from medqa import model
     from medqa.runtime import hashing, row_cache
 
     folders = [model_dir, *([adapter] if adapter else [])]
@@ -37,10 +37,12 @@ def load(
         local = partial(_load_beside_server, model_dir, dtype, compute, batch_size)
         return http_loading.load(model_dir, adapter, content, compute, local)
     libraries = [version(library) for library in ("torch", "transformers", "gptqmodel")]
-    identity = ["transformers", ARITHMETIC, libraries, content, dtype, model.device().split(":")[0]]
-    start: Callable[[], Engine] = partial(load_transformers, model_dir, adapter, dtype, batch_size)
-    if compute.processes > 1:
-        start = partial(Workers, start, compute.processes, batch_size)
+    identity = ["transformers", ARITHMETIC, libraries, content, dtype, _device(compute)]
+    load_here = partial(load_transformers, adapter=None, dtype=dtype, batch_size=batch_size)
+    named = dict(zip(("model_dir", "adapter"), folders, strict=False))
+    start: Callable[[], Engine] = partial(load_here, **named)
+    if compute.cluster:
+        start = partial(Replicas, load_here, named, compute, batch_size)
     cache = row_cache.open_cache(compute)
     name = "+".join(content), " + ".join(folder.name for folder in folders)
     return CachedEngine(start, cache, name, identity, compute.max_failed_rows)
@@ -69,6 +71,18 @@ def load_transformers(model_dir: Path, adapter: Path | None, dtype: str, batch_s
         return EncoderEngine(model_dir)
     merged = model.load_merged(model_dir, dtype, adapter)
     return TransformersEngine(merged, model.tokenizer(model_dir), batch_size)
+
+
+def _device(compute: ComputeParams) -> str:
+    """The kind of device that computes the rows: `cuda` or `cpu`."""
+    from medqa import model
+
+    if compute.cluster and compute.process_gpus is not None:
+        return "cuda" if compute.process_gpus else "cpu"
+    if compute.cluster in (None, "local"):
+        return model.device().split(":")[0]
+    cluster.connect(compute)
+    return "cuda" if cluster.resources(compute)["num_gpus"] else "cpu"
 
 
 def _is_encoder(model_dir: Path) -> bool:

@@ -107,7 +107,8 @@ def _basis(stage: str, params: Params) -> list[Any]:
     name, _, item = stage.partition("@")
     sources, method = params.models.sources(), [params.judge.method, params.judge.template]
     judge, encoder = sources[params.evaluate.judge], sources[params.encoder]
-    engine = [params.dtype, params.compute.engine, params.compute.processes]
+    compute = params.compute
+    engine = [params.dtype, compute.engine, compute.cluster, compute.processes]
     if name == "data":
         return [params.corpus, params.data.sft, params.data.preference]
     if name == "models":

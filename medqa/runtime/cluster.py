@@ -3,6 +3,9 @@
 import importlib.util
 import logging
 import os
+import signal
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,13 @@ import medqa
 from medqa.runtime.compute_section import ComputeParams
 from medqa.runtime.errors import UserError
 
-# No reports of use. Ray's own messages are about processes that the stage reports in a line.
-ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_LOG_TO_DRIVER_EVENT_LEVEL": "FATAL"}
+# No reports of use, and no pages about processes whose end the stage reports in a line: all are skipped.
+ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 # With it Ray's servers listen on loopback alone, on Linux as it does elsewhere: nobody else can reach them.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+TIMEOUT = 5.0  # seconds in which the head node answers
+ATTEMPTS = 3
 
 
 def connect(compute: ComputeParams) -> None:
@@ -34,13 +40,42 @@ def connect(compute: ComputeParams) -> None:
     if ray.is_initialized():
         return
     options: dict[str, Any] = {"include_dashboard": False} if local else {"runtime_env": _own_code()}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(compute.cluster, logging_level=logging.ERROR, log_to_driver=False, **options)
+        signal.signal(signal.SIGTERM, handler)  # Ray's own ends the stage with another code
     except (ConnectionError, TimeoutError) as error:
         raise UserError(
             f"compute.cluster = {compute.cluster!r} does not answer ({str(error).splitlines()[0]}); start "
             "its head node (ray start --head), or set compute.cluster to local"
         ) from None
+
+
+def check_head(compute: ComputeParams) -> None:
+    """Raise UserError if the head node does not answer. Ray itself waits a minute, and ends this process.
+
+    A client of a `ray://` address gets a ConnectionError instead, from any call of Ray.
+    """
+    import ray
+
+    if (compute.cluster or "").startswith("ray://"):
+        return
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    for _ in range(ATTEMPTS):
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), TIMEOUT).close()
+            return
+        except OSError:
+            time.sleep(1)
+    raise head_is_gone(compute)
+
+
+def head_is_gone(compute: ComputeParams) -> UserError:
+    """The error of a cluster that has ended."""
+    return UserError(
+        f"the head node of compute.cluster = {compute.cluster!r} is gone; start it again and rerun the "
+        "stage, which with compute.row_cache goes on from the rows that are done"
+    )
 
 
 def disconnect() -> None:

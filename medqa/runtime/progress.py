@@ -28,6 +28,7 @@ class Bar:
     row_seconds = 0.0
     total = 0  # units of all bars of this process
     skipped = 0  # those of them that were done before it began
+    note = ""  # shown behind the numbers of `track`
 
     def __init__(self, label: str, total: int, unit: str, initial: int = 0, shown: bool = True) -> None:
         from tqdm import tqdm
@@ -68,7 +69,7 @@ def track(items: Iterable[Item], label: str, total: int, unit: str) -> Iterator[
     try:
         for item in items:
             yield item
-            bar.update()
+            bar.update(Bar.note)
     finally:
         bar.close()
 
