@@ -1,0 +1,242 @@
+"""Training on a Ray cluster: Ray Train's workers train as one, and send all they report to the stage's process.
+
+No disk is shared. Rows, models and the latest checkpoint reach the workers through Ray's object store;
+progress, checkpoints and outputs come back through a queue, and the stage's process alone writes them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import redirect_stderr, suppress
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any, cast
+
+from medqa import hub
+from medqa.runtime import cluster, distributed, environment, folders, progress, tracking
+from medqa.runtime.errors import UserError
+from medqa.training import checkpoints
+from medqa.training.recorder import Recorder
+
+if TYPE_CHECKING:
+    from ray.train import TrainingFailedError
+    from ray.util.queue import Queue
+
+    from medqa.training.fine_tuning import TrainingJob
+
+TRIES = 3  # from the same step on
+POLL_SECONDS = 0.5  # in which a worker that has ended is noticed
+TRACKERS = ("MLFLOW_", "TENSORBOARD_", "TRACKIO_", "WANDB_")  # environment variables of trackers
+EVERY_RANK = ("fail", "store_rows")  # messages that not only rank 0 sends
+
+
+def train(
+    job: TrainingJob[Any],
+    fit: Callable[..., None],
+    rows: Sequence[Any],
+    adapters: Sequence[Path],
+    recorder: Recorder,
+) -> None:
+    """Run `fit(job, rows, attempt, *adapters)` in workers; after the loss of one, from the last checkpoint.
+
+    Raises UserError if the cluster is too small, if a worker raises it, or if three attempts end at the same
+    step.
+    """
+    import ray
+    from ray.train import TrainingFailedError
+
+    assert job.compute
+    cluster.connect(job.compute)
+    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    if lack := shortage(job.processes, cluster.resources(job.compute), total):
+        raise UserError(lack)
+    tracking.arguments(job.tracking, job.out.name)  # sets variables, which the workers get
+    inputs = [_put(folder) for folder in (hub.local_path(job.base), *adapters)]
+    work = {"job": replace(job, compute=None), "fit": fit, "rows": rows, "inputs": inputs}
+    ends: list[int] = []  # the step from which each failed attempt would go on
+    while True:
+        try:
+            _attempt(job, work, recorder)
+            break
+        except TrainingFailedError as error:
+            recorder.end()
+            checkpoint = checkpoints.latest(recorder.folder)
+            ends.append(checkpoints.step_of(checkpoint) if checkpoint else 0)
+            if ends.count(ends[-1]) == TRIES:
+                raise _final(error) from None
+            line = f"{job.stage}: {_reason(error)}; training goes on from step {ends[-1]}"
+            print(line, file=sys.stderr, flush=True)
+    cluster.disconnect()
+
+
+def shortage(processes: int, each: Mapping[str, float], total: Mapping[str, float]) -> str:
+    """What a cluster lacks to train in so many processes; empty if nothing."""
+    gpus, cores = total.get("GPU", 0), total.get("CPU", 0)
+    if each["num_gpus"] and gpus < processes:
+        return (
+            f"compute.processes = {processes}: to train together each needs a GPU of its own, and the cluster "
+            f"has {gpus:g}; set it to {gpus:g} for this stage"
+        )
+    if processes * each["num_cpus"] > cores:
+        return (
+            f"compute.processes = {processes} with {each['num_cpus']:g} cores each: the cluster has {cores:g} "
+            "cores; lower compute.processes or compute.process_cores"
+        )
+    return ""
+
+
+def _attempt(job: TrainingJob[Any], work: Mapping[str, Any], recorder: Recorder) -> None:
+    """Train in workers until they end. Raises what a worker raises, or TrainingFailedError."""
+    import ray
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.util.queue import Empty, Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))
+    assert job.compute
+    each = cluster.resources(job.compute)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(maxsize=8, actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    checkpoint = checkpoints.latest(recorder.folder)
+    work = {
+        **work,
+        "checkpoint": _put(checkpoint) if checkpoint else None,
+        "environment": {name: text for name, text in os.environ.items() if name.startswith(TRACKERS)},
+        "queue": queue,
+    }
+    trainer = TorchTrainer(
+        _fit,
+        train_loop_config=work,
+        scaling_config=ScalingConfig(
+            num_workers=job.processes,
+            use_gpu=each["num_gpus"] > 0,
+            resources_per_worker={"CPU": each["num_cpus"]},
+        ),
+        run_config=RunConfig(
+            name="train",
+            storage_path=str((recorder.folder / "ray").resolve()),
+            worker_runtime_env={"env_vars": {name: os.environ[name] for name in environment.ENVIRONMENT}},
+        ),
+    )
+    outcome: Future[Any] = Future()
+    # In a thread, for messages to arrive meanwhile, and for Ctrl-C to end this process at once.
+    Thread(target=_complete, args=(outcome, trainer.fit), daemon=True).start()
+    failure: BaseException | None = None
+    while not outcome.done() or not queue.empty():
+        with suppress(Empty):
+            name, arguments = queue.get(timeout=POLL_SECONDS)
+            if name == "fail":
+                failure = failure or arguments[0]
+            else:
+                _receive(recorder, name, arguments)
+    queue.shutdown()
+    if failure:
+        raise failure
+    outcome.result()
+
+
+def _complete(outcome: Future[Any], function: Callable[[], Any]) -> None:
+    try:
+        outcome.set_result(function())
+    except BaseException as error:
+        outcome.set_exception(error)
+
+
+def _receive(recorder: Recorder, name: str, arguments: Sequence[Any]) -> None:
+    """Call a method of the recorder; for each folder that was sent with one that holds the files."""
+    with tempfile.TemporaryDirectory(dir=recorder.folder, prefix="received-") as parent:
+        written = Path(parent, "files")
+        getattr(recorder, name)(
+            *(folders.unpack(value, written) if isinstance(value, Files) else value for value in arguments)
+        )
+
+
+class Files(dict[str, bytes]):
+    """The files of a folder, on their way to the stage's process."""
+
+
+class RemoteRecorder:
+    """The recorder of the stage's process, in a worker: each call is a message, and folders go as files."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def send(*arguments: Any) -> None:
+            if distributed.rank() == 0 or name in EVERY_RANK:
+                values = [Files(folders.pack(each)) if isinstance(each, Path) else each for each in arguments]
+                self.queue.put((name, values))
+
+        return send
+
+
+def _fit(work: dict[str, Any]) -> None:
+    """Train in this worker, in a temporary folder."""
+    from medqa.training.fine_tuning import Attempt
+
+    os.environ.update(work["environment"])
+    environment.set_up()
+    recorder = cast(Recorder, RemoteRecorder(work["queue"]))
+    with tempfile.TemporaryDirectory(dir=".") as parent, redirect_stderr(progress.LogLines(recorder)):  # type: ignore
+        folder = Path(parent).resolve()
+        base, *adapters = (_get(files, folder / f"input-{n}") for n, files in enumerate(work["inputs"]))
+        checkpoint = _get(work["checkpoint"], folder / "checkpoint") if work["checkpoint"] else None
+        try:
+            job, attempt = replace(work["job"], base=base), Attempt(folder / "work", checkpoint, recorder)
+            work["fit"](job, work["rows"], attempt, *adapters)
+        except Exception as error:
+            if isinstance(error, UserError):
+                cast(Any, recorder).fail(error)
+            elif environment.out_of_memory(error):
+                cast(Any, recorder).fail(MemoryError(str(error)))
+            raise
+
+
+def _put(folder: Path) -> dict[str, Any]:
+    """The files of a folder in Ray's object store, by their paths in it; none is read into memory whole."""
+    import numpy as np
+    import ray
+
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {
+        path.relative_to(folder).as_posix(): ray.put(
+            np.asarray(np.memmap(path, np.uint8, "r")) if path.stat().st_size else np.empty(0, np.uint8)
+        )
+        for path in files
+    }
+
+
+def _get(files: Mapping[str, Any], folder: Path) -> Path:
+    """Write files of Ray's object store into a folder; returns the folder."""
+    import ray
+
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ray.get(content).tofile(path)
+    return folder
+
+
+def _reason(error: TrainingFailedError) -> str:
+    """Why an attempt failed, in a few words."""
+    from ray.train import WorkerGroupError
+
+    failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+    lost = [rank for rank, failure in sorted(failures.items()) if "Actor" in str(failure)]
+    if lost:
+        return f"process {lost[0]} of compute.processes ended"
+    return f"the processes stopped ({str(next(iter(failures.values()), error)).splitlines()[0]})"
+
+
+def _final(error: TrainingFailedError) -> BaseException:
+    """What ends the stage after the last attempt."""
+    return UserError(
+        f"{_reason(error)} {TRIES} times at the same step (memory may have run out on its machine); rerun the "
+        "stage, it goes on from its last checkpoint"
+    )
