@@ -1,4 +1,4 @@
-"""Training on a Ray cluster: Ray Train's workers train as one, and send all they report to the stage's process.
+"""Training on a Ray cluster: Ray Train's workers train as one, and report to the stage's process.
 
 No disk is shared. Rows, models and the latest checkpoint reach the workers through Ray's object store;
 progress, checkpoints and outputs come back through a queue, and the stage's process alone writes them.
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import redirect_stderr, suppress
+from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     from medqa.training.fine_tuning import TrainingJob
 
 TRIES = 3  # from the same step on
-POLL_SECONDS = 0.5  # in which a worker that has ended is noticed
+# A worker that has ended is noticed within half a second; no actors that count and watch for a dashboard.
+SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+}
 TRACKERS = ("MLFLOW_", "TENSORBOARD_", "TRACKIO_", "WANDB_")  # environment variables of trackers
 EVERY_RANK = ("fail", "store_rows")  # messages that not only rank 0 sends
 
@@ -47,13 +53,11 @@ def train(
     Raises UserError if the cluster is too small, if a worker raises it, or if three attempts end at the same
     step.
     """
-    import ray
     from ray.train import TrainingFailedError
 
     assert job.compute
     cluster.connect(job.compute)
-    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    if lack := shortage(job.processes, cluster.resources(job.compute), total):
+    if lack := _shortage(job):
         raise UserError(lack)
     tracking.arguments(job.tracking, job.out.name)  # sets variables, which the workers get
     inputs = [_put(folder) for folder in (hub.local_path(job.base), *adapters)]
@@ -70,8 +74,18 @@ def train(
             if ends.count(ends[-1]) == TRIES:
                 raise _final(error) from None
             line = f"{job.stage}: {_reason(error)}; training goes on from step {ends[-1]}"
+            if lack := _shortage(job):
+                line += f" when there is a node more ({lack})"
             print(line, file=sys.stderr, flush=True)
     cluster.disconnect()
+
+
+def _shortage(job: TrainingJob[Any]) -> str:
+    import ray
+
+    assert job.compute
+    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return shortage(job.processes, cluster.resources(job.compute), total)
 
 
 def shortage(processes: int, each: Mapping[str, float], total: Mapping[str, float]) -> str:
@@ -79,13 +93,13 @@ def shortage(processes: int, each: Mapping[str, float], total: Mapping[str, floa
     gpus, cores = total.get("GPU", 0), total.get("CPU", 0)
     if each["num_gpus"] and gpus < processes:
         return (
-            f"compute.processes = {processes}: to train together each needs a GPU of its own, and the cluster "
-            f"has {gpus:g}; set it to {gpus:g} for this stage"
+            f"compute.processes = {processes}: to train together each needs a GPU of its own, and the "
+            f"cluster has {gpus:g}; set it to {gpus:g} for this stage"
         )
     if processes * each["num_cpus"] > cores:
         return (
-            f"compute.processes = {processes} with {each['num_cpus']:g} cores each: the cluster has {cores:g} "
-            "cores; lower compute.processes or compute.process_cores"
+            f"compute.processes = {processes} with {each['num_cpus']:g} cores each: the cluster has only "
+            f"{cores:g} cores; lower compute.processes or compute.process_cores"
         )
     return ""
 
@@ -95,10 +109,11 @@ def _attempt(job: TrainingJob[Any], work: Mapping[str, Any], recorder: Recorder)
     import ray
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
-    from ray.util.queue import Empty, Queue
+    from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
     assert job.compute
     each = cluster.resources(job.compute)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -118,34 +133,32 @@ def _attempt(job: TrainingJob[Any], work: Mapping[str, Any], recorder: Recorder)
             use_gpu=each["num_gpus"] > 0,
             resources_per_worker={"CPU": each["num_cpus"]},
         ),
-        run_config=RunConfig(
-            name="train",
-            storage_path=str((recorder.folder / "ray").resolve()),
-            worker_runtime_env={"env_vars": {name: os.environ[name] for name in environment.ENVIRONMENT}},
-        ),
+        run_config=RunConfig(name="train", storage_path=str((recorder.folder / "ray").resolve())),
     )
     outcome: Future[Any] = Future()
     # In a thread, for messages to arrive meanwhile, and for Ctrl-C to end this process at once.
-    Thread(target=_complete, args=(outcome, trainer.fit), daemon=True).start()
-    failure: BaseException | None = None
-    while not outcome.done() or not queue.empty():
-        with suppress(Empty):
-            name, arguments = queue.get(timeout=POLL_SECONDS)
-            if name == "fail":
-                failure = failure or arguments[0]
-            else:
-                _receive(recorder, name, arguments)
+    Thread(target=_complete, args=(outcome, trainer.fit, queue), daemon=True).start()
+    failures: list[BaseException] = []
+    while True:
+        name, arguments = queue.get()
+        if name == "end":
+            break
+        if name == "fail":
+            failures += arguments
+        else:
+            _receive(recorder, name, arguments)
     queue.shutdown()
-    if failure:
-        raise failure
+    if failures:
+        raise failures[0]
     outcome.result()
 
 
-def _complete(outcome: Future[Any], function: Callable[[], Any]) -> None:
+def _complete(outcome: Future[Any], fit: Callable[[], Any], queue: Queue) -> None:
     try:
-        outcome.set_result(function())
+        outcome.set_result(fit())
     except BaseException as error:
         outcome.set_exception(error)
+    queue.put(("end", []))
 
 
 def _receive(recorder: Recorder, name: str, arguments: Sequence[Any]) -> None:
@@ -181,6 +194,9 @@ def _fit(work: dict[str, Any]) -> None:
     from medqa.training.fine_tuning import Attempt
 
     os.environ.update(work["environment"])
+    # Of the GPUs that this machine's workers see, the one that Ray has reserved for this worker.
+    if index := os.environ["ACCELERATE_TORCH_DEVICE"].partition(":")[2]:
+        os.environ["LOCAL_RANK"] = index
     environment.set_up()
     recorder = cast(Recorder, RemoteRecorder(work["queue"]))
     with tempfile.TemporaryDirectory(dir=".") as parent, redirect_stderr(progress.LogLines(recorder)):  # type: ignore
@@ -237,6 +253,6 @@ def _reason(error: TrainingFailedError) -> str:
 def _final(error: TrainingFailedError) -> BaseException:
     """What ends the stage after the last attempt."""
     return UserError(
-        f"{_reason(error)} {TRIES} times at the same step (memory may have run out on its machine); rerun the "
-        "stage, it goes on from its last checkpoint"
+        f"{_reason(error)}, {TRIES} times at the same step (memory may have run out on its machine); rerun "
+        "the stage, it goes on from its last checkpoint"
     )

@@ -56,6 +56,11 @@ class TrainingJob(Generic[Params]):
         """The kind of device that trains: each process has its own."""
         if self.compute is None or self.compute.cluster is None:
             return model.device().split(":")[0]
+        if self.compute.cluster.startswith("ray://"):
+            raise UserError(
+                f"compute.cluster = {self.compute.cluster!r}: training starts inside the cluster; run the "
+                "stage on one of its nodes with compute.cluster = auto, or by ray job submit"
+            )
         cluster.connect(self.compute)
         return "cuda" if cluster.resources(self.compute)["num_gpus"] else "cpu"
 
@@ -195,7 +200,7 @@ def train(
     adapters: Sequence[Path] = (),
     cache: Callable[[Rows], None] | None = None,
 ) -> None:
-    """Train by `fit(job, rows, attempt, *adapters)`, in this process or on the job's cluster; write the outputs.
+    """Train by `fit(job, rows, attempt, *adapters)`, here or on the job's cluster, and write the outputs.
 
     An interrupted run goes on from its latest checkpoint. `columns` are the logged numbers of the step curve
     and their names there. Raises UserError if the job cannot be trained; then nothing is written.
@@ -213,6 +218,7 @@ def train(
                 work = folder / "work"
                 fit(job, rows, Attempt(work, checkpoints.latest(folder), recorder), *adapters)
         except KeyboardInterrupt:
-            checkpoint = checkpoints.latest(folder)
-            step = f"the checkpoint of step {checkpoints.step_of(checkpoint)}" if checkpoint else "no checkpoint"
-            raise KeyboardInterrupt(f"{step} is kept; dvc repro goes on from there") from None
+            saved = "no checkpoint"
+            if checkpoint := checkpoints.latest(folder):
+                saved = f"the checkpoint of step {checkpoints.step_of(checkpoint)}"
+            raise KeyboardInterrupt(f"{saved} is kept; dvc repro goes on from there") from None
