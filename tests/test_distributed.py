@@ -171,8 +171,8 @@ def test_ctrl_c_names_the_checkpoint(nodes, models, tmp_path) -> None:
         (
             "ray://127.0.0.1:1",
             {},
-            "sft: compute.cluster = 'ray://127.0.0.1:1': training starts inside the cluster; run the stage on "
-            "one of its nodes with compute.cluster = auto, or by ray job submit",
+            "sft: compute.cluster = 'ray://127.0.0.1:1': training starts inside the cluster; run the stage "
+            "on one of its nodes with compute.cluster = auto, or by ray job submit",
         ),
     ],
 )
