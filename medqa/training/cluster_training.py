@@ -25,6 +25,7 @@ from medqa.training.recorder import Recorder
 
 if TYPE_CHECKING:
     from ray.train import TrainingFailedError
+    from ray.train.torch import TorchTrainer
     from ray.util.queue import Queue
 
     from medqa.training.fine_tuning import TrainingJob
@@ -39,6 +40,7 @@ SETTINGS = {
 }
 TRACKERS = ("MLFLOW_", "TENSORBOARD_", "TRACKIO_", "WANDB_")  # environment variables of trackers
 EVERY_RANK = ("fail", "store_rows")  # messages that not only rank 0 sends
+LAST = "last"  # the message after which none comes
 
 
 def train(
@@ -107,42 +109,21 @@ def shortage(processes: int, each: Mapping[str, float], total: Mapping[str, floa
 def _attempt(job: TrainingJob[Any], work: Mapping[str, Any], recorder: Recorder) -> None:
     """Train in workers until they end. Raises what a worker raises, or TrainingFailedError."""
     import ray
-    from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    assert job.compute
-    each = cluster.resources(job.compute)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = Queue(maxsize=8, actor_options={"num_cpus": 0, "scheduling_strategy": here})
     checkpoint = checkpoints.latest(recorder.folder)
-    work = {
-        **work,
-        "checkpoint": _put(checkpoint) if checkpoint else None,
-        "environment": {name: text for name, text in os.environ.items() if name.startswith(TRACKERS)},
-        "queue": queue,
-    }
-    trainer = TorchTrainer(
-        _fit,
-        train_loop_config=work,
-        scaling_config=ScalingConfig(
-            num_workers=job.processes,
-            use_gpu=each["num_gpus"] > 0,
-            resources_per_worker={"CPU": each["num_cpus"]},
-        ),
-        run_config=RunConfig(name="train", storage_path=str((recorder.folder / "ray").resolve())),
-    )
+    files = _put(checkpoint) if checkpoint else None
+    variables = {name: text for name, text in os.environ.items() if name.startswith(TRACKERS)}
+    trainer = _trainer(job, {**work, "checkpoint": files, "environment": variables, "queue": queue}, recorder)
     outcome: Future[Any] = Future()
     # In a thread, for messages to arrive meanwhile, and for Ctrl-C to end this process at once.
     Thread(target=_complete, args=(outcome, trainer.fit, queue), daemon=True).start()
     failures: list[BaseException] = []
-    while True:
-        name, arguments = queue.get()
-        if name == "end":
-            break
+    while (message := queue.get())[0] != LAST:
+        name, arguments = message
         if name == "fail":
             failures += arguments
         else:
@@ -153,12 +134,33 @@ def _attempt(job: TrainingJob[Any], work: Mapping[str, Any], recorder: Recorder)
     outcome.result()
 
 
+def _trainer(job: TrainingJob[Any], work: dict[str, Any], recorder: Recorder) -> TorchTrainer:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    assert job.compute
+    each = cluster.resources(job.compute)
+    return TorchTrainer(
+        _fit,
+        train_loop_config=work,
+        scaling_config=ScalingConfig(
+            num_workers=job.processes,
+            use_gpu=each["num_gpus"] > 0,
+            resources_per_worker={"CPU": each["num_cpus"]},
+        ),
+        # Ray Train writes to ~/ray_results otherwise; this folder goes with the checkpoints.
+        run_config=RunConfig(name="train", storage_path=str((recorder.folder / "ray").resolve())),
+    )
+
+
 def _complete(outcome: Future[Any], fit: Callable[[], Any], queue: Queue) -> None:
     try:
         outcome.set_result(fit())
     except BaseException as error:
         outcome.set_exception(error)
-    queue.put(("end", []))
+    queue.put((LAST, []))
 
 
 def _receive(recorder: Recorder, name: str, arguments: Sequence[Any]) -> None:
