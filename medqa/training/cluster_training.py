@@ -11,16 +11,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from medqa import hub
-from medqa.runtime import cluster, distributed, environment, folders, progress, tracking
+from medqa.runtime import cluster, folders, tracking
 from medqa.runtime.errors import UserError
-from medqa.training import checkpoints
+from medqa.training import checkpoints, worker
 from medqa.training.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
 }
 TRACKERS = ("MLFLOW_", "TENSORBOARD_", "TRACKIO_", "WANDB_")  # environment variables of trackers
-EVERY_RANK = ("fail", "store_rows")  # messages that not only rank 0 sends
+RERUN = "rerun the stage, it goes on from its last checkpoint"
 LAST = "last"  # the message after which none comes
 
 
@@ -55,6 +54,7 @@ def train(
     Raises UserError if the cluster is too small, if a worker raises it, or if three attempts end at the same
     step.
     """
+    from ray.exceptions import RayError
     from ray.train import TrainingFailedError
 
     assert job.compute
@@ -62,7 +62,7 @@ def train(
     if lack := _shortage(job):
         raise UserError(lack)
     tracking.arguments(job.tracking, job.out.name)  # sets variables, which the workers get
-    inputs = [_put(folder) for folder in (hub.local_path(job.base), *adapters)]
+    inputs = [worker.put(folder) for folder in (hub.local_path(job.base), *adapters)]
     work = {"job": replace(job, compute=None), "fit": fit, "rows": rows, "inputs": inputs}
     ends: list[int] = []  # the step from which each failed attempt would go on
     while True:
@@ -74,11 +74,14 @@ def train(
             checkpoint = checkpoints.latest(recorder.folder)
             ends.append(checkpoints.step_of(checkpoint) if checkpoint else 0)
             if ends.count(ends[-1]) == TRIES:
-                raise _final(error) from None
+                raise UserError(f"{_reason(error)}, {TRIES} times at the same step; {RERUN}") from None
             line = f"{job.stage}: {_reason(error)}; training goes on from step {ends[-1]}"
             if lack := _shortage(job):
                 line += f" when there is a node more ({lack})"
             print(line, file=sys.stderr, flush=True)
+        except RayError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"the cluster of compute.cluster has gone ({reason}); {RERUN}") from None
     cluster.disconnect()
 
 
@@ -115,7 +118,7 @@ def _attempt(job: TrainingJob[Any], work: Mapping[str, Any], recorder: Recorder)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = Queue(maxsize=8, actor_options={"num_cpus": 0, "scheduling_strategy": here})
     checkpoint = checkpoints.latest(recorder.folder)
-    files = _put(checkpoint) if checkpoint else None
+    files = worker.put(checkpoint) if checkpoint else None
     variables = {name: text for name, text in os.environ.items() if name.startswith(TRACKERS)}
     trainer = _trainer(job, {**work, "checkpoint": files, "environment": variables, "queue": queue}, recorder)
     outcome: Future[Any] = Future()
@@ -143,7 +146,7 @@ def _trainer(job: TrainingJob[Any], work: dict[str, Any], recorder: Recorder) ->
     assert job.compute
     each = cluster.resources(job.compute)
     return TorchTrainer(
-        _fit,
+        worker.fit,
         train_loop_config=work,
         scaling_config=ScalingConfig(
             num_workers=job.processes,
@@ -168,93 +171,21 @@ def _receive(recorder: Recorder, name: str, arguments: Sequence[Any]) -> None:
     with tempfile.TemporaryDirectory(dir=recorder.folder, prefix="received-") as parent:
         written = Path(parent, "files")
         getattr(recorder, name)(
-            *(folders.unpack(value, written) if isinstance(value, Files) else value for value in arguments)
+            *(
+                folders.unpack(value, written) if isinstance(value, worker.Files) else value
+                for value in arguments
+            )
         )
-
-
-class Files(dict[str, bytes]):
-    """The files of a folder, on their way to the stage's process."""
-
-
-class RemoteRecorder:
-    """The recorder of the stage's process, in a worker: each call is a message, and folders go as files."""
-
-    def __init__(self, queue: Queue) -> None:
-        self.queue = queue
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        def send(*arguments: Any) -> None:
-            if distributed.rank() == 0 or name in EVERY_RANK:
-                values = [Files(folders.pack(each)) if isinstance(each, Path) else each for each in arguments]
-                self.queue.put((name, values))
-
-        return send
-
-
-def _fit(work: dict[str, Any]) -> None:
-    """Train in this worker, in a temporary folder."""
-    from medqa.training.fine_tuning import Attempt
-
-    os.environ.update(work["environment"])
-    # Of the GPUs that this machine's workers see, the one that Ray has reserved for this worker.
-    if index := os.environ["ACCELERATE_TORCH_DEVICE"].partition(":")[2]:
-        os.environ["LOCAL_RANK"] = index
-    environment.set_up()
-    recorder = cast(Recorder, RemoteRecorder(work["queue"]))
-    with tempfile.TemporaryDirectory(dir=".") as parent, redirect_stderr(progress.LogLines(recorder)):  # type: ignore
-        folder = Path(parent).resolve()
-        base, *adapters = (_get(files, folder / f"input-{n}") for n, files in enumerate(work["inputs"]))
-        checkpoint = _get(work["checkpoint"], folder / "checkpoint") if work["checkpoint"] else None
-        try:
-            job, attempt = replace(work["job"], base=base), Attempt(folder / "work", checkpoint, recorder)
-            work["fit"](job, work["rows"], attempt, *adapters)
-        except Exception as error:
-            if isinstance(error, UserError):
-                cast(Any, recorder).fail(error)
-            elif environment.out_of_memory(error):
-                cast(Any, recorder).fail(MemoryError(str(error)))
-            raise
-
-
-def _put(folder: Path) -> dict[str, Any]:
-    """The files of a folder in Ray's object store, by their paths in it; none is read into memory whole."""
-    import numpy as np
-    import ray
-
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {
-        path.relative_to(folder).as_posix(): ray.put(
-            np.asarray(np.memmap(path, np.uint8, "r")) if path.stat().st_size else np.empty(0, np.uint8)
-        )
-        for path in files
-    }
-
-
-def _get(files: Mapping[str, Any], folder: Path) -> Path:
-    """Write files of Ray's object store into a folder; returns the folder."""
-    import ray
-
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ray.get(content).tofile(path)
-    return folder
 
 
 def _reason(error: TrainingFailedError) -> str:
     """Why an attempt failed, in a few words."""
     from ray.train import WorkerGroupError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
     failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
-    lost = [rank for rank, failure in sorted(failures.items()) if "Actor" in str(failure)]
-    if lost:
-        return f"process {lost[0]} of compute.processes ended"
-    return f"the processes stopped ({str(next(iter(failures.values()), error)).splitlines()[0]})"
-
-
-def _final(error: TrainingFailedError) -> BaseException:
-    """What ends the stage after the last attempt."""
-    return UserError(
-        f"{_reason(error)}, {TRIES} times at the same step (memory may have run out on its machine); rerun "
-        "the stage, it goes on from its last checkpoint"
-    )
+    for rank, failure in failures.items():
+        if isinstance(failure, WorkerHealthCheckFailedError):
+            return f"process {rank} of compute.processes ended, as it does when memory runs out"
+    failure = next(iter(failures.values()), error)
+    return f"the processes stopped ({type(failure).__name__}: {str(failure).splitlines()[0]})"
