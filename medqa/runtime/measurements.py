@@ -47,7 +47,7 @@ class Usage:
     gpu_gb: float  # of the GPU's memory; 0 without a GPU
 
 
-_NOTED: list[Usage] = []  # of workers that did the work of this process
+NOTED: list[Usage] = []  # of workers that did the work of this process
 
 
 def path() -> Path:
@@ -62,7 +62,7 @@ def peak_gb() -> float:
 
 def measure(stage: str, seconds: float, options: Mapping[str, Any], params: dict[str, Any]) -> Measurement:
     """The measurement of the stage that this process has just run with these options."""
-    largest = max([usage(), *_NOTED], key=attrgetter("gpu_gb", "peak_gb"))
+    largest = max([usage(), *NOTED], key=attrgetter("gpu_gb", "peak_gb"))
     files = {name: value for name, value in options.items() if isinstance(value, Path)}
     rows = {name: count_rows(file) for name, file in files.items() if file.suffix == ROW_SUFFIX}
     cached, written = RowCache.reused, RowCache.written
@@ -91,7 +91,7 @@ def usage() -> Usage:
 
 def note(worker: Usage) -> None:
     """Count what a worker has used as this process's own, where it is more."""
-    _NOTED.append(worker)
+    NOTED.append(worker)
 
 
 def count_rows(file: Path) -> int:
