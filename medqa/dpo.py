@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ from medqa.runtime import distributed, hashing
 from medqa.runtime.row_cache import RowCache
 from medqa.runtime.sections import DpoParams
 from medqa.training import checkpoints, fine_tuning, lengths
-from medqa.training.fine_tuning import TrainingJob
+from medqa.training.fine_tuning import Attempt, TrainingJob
 from medqa.training.lengths import LengthAudit
+from medqa.training.recorder import Recorder
 
 if TYPE_CHECKING:
     from trl import DPOTrainer
@@ -45,10 +47,33 @@ def train(
     beta, learning rate or number of epochs. Raises UserError if no pair fits, or if training diverges; then
     nothing is saved.
     """
-    from trl import DPOConfig, DPOTrainer
-
     audit = audit_lengths(job.base, pairs, job.params)
     audit.report(job.stage, job.params.max_length)
+    fine_tuning.check_batch(job)
+    keys = _reference_keys(job, adapter, audit.rows)
+    models = [job.base, adapter]
+    model_id, name = "+".join(map(hashing.dvc_hash, models)), " + ".join(path.name for path in models)
+    known = cache.get(model_id, name, keys) if cache else {}
+    store = partial(cache.put, model_id) if cache else None
+    fit_pairs = partial(fit, keys=keys, known=known)
+    fine_tuning.train(job, fit_pairs, audit.rows, CURVE_COLUMNS, [adapter], store)
+    return audit
+
+
+def fit(
+    job: TrainingJob[DpoParams],
+    pairs: Sequence[Pair],
+    attempt: Attempt,
+    adapter: Path,
+    keys: Sequence[bytes],
+    known: Mapping[bytes, Logprobs],
+) -> None:
+    """Train on the pairs in this process, alone or as one of those that train together.
+
+    `keys` name the chunks of pairs, `known` are the reference's log-probabilities of some by their key.
+    """
+    from trl import DPOConfig, DPOTrainer
+
     rows = [
         {
             "id": pair.id,
@@ -56,50 +81,42 @@ def train(
             "chosen": prompts.reply(pair.chosen),
             "rejected": prompts.reply(pair.rejected),
         }
-        for pair in audit.rows
+        for pair in pairs
     ]
-    with checkpoints.checkpoint_folder(job.fingerprint(audit.rows, adapter)) as folder:
-        arguments = fine_tuning.arguments(job, len(rows), folder / "work")
-        config = DPOConfig(**arguments, beta=job.params.beta, **loss_terms(job.params))
-        trainer = fine_tuning.build(job, DPOTrainer, config, rows, adapter)
-        add_reference_logprobs(trainer, job, adapter, audit.rows, cache)
-        fine_tuning.run(job, trainer, folder, CURVE_COLUMNS)
-    return audit
+    arguments = fine_tuning.arguments(job, len(rows), attempt.folder)
+    config = DPOConfig(**arguments, beta=job.params.beta, **loss_terms(job.params))
+    trainer = fine_tuning.build(job, DPOTrainer, config, rows, adapter)
+    add_reference_logprobs(trainer, keys, known, attempt.recorder)
+    fine_tuning.run(job, trainer, attempt)
 
 
 def add_reference_logprobs(
-    trainer: "DPOTrainer", job: TrainingJob, adapter: Path, pairs: Sequence[Pair], cache: RowCache | None
+    trainer: "DPOTrainer", keys: Sequence[bytes], known: Mapping[bytes, Logprobs], recorder: Recorder
 ) -> None:
     """Add the reference's log-probabilities of both answers to each of the trainer's pairs.
 
-    TRL would compute them again in every epoch. Cached chunks are read; the processes share the other ones.
+    TRL would compute them again in every epoch. The processes share the chunks that are not known.
     """
-    size = CHUNK_BATCHES * job.params.micro_batch_size
-    chunks = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-    keys = _reference_keys(job, adapter, chunks)
-    models = [job.base, adapter]
-    model_id, name = "+".join(map(hashing.dvc_hash, models)), " + ".join(path.name for path in models)
-    # Rank 0 alone reads: the cache may change between the reads of two processes.
-    stored = cache.get(model_id, name, keys) if cache and distributed.rank() == 0 else {}
-    known = distributed.broadcast(stored)
+    size, total = CHUNK_BATCHES * trainer.args.per_device_train_batch_size, len(trainer.train_dataset)
     missing = [(key, index * size) for index, key in enumerate(keys) if key not in known]
-    computed: list[tuple[bytes, Any]] = []
+    computed: list[tuple[bytes, Logprobs]] = []
     trainer.model.eval()
     for key, start in missing[distributed.rank() :: distributed.world_size()]:
-        logprobs = _reference_logprobs(trainer, start, min(start + size, len(pairs)))
+        logprobs = _reference_logprobs(trainer, start, min(start + size, total))
         computed.append((key, logprobs))
-        if cache:
-            cache.put(model_id, {key: logprobs})
-    known |= dict(distributed.gather(computed))
+        recorder.store_rows({key: logprobs})
+    by_key = {**known, **dict(distributed.gather(computed))}
     for side, column in enumerate(REFERENCE_COLUMNS):
-        values = [logprob for key in keys for logprob in known[key][side]]
+        values = [logprob for key in keys for logprob in by_key[key][side]]
         trainer.train_dataset = trainer.train_dataset.add_column(column, values)
     trainer.precompute_ref_logps = True  # tells TRL that these two columns are there
 
 
-def _reference_keys(job: TrainingJob, adapter: Path, chunks: Sequence[Sequence[Pair]]) -> list[bytes]:
-    settings = [job.params.model_dump(include=REFERENCE_PARAMS), job.dtype]
-    identity = checkpoints.fingerprint(settings, [], [job.base, adapter])
+def _reference_keys(job: TrainingJob, adapter: Path, pairs: Sequence[Pair]) -> list[bytes]:
+    """The keys of chunks of pairs in the row cache."""
+    size = CHUNK_BATCHES * job.params.micro_batch_size
+    chunks = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    identity = checkpoints.fingerprint(job.settings(REFERENCE_PARAMS), [], [job.base, adapter])
     texts = (json.dumps([identity, [vars(pair) for pair in chunk]]) for chunk in chunks)
     return [hashlib.sha256(text.encode()).digest() for text in texts]
 

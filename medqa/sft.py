@@ -6,8 +6,8 @@ from pathlib import Path
 from medqa import curves, model, prompts
 from medqa.records import Example
 from medqa.runtime.sections import SftParams
-from medqa.training import checkpoints, fine_tuning, lengths
-from medqa.training.fine_tuning import TrainingJob
+from medqa.training import fine_tuning, lengths
+from medqa.training.fine_tuning import Attempt, TrainingJob
 from medqa.training.lengths import LengthAudit
 
 CURVE_COLUMNS = {"loss": "loss", "learning_rate": "learning_rate"}
@@ -18,14 +18,20 @@ def train(job: TrainingJob[SftParams], examples: Sequence[Example]) -> LengthAud
 
     Raises UserError if none fits, or if training diverges; then nothing is saved.
     """
+    audit = audit_lengths(job.base, examples, job.params)
+    audit.report(job.stage, job.params.max_length)
+    fine_tuning.train(job, fit, audit.rows, CURVE_COLUMNS)
+    return audit
+
+
+def fit(job: TrainingJob[SftParams], examples: Sequence[Example], attempt: Attempt) -> None:
+    """Train on the examples in this process, alone or as one of those that train together."""
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    audit = audit_lengths(job.base, examples, job.params)
-    audit.report(job.stage, job.params.max_length)
     rows = [
         {"id": row.id, "prompt": prompts.ask(row.question), "completion": prompts.reply(row.answer)}
-        for row in audit.rows
+        for row in examples
     ]
     lora = LoraConfig(
         r=job.params.lora.r,
@@ -34,11 +40,9 @@ def train(job: TrainingJob[SftParams], examples: Sequence[Example]) -> LengthAud
         target_modules=fine_tuning.TARGETS,
         task_type="CAUSAL_LM",
     )
-    with checkpoints.checkpoint_folder(job.fingerprint(audit.rows)) as folder:
-        config = SFTConfig(**fine_tuning.arguments(job, len(rows), folder / "work"))
-        trainer = fine_tuning.build(job, SFTTrainer, config, rows, peft_config=lora)
-        fine_tuning.run(job, trainer, folder, CURVE_COLUMNS)
-    return audit
+    config = SFTConfig(**fine_tuning.arguments(job, len(rows), attempt.folder))
+    trainer = fine_tuning.build(job, SFTTrainer, config, rows, peft_config=lora)
+    fine_tuning.run(job, trainer, attempt)
 
 
 def audit_lengths(base: Path, examples: Sequence[Example], params: SftParams) -> LengthAudit[Example]:

@@ -1,11 +1,10 @@
 """Stage `control`: DPO once more on control pairs, a placebo or an oracle."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from medqa import controls, curves, dpo, jsonl, records
-from medqa.runtime import distributed, folders, row_cache, stage
+from medqa.runtime import folders, row_cache, stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
 from medqa.training.fine_tuning import TrainingJob
@@ -28,7 +27,9 @@ def main(
     rows = build_pairs(params, arm, judged, pairs) if is_on else []
     if is_on:
         minutes, tracking = params.compute.checkpoint_minutes, params.compute.tracking
-        job = TrainingJob("dpo", base, params.dpo, params.dtype, params.seed, out, curve, minutes, tracking)
+        job = TrainingJob(
+            "dpo", base, params.dpo, params.dtype, params.seed, out, curve, minutes, tracking, params.compute
+        )
         dpo.train(job, adapter, rows, row_cache.open_cache(params.compute))
     else:
         write_nothing(arm, out, curve)
@@ -48,8 +49,6 @@ def build_pairs(params: Params, arm: str, judged: Path, pairs: Path) -> list[rec
 
 def write_nothing(arm: str, out: Path, curve: Path) -> None:
     """An adapter folder without an adapter and a curve without steps."""
-    if distributed.rank():
-        sys.exit()  # rank 0 alone writes
     folders.write_empty(out, f"control.{arm} is false in params.yaml, so no adapter was trained")
     curves.write_curve(curve, [], dpo.CURVE_COLUMNS)
 
@@ -61,4 +60,4 @@ def compute_metrics(params: Params, base: Path, control_pairs: Path, curve: Path
 
 
 if __name__ == "__main__":
-    stage.run(main, several_processes=True)
+    stage.run(main)

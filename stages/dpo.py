@@ -14,7 +14,9 @@ def main(base: Path, adapter: Path, pairs: Path, out: Path, curve: Path, metrics
     """Train the DPO adapter."""
     params = read_params()
     minutes, tracking = params.compute.checkpoint_minutes, params.compute.tracking
-    job = TrainingJob("dpo", base, params.dpo, params.dtype, params.seed, out, curve, minutes, tracking)
+    job = TrainingJob(
+        "dpo", base, params.dpo, params.dtype, params.seed, out, curve, minutes, tracking, params.compute
+    )
     cache = row_cache.open_cache(params.compute)
     audit = dpo.train(job, adapter, jsonl.read_all(pairs, records.Pair), cache)
     result = dpo.summarize(audit, curve)
@@ -29,4 +31,4 @@ def compute_metrics(params: Params, base: Path, pairs: Path, curve: Path) -> dic
 
 
 if __name__ == "__main__":
-    stage.run(main, several_processes=True)
+    stage.run(main)

@@ -14,7 +14,9 @@ def main(base: Path, examples: Path, out: Path, curve: Path, metrics: Path) -> s
     """Train the SFT adapter."""
     params = read_params()
     minutes, tracking = params.compute.checkpoint_minutes, params.compute.tracking
-    job = TrainingJob("sft", base, params.sft, params.dtype, params.seed, out, curve, minutes, tracking)
+    job = TrainingJob(
+        "sft", base, params.sft, params.dtype, params.seed, out, curve, minutes, tracking, params.compute
+    )
     audit = sft.train(job, jsonl.read_all(examples, records.Example))
     result = sft.summarize(audit, curve)
     jsonl.write_metrics(metrics, result)
@@ -31,4 +33,4 @@ def compute_metrics(params: Params, base: Path, examples: Path, curve: Path) -> 
 
 
 if __name__ == "__main__":
-    stage.run(main, several_processes=True)
+    stage.run(main)

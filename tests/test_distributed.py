@@ -1,11 +1,17 @@
-"""medqa.runtime.distributed: two processes (gloo) train as one, resume as one, and fail with one message."""
+"""Training on a Ray cluster: two processes train as one, survive losses, and fail with one message.
+
+The cluster is real: a head without cores, and two nodes of one core on this machine.
+"""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -13,8 +19,9 @@ import yaml
 from fault_place import ROOT
 
 from medqa import curves, jsonl, records
+from medqa.training.cluster_training import shortage
 
-pytestmark = pytest.mark.slow
+ray = pytest.importorskip("ray")
 
 EXAMPLES = [
     records.Example(f"e{n:02}", "open", f"What causes gout {n}?", "It is age. " * (1 + n % 3))
@@ -25,9 +32,28 @@ INPUTS = {
     "sft": "--base base --examples examples.jsonl --out sft2 --curve sft.tsv --metrics sft.json",
     "dpo": "--base base --adapter sft --pairs pairs.jsonl --out dpo2 --curve dpo.tsv --metrics dpo.json",
 }
+WITHOUT_RAY = (
+    "import runpy, sys; sys.modules['ray'] = None; runpy.run_module(sys.argv.pop(1), alter_sys=True)"
+)
+GOES_ON = "training goes on from step"
 
 
-def start(models: Path, folder: Path, stage: str, processes: int, **changes: int) -> psutil.Popen:
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """A cluster that `compute.cluster: auto` finds."""
+    from ray.cluster_utils import Cluster
+
+    loopback = {"node_ip_address": "127.0.0.1", "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=loopback | {"num_cpus": 0})
+    for _ in range(2):
+        cluster.add_node(node_ip_address="127.0.0.1", num_cpus=1)
+    os.environ["RAY_ADDRESS"] = cluster.address
+    yield cluster
+    del os.environ["RAY_ADDRESS"]
+    cluster.shutdown()
+
+
+def start(models: Path, folder: Path, stage: str, processes: int, cluster: str | None, **changes: int) -> Any:
     """A training stage in a folder of its own, in several processes, with eight rows per step."""
     folder.mkdir(exist_ok=True)
     for name in ("base", "sft"):
@@ -39,59 +65,92 @@ def start(models: Path, folder: Path, stage: str, processes: int, **changes: int
     raw["corpus"] = str(ROOT / raw["corpus"])
     for name in INPUTS:
         raw[name] |= {"batch_size": 8, "micro_batch_size": 4, "epochs": 2, "learning_rate": 0.001} | changes
-    raw["compute"] |= {"processes": processes, "checkpoint_minutes": 0}
+    raw["compute"] |= {"processes": processes, "cluster": cluster, "checkpoint_minutes": 0}
     (folder / "params.yaml").write_text(yaml.safe_dump(raw))
     env = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
     env |= {"MEDQA_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", f"stages.{stage}", *INPUTS[stage].split()]
+    python = ["-m"] if cluster else ["-c", WITHOUT_RAY]
+    command = [sys.executable, *python, f"stages.{stage}", *INPUTS[stage].split()]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return psutil.Popen(command, cwd=folder, env=env, start_new_session=True, **pipes)
 
 
-def run(models: Path, folder: Path, stage: str, processes: int) -> tuple[list[float], bytes]:
-    process = start(models, folder, stage, processes)
+def finish(process: Any, folder: Path, stage: str) -> tuple[list[float], bytes, str]:
+    """The losses, the weights and the output of a stage that ends well."""
     output, _ = process.communicate()
-    assert process.returncode == 0, output
+    assert process.returncode == 0 and "Traceback" not in output, output
+    assert not list((folder / "cache" / "checkpoints").glob("*/*"))
     weights = (folder / f"{stage}2" / "adapter_model.safetensors").read_bytes()
-    return curves.read_curve(folder / f"{stage}.tsv")["loss"], weights
+    return curves.read_curve(folder / f"{stage}.tsv")["loss"], weights, output
 
 
-def started(models: Path, folder: Path, stage: str) -> psutil.Popen:
-    """A run in two processes that has just written a checkpoint."""
-    process = start(models, folder, stage, 2)
+def wait_for_checkpoint(process: Any, folder: Path) -> None:
     while process.poll() is None and not list((folder / "cache" / "checkpoints").glob("*/step-*")):
         time.sleep(0.01)
-    return process
 
 
+def training_processes() -> list[psutil.Process]:
+    """The processes of Ray Train that belong to the cluster of this test."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "RayTrainWorker" in " ".join(child.cmdline())]
+
+
+@pytest.fixture(scope="module")
+def together(nodes: Any, models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Losses and weights of both stages in two processes that nobody disturbs."""
+    results = {}
+    for stage in INPUTS:
+        folder = tmp_path_factory.mktemp("together") / stage
+        results[stage] = finish(start(models, folder, stage, 2, "auto"), folder, stage)[:2]
+    return results
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", INPUTS)
-def test_two_processes_have_the_losses_of_one_and_resume(models, tmp_path, stage) -> None:
-    alone, _ = run(models, tmp_path / "one", stage, 1)
-    together, weights = run(models, tmp_path / "two", stage, 2)
-    assert together == pytest.approx(alone, abs=1e-3) and len(together) == 8
+def test_two_processes_have_the_losses_of_one_without_ray(models, tmp_path, together, stage) -> None:
+    alone, *_ = finish(start(models, tmp_path / "one", stage, 1, None), tmp_path / "one", stage)
+    assert together[stage][0] == pytest.approx(alone, abs=1e-3) and len(alone) == 8
 
-    killed = started(models, tmp_path / "killed", stage)
-    for process in [killed, *killed.children(recursive=True)]:
-        process.kill()
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", INPUTS)
+def test_a_killed_stage_goes_on_when_it_is_run_again(models, tmp_path, together, stage) -> None:
+    folder = tmp_path / "killed"
+    killed = start(models, folder, stage, 2, "auto")
+    wait_for_checkpoint(killed, folder)
+    killed.kill()
     killed.communicate()
-    assert not (tmp_path / "killed" / f"{stage}2").exists()
-    assert run(models, tmp_path / "killed", stage, 2) == (together, weights)
+    assert not (folder / f"{stage}2").exists()
+    *result, _ = finish(start(models, folder, stage, 2, "auto"), folder, stage)
+    assert tuple(result) == together[stage]
 
 
-def test_a_process_that_the_system_kills_is_reported_in_one_line(models, tmp_path) -> None:
-    process = started(models, tmp_path / "starved", "sft")
-    process.suspend()  # so that the launcher notices only after the other process has lost its peer
-    next(child for child in process.children() if child.environ().get("RANK") == "1").kill()
-    time.sleep(0.5)
-    process.resume()
-    output, _ = process.communicate()
-    assert process.returncode == 1 and "Traceback" not in output
-    assert output.strip().splitlines()[-1].startswith("sft: signal 9 ended one of the 2 processes")
-    assert not (tmp_path / "starved" / "sft2").exists()
+@pytest.mark.slow
+def test_training_goes_on_by_itself_after_the_loss_of_a_process(models, tmp_path, together) -> None:
+    process = start(models, tmp_path / "lost", "sft", 2, "auto")
+    wait_for_checkpoint(process, tmp_path / "lost")
+    training_processes()[0].kill()
+    *result, output = finish(process, tmp_path / "lost", "sft")
+    assert tuple(result) == together["sft"] and output.count(GOES_ON) == 1
 
 
-def test_ctrl_c_names_the_checkpoint(models, tmp_path) -> None:
-    process = started(models, tmp_path / "stopped", "sft")
+@pytest.mark.slow
+def test_training_goes_on_when_a_node_is_there_for_one_that_was_lost(
+    nodes, models, tmp_path, together, capfd
+) -> None:
+    process = start(models, tmp_path / "node", "sft", 2, "auto")
+    wait_for_checkpoint(process, tmp_path / "node")
+    nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
+    nodes.add_node(node_ip_address="127.0.0.1", num_cpus=1)
+    *result, output = finish(process, tmp_path / "node", "sft")
+    assert tuple(result) == together["sft"] and output.count(GOES_ON) == 1
+    capfd.readouterr()  # Ray prints the state of the lost node
+
+
+@pytest.mark.slow
+def test_ctrl_c_names_the_checkpoint(nodes, models, tmp_path) -> None:
+    process = start(models, tmp_path / "stopped", "sft", 2, "auto")
+    wait_for_checkpoint(process, tmp_path / "stopped")
     process.send_signal(signal.SIGINT)
     interrupted = time.monotonic()
     output, _ = process.communicate()
@@ -99,11 +158,40 @@ def test_ctrl_c_names_the_checkpoint(models, tmp_path) -> None:
     assert "is kept; dvc repro goes on from there" in output and "Traceback" not in output
 
 
-def test_a_wrong_parameter_is_one_line(models, tmp_path) -> None:
-    process = start(models, tmp_path / "wrong", "sft", 2, micro_batch_size=8)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cluster", "changes", "line"),
+    [
+        (
+            "auto",
+            {"micro_batch_size": 8},
+            "sft: batch_size = 8 must be a multiple of micro_batch_size = 8 times compute.processes = 2; "
+            "lower micro_batch_size",
+        ),
+        (
+            "ray://127.0.0.1:1",
+            {},
+            "sft: compute.cluster = 'ray://127.0.0.1:1': training starts inside the cluster; run the stage "
+            "on one of its nodes with compute.cluster = auto, or by ray job submit",
+        ),
+    ],
+)
+def test_a_wrong_parameter_is_one_line(models, tmp_path, cluster, changes, line) -> None:
+    process = start(models, tmp_path / "wrong", "sft", 2, cluster, **changes)
     output, _ = process.communicate()
-    assert process.returncode == 1
-    assert output.strip().splitlines() == [
-        "sft: batch_size = 8 must be a multiple of micro_batch_size = 8 times compute.processes = 2; "
-        "lower micro_batch_size"
-    ]
+    assert process.returncode == 1 and output.strip().splitlines() == [line]
+
+
+@pytest.mark.parametrize(
+    ("processes", "gpus", "cores", "total", "lack"),
+    [
+        (2, 0, 1, {"CPU": 2.0}, ""),
+        (3, 0, 1, {"CPU": 2.0}, "compute.processes = 3 with 1 cores each: the cluster has only 2 cores"),
+        (2, 1, 1, {"CPU": 2.0, "GPU": 2.0}, ""),
+        (3, 1, 1, {"CPU": 8.0, "GPU": 2.0}, "compute.processes = 3: .* has 2; set it to 2"),
+        (2, 0.5, 1, {"CPU": 8.0, "GPU": 1.0}, "compute.processes = 2: .* has 1; set it to 1"),
+    ],
+)
+def test_a_cluster_that_is_too_small_is_one_line(processes, gpus, cores, total, lack) -> None:
+    message = shortage(processes, {"num_cpus": cores, "num_gpus": gpus}, total)
+    assert re.match(lack, message) if lack else not message

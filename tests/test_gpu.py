@@ -17,9 +17,8 @@ from medqa import dpo, engines, model, records, sft
 from medqa.commands import doctor
 from medqa.engines import continuous_batching, prefix_tree
 from medqa.prefixes import common_prefixes
-from medqa.runtime import distributed, environment, sections
-from medqa.runtime.errors import UserError
-from medqa.training import checkpoints, fine_tuning
+from medqa.runtime import environment, sections
+from medqa.training import fine_tuning
 
 ROWS = [[*range(9), 50], [*range(9), 60, 61], [1, 2, 3]]
 
@@ -105,20 +104,6 @@ def test_each_process_loads_on_its_own_gpu(
     with pytest.raises(AttributeError):  # of the model that was not loaded
         model.load(tiny_base, "bfloat16")
     assert devices == [device]
-
-
-def test_all_processes_come_to_the_same_fingerprint(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fingerprint(rank: str) -> str:
-        monkeypatch.setenv("LOCAL_RANK", rank)
-        return checkpoints.fingerprint([], [], [])
-
-    assert fingerprint("0") == fingerprint("1")
-
-
-def test_more_processes_than_gpus_do_not_begin_to_train(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(UserError, match="compute.processes = 3: .* there are 2; set it to 2"):
-        distributed.relaunch(3)
 
 
 @pytest.mark.parametrize("kind", ["SFTConfig", "DPOConfig"])

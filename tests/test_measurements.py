@@ -11,7 +11,7 @@ from bench import checkout
 from medqa import jsonl
 from medqa.records import Judged
 from medqa.runtime import measurements
-from medqa.runtime.measurements import Measurement
+from medqa.runtime.measurements import Measurement, Usage
 
 ROW = Measurement("sft", "cpu", 9.5, 8.0, 1.2, 0.0, 0.0, 0.0, {"examples": 7}, {"seed": 0}, 1.0)
 
@@ -67,3 +67,11 @@ def test_a_stage_notes_what_it_cost(tmp_path: Path) -> None:
     assert row.stage == "pairs" and row.device == "cpu" and row.seconds > 0 and row.peak_gb > 0.01
     assert row.rows == {"judged": 0, "out": 0} and row.params["pairs"]["policy"] == "best_worst"
     assert "servers" not in row.params["compute"]
+
+
+def test_what_a_worker_used_counts_where_it_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurements, "NOTED", [])
+    for worker in (Usage("cpu", 0.0, 0.0), Usage("Some card", 900.0, 8.0)):
+        measurements.note(worker)
+    row = measurements.measure("sft", 1.0, {}, {})
+    assert (row.device, row.peak_gb, row.gpu_gb) == ("Some card", 900, 8)

@@ -55,7 +55,7 @@ def _load_beside_server(
 
     Its first row raises MemoryError if the model does not fit.
     """
-    alone = compute.model_copy(update={"engine": "transformers", "processes": 1})
+    alone = compute.model_copy(update={"engine": "transformers", "cluster": None, "processes": 1})
     engine = load(model_dir, adapter, dtype, alone, batch_size)
     engine.start = partial(memory.in_room, engine.start, model_dir, dtype)
     return engine

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,18 @@ class Measurement:
     day: float  # seconds since 1970
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What a process has used of its machine."""
+
+    device: str  # the name of the GPU, or cpu
+    peak_gb: float  # of the machine's memory
+    gpu_gb: float  # of the GPU's memory; 0 without a GPU
+
+
+NOTED: list[Usage] = []  # of workers that did the work of this process
+
+
 def path() -> Path:
     """The file of this repository's measurements."""
     return scratch_root() / "measurements.jsonl"
@@ -49,17 +62,17 @@ def peak_gb() -> float:
 
 def measure(stage: str, seconds: float, options: Mapping[str, Any], params: dict[str, Any]) -> Measurement:
     """The measurement of the stage that this process has just run with these options."""
-    device, gpu_gb = _gpu()
+    largest = max([usage(), *NOTED], key=attrgetter("gpu_gb", "peak_gb"))
     files = {name: value for name, value in options.items() if isinstance(value, Path)}
     rows = {name: count_rows(file) for name, file in files.items() if file.suffix == ROW_SUFFIX}
     cached, written = RowCache.reused, RowCache.written
     return Measurement(
         stage=stage,
-        device=device,
+        device=largest.device,
         seconds=round(seconds, 2),
         row_seconds=round(min(Bar.row_seconds, seconds), 2),
-        peak_gb=round(peak_gb(), 3),
-        gpu_gb=round(gpu_gb, 3),
+        peak_gb=round(largest.peak_gb, 3),
+        gpu_gb=round(largest.gpu_gb, 3),
         reused=round(cached / max(1, cached + written), 3),
         skipped=round(Bar.skipped / max(1, Bar.total), 3),
         rows=rows,
@@ -68,12 +81,17 @@ def measure(stage: str, seconds: float, options: Mapping[str, Any], params: dict
     )
 
 
-def _gpu() -> tuple[str, float]:
-    """The GPU that this process used, and the peak of its memory in GB."""
+def usage() -> Usage:
+    """What this process has used until now."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
-        return "cpu", 0.0
-    return torch.cuda.get_device_name(), torch.cuda.max_memory_reserved() / GB
+        return Usage("cpu", peak_gb(), 0.0)
+    return Usage(torch.cuda.get_device_name(), peak_gb(), torch.cuda.max_memory_reserved() / GB)
+
+
+def note(worker: Usage) -> None:
+    """Count what a worker has used as this process's own, where it is more."""
+    NOTED.append(worker)
 
 
 def count_rows(file: Path) -> int:

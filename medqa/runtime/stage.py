@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from medqa.runtime import distributed, locks, measurements
+from medqa.runtime import locks, measurements
 from medqa.runtime.environment import out_of_memory, scratch_root, set_up
 from medqa.runtime.errors import UserError
 from medqa.runtime.params import read_params
@@ -25,18 +25,17 @@ UNTOUCHED = "nothing half-written was left in place"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-def run(main: Callable[..., str], several_processes: bool = False) -> None:
+def run(main: Callable[..., str]) -> None:
     """Call `main` with its parameters (paths or text) from the command line, and print the line it returns.
 
-    A parameter with a default is an option that may be left out. With `several_processes`, `main` runs in
-    `compute.processes` processes at once, and the line is that of rank 0.
+    A parameter with a default is an option that may be left out.
     """
     options = _parse_options(main)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     set_up()
     name = Path(sys.argv[0]).stem
     try:
-        _run(name, main, options, several_processes)
+        _run(name, main, options)
     except UserError as error:
         _fail(name, str(error), 1)
     except FileNotFoundError as error:
@@ -63,25 +62,20 @@ def _parse_options(main: Callable[..., str]) -> dict[str, Any]:
     return vars(parser.parse_args())
 
 
-def _run(name: str, main: Callable[..., str], options: dict[str, Any], several_processes: bool) -> None:
+def _run(name: str, main: Callable[..., str], options: dict[str, Any]) -> None:
     started = time.monotonic()
     # A killed `dvc repro` leaves its stage running: without a lock the next one starts a second writer of the
     # same outputs.
     command = "\n".join([os.getcwd(), name, *sys.argv[1:]])
     lock = scratch_root() / "locks" / f"{hashlib.sha256(command.encode()).hexdigest()[:32]}.lock"
-    if several_processes and distributed.relaunch(read_params().compute.processes):
-        return
-    if distributed.rank() == 0:
-        locks.wait(lock, name)
+    locks.wait(lock, name)
     params = _params_to_note(name)
-    with distributed.report_peer_failure():
-        line = main(**options)
+    line = main(**options)
     seconds = time.monotonic() - started
     print(f"{name}: {line} ({seconds:.0f} s, peak memory {measurements.peak_gb():.2f} GB)", flush=True)
-    if distributed.rank() == 0:
-        if params:
-            measurements.append(measurements.measure(_address(name), seconds, options, params))
-        locks.release(lock)
+    if params:
+        measurements.append(measurements.measure(_address(name), seconds, options, params))
+    locks.release(lock)
 
 
 def _params_to_note(name: str) -> dict[str, Any]:
@@ -101,7 +95,5 @@ def _address(name: str) -> str:
 def _fail(name: str, message: str, code: int) -> None:
     """Print the message, and exit without waiting for other threads."""
     sys.stdout.flush()
-    if distributed.rank():
-        time.sleep(distributed.PATIENCE)  # let rank 0 report an error that all ranks share
     print(f"{name}: {message}", file=sys.stderr, flush=True)
     os._exit(code)

@@ -1,6 +1,7 @@
 """What happens between training steps: a log of each step, a stop if training diverges, a checkpoint."""
 
 import math
+import shutil
 import time
 from collections import deque
 from pathlib import Path
@@ -8,11 +9,10 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from medqa.runtime import distributed
+from medqa.runtime import distributed, folders
 from medqa.runtime.errors import UserError
-from medqa.runtime.progress import Bar
-from medqa.training import checkpoints
 from medqa.training.lengths import list_ids
+from medqa.training.recorder import Recorder
 
 MAX_LOSS_RATIO = 100.0  # of a loss to the recent mean: above it, training has diverged
 RECENT_STEPS = 10
@@ -20,10 +20,10 @@ MIN_RECENT_LOSS = 0.1  # a recent mean below counts as this: a preference loss m
 
 
 class StepLogger(TrainerCallback):
-    """Shows a progress bar, collects each step's numbers in `rows`, and stops a run that diverges."""
+    """Reports each step, collects its numbers in `rows`, and stops a run that diverges."""
 
-    def __init__(self, label: str) -> None:
-        self.label = label
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
         self.rows: list[dict[str, float]] = []
         self.ids: list[str] = []  # of the rows of the step in progress
 
@@ -52,11 +52,12 @@ class StepLogger(TrainerCallback):
     def on_train_begin(self, args: object, state: TrainerState, control: object, **_: object) -> None:
         # A run that resumes from a checkpoint finds there what was logged before it.
         self.rows = [row for row in state.log_history if "loss" in row]
-        shown = distributed.rank() == 0
-        self.bar = Bar(self.label, state.max_steps, "step", state.global_step, shown)
+        if distributed.rank() == 0:
+            self.recorder.begin(state.max_steps, state.global_step)
 
     def on_train_end(self, *_: object, **__: object) -> None:
-        self.bar.close()
+        if distributed.rank() == 0:
+            self.recorder.end()
 
     def on_step_begin(self, *_: object, **__: object) -> None:
         self.ids.clear()
@@ -70,14 +71,15 @@ class StepLogger(TrainerCallback):
         if reason := divergence(logs, [row["loss"] for row in self.rows]):
             raise divergence_error(state.global_step, reason, self.ids)
         self.rows.append({"step": state.global_step, **logs})
-        self.bar.update(f"loss={logs['loss']:.3f}")
+        if distributed.rank() == 0:
+            self.recorder.step(f"loss={logs['loss']:.3f}")
 
 
 class CheckpointSaver(TrainerCallback):
-    """Stores a checkpoint in a folder whenever so many minutes of training have passed."""
+    """Reports a checkpoint whenever so many minutes of training have passed."""
 
-    def __init__(self, folder: Path, minutes: float) -> None:
-        self.folder, self.minutes = folder, minutes
+    def __init__(self, recorder: Recorder, minutes: float) -> None:
+        self.recorder, self.minutes = recorder, minutes
 
     def on_train_begin(self, *_: object, **__: object) -> None:
         self.last_save = time.monotonic()
@@ -88,10 +90,15 @@ class CheckpointSaver(TrainerCallback):
         control.should_save = due and state.global_step < state.max_steps
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: object, **_: object) -> None:
-        distributed.barrier()  # each process has written its random state
+        written = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        # Each process has written its random state, on whatever machine it is.
+        states = distributed.gather([folders.pack(written) if distributed.rank() else {}])
         if distributed.rank() == 0:
-            step = state.global_step
-            checkpoints.store(Path(args.output_dir, f"checkpoint-{step}"), self.folder, step)
+            for files in states:
+                folders.unpack(files, written)
+            self.recorder.store_checkpoint(written, state.global_step)
+        else:
+            shutil.rmtree(written)
         self.last_save = time.monotonic()
 
 

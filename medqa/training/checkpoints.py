@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medqa.records import Example, Pair
-from medqa.runtime import distributed, hashing, locks
+from medqa.runtime import hashing, locks
 from medqa.runtime.environment import scratch_root
 from medqa.runtime.folders import atomic_folder
 
@@ -43,13 +43,9 @@ def code_hashes() -> dict[str, str]:
 
 
 def fingerprint(settings: Sequence[Any], rows: Sequence[Example | Pair], inputs: Sequence[Path]) -> str:
-    """A hash of all that training depends on: code, libraries, device, settings, rows and input models."""
-    from medqa import model  # here, so that `medqa cache` need not import it
-
-    # Of the device the kind alone: each process has its own, and all need the same fingerprint.
-    environment = [model.device().split(":")[0], distributed.world_size(), *map(version, LIBRARIES)]
-    hashes = [code_hashes(), *map(hashing.dvc_hash, inputs)]
-    text = json.dumps([settings, environment, hashes, [vars(row) for row in rows]], sort_keys=True)
+    """A hash of all that training depends on: code, libraries, settings, rows and input models."""
+    libraries, hashes = [*map(version, LIBRARIES)], [code_hashes(), *map(hashing.dvc_hash, inputs)]
+    text = json.dumps([settings, libraries, hashes, [vars(row) for row in rows]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -59,20 +55,17 @@ def checkpoint_folder(name: str) -> Iterator[Path]:
 
     The trainer writes to `work` in it. If another process trains the same now, this is a temporary folder.
     """
-    if distributed.rank():
-        yield distributed.broadcast(root())
-        return
     folder, lock = root() / name, root() / f"{name}.lock"
     if (holder := locks.take(lock)) is not None:
         message = f"checkpoints: process {holder} trains the same; this run keeps none"
         print(message, file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(dir=root(), prefix="alone-") as temporary:
-            yield distributed.broadcast(Path(temporary))
+            yield Path(temporary)
         return
     try:
         _remove_unfinished(folder)
         folder.mkdir(exist_ok=True)
-        yield distributed.broadcast(folder)
+        yield folder
         shutil.rmtree(folder)
     finally:
         _remove_unfinished(folder)

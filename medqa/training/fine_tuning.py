@@ -1,19 +1,19 @@
-"""What SFT and DPO share: the job, its model and trainer, the run, and a clean adapter."""
+"""What SFT and DPO share: the job, its model and trainer, and each attempt to train."""
 
-import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from medqa import chat, curves, hub, model, quantised
-from medqa.runtime import distributed, tracking
+from medqa import chat, model, quantised
+from medqa.runtime import cluster, distributed, measurements, tracking
+from medqa.runtime.compute_section import ComputeParams
 from medqa.runtime.errors import UserError
-from medqa.runtime.folders import atomic_folder
 from medqa.runtime.sections import TrainingParams
 from medqa.training import checkpoints, lengths, padding_free
+from medqa.training.recorder import Recorder, Rows
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Params = TypeVar("Params", bound=TrainingParams)
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,41 @@ class TrainingJob(Generic[Params]):
     curve: Path  # the file of the step curve
     checkpoint_minutes: float = math.inf  # of training between two checkpoints
     tracking: str | None = None  # the tracker that gets the curves too
+    compute: ComputeParams | None = None  # with a cluster: the processes there that train
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return self.compute.processes if self.compute else 1
 
     def fingerprint(self, rows: Sequence[Any], *adapters: Path) -> str:
         """The name of the run's checkpoints, from all that its result depends on."""
-        settings = [self.params.model_dump(), self.dtype, self.seed]
-        return checkpoints.fingerprint(settings, rows, [self.base, *adapters])
+        return checkpoints.fingerprint([self.seed, *self.settings()], rows, [self.base, *adapters])
+
+    def settings(self, names: set[str] | None = None) -> list[Any]:
+        """What results depend on besides seed, rows and models: these parameters or all, and how they run."""
+        return [self.params.model_dump(include=names), self.dtype, self.processes, self._device()]
+
+    def _device(self) -> str:
+        """The kind of device that trains: each process has its own."""
+        if self.compute is None or self.compute.cluster is None:
+            return model.device().split(":")[0]
+        if self.compute.cluster.startswith("ray://"):
+            raise UserError(
+                f"compute.cluster = {self.compute.cluster!r}: training starts inside the cluster; run the "
+                "stage on one of its nodes with compute.cluster = auto, or by ray job submit"
+            )
+        cluster.connect(self.compute)
+        return "cuda" if cluster.resources(self.compute)["num_gpus"] else "cpu"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one process needs in an attempt to train: it may be interrupted, and the next one goes on."""
+
+    folder: Path  # for the trainer's files
+    checkpoint: Path | None  # to go on from
+    recorder: Recorder
 
 
 def arguments(job: TrainingJob, rows: int, folder: Path) -> dict[str, Any]:
@@ -50,16 +79,9 @@ def arguments(job: TrainingJob, rows: int, folder: Path) -> dict[str, Any]:
 
     batch_size counts rows per optimiser step, over all processes.
     In bfloat16 the adapter's weights stay in float32, and its products are in bfloat16 as the base's are.
-    Raises UserError for a batch that the processes cannot share.
     """
     params, device = job.params, model.device()
     rows_per_pass = params.micro_batch_size * distributed.world_size()
-    if params.batch_size % rows_per_pass:
-        raise UserError(
-            f"batch_size = {params.batch_size} must be a multiple of micro_batch_size = "
-            f"{params.micro_batch_size} times compute.processes = {distributed.world_size()}; "
-            "lower micro_batch_size"
-        )
     steps = math.ceil(rows / params.batch_size) * params.epochs
     return {
         "output_dir": str(folder),
@@ -93,17 +115,23 @@ def on_one_gpu(args: "TrainingArguments") -> "TrainingArguments":
 
 
 def load(job: TrainingJob, adapter: Path | None = None) -> "PreTrainedModel | PeftModel":
-    """The model to train, with the adapter to train further if any; prints how quantised layers train.
-
-    Raises UserError for a model whose chat format or context cannot be trained with these parameters.
-    """
-    check_format(job.stage, job.base, job.params.max_length)
+    """The model to train, with the adapter to train further if any; prints how quantised layers train."""
     loaded = model.load(
         job.base, job.dtype, adapter, trainable=adapter is not None, dequantised=job.params.dequantised
     )
     if distributed.rank() == 0 and (layers := quantised.describe(loaded)):
         print(f"{job.stage}: base: {layers}", file=sys.stderr, flush=True)
     return loaded
+
+
+def check_batch(job: TrainingJob) -> None:
+    """Raise UserError for a batch that the processes cannot share."""
+    params = job.params
+    if params.batch_size % (params.micro_batch_size * job.processes):
+        raise UserError(
+            f"batch_size = {params.batch_size} must be a multiple of micro_batch_size = "
+            f"{params.micro_batch_size} times compute.processes = {job.processes}; lower micro_batch_size"
+        )
 
 
 def check_format(stage: str, base: Path, max_length: int) -> None:
@@ -144,45 +172,53 @@ def build(
     return trainer
 
 
-def run(job: TrainingJob, trainer: "Trainer", folder: Path, columns: dict[str, str]) -> None:
-    """Train, with checkpoints in `folder` and from the latest one there; save adapter and step curve.
+def run(job: TrainingJob, trainer: "Trainer", attempt: Attempt) -> None:
+    """Train from the attempt's checkpoint on, with a new one whenever so many minutes have passed.
 
-    `columns` are the logged numbers of the curve and their names there. Of several processes only rank 0
-    returns: it alone writes. Raises UserError if training diverges; then nothing is saved.
+    Rank 0 reports steps, checkpoints and the adapter to the recorder. Raises UserError if training diverges.
     """
     from transformers import PrinterCallback
 
     from medqa.training.callbacks import CheckpointSaver, StepLogger
 
-    logger = StepLogger(job.stage)
+    logger = StepLogger(attempt.recorder)
     logger.attach(trainer)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(CheckpointSaver(folder, job.checkpoint_minutes))
-    checkpoint = distributed.broadcast(checkpoints.latest(folder) if distributed.rank() == 0 else None)
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except KeyboardInterrupt:
-        checkpoint = checkpoints.latest(folder)
-        saved = f"the checkpoint of step {checkpoints.step_of(checkpoint)}" if checkpoint else "no checkpoint"
-        raise KeyboardInterrupt(f"{saved} is kept; dvc repro goes on from there") from None
-    if distributed.rank():
-        sys.exit()
-    save_adapter(trainer.model, job.base, job.out)
-    curves.write_curve(job.curve, logger.rows, columns)
+    trainer.add_callback(CheckpointSaver(attempt.recorder, job.checkpoint_minutes))
+    trainer.train(resume_from_checkpoint=str(attempt.checkpoint) if attempt.checkpoint else None)
+    if distributed.rank() == 0:
+        adapter = attempt.folder / "adapter"
+        trainer.model.save_pretrained(adapter, selected_adapters=["default"])
+        attempt.recorder.finish(adapter, logger.rows, measurements.usage())
 
 
-def save_adapter(peft_model: "PeftModel", base: Path, out: Path) -> None:
-    """Save the adapter `default` and nothing else: the same weights give the same bytes on every machine."""
-    with atomic_folder(out) as folder:
-        peft_model.save_pretrained(folder, selected_adapters=["default"])
-        for path in folder.iterdir():
-            if path.name not in ADAPTER_FILES:
-                path.unlink()
-        path = folder / "adapter_config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
-        # Peft writes sets in any order and the path it loaded; both differ between runs and machines.
-        for name in ("target_modules", "exclude_modules"):
-            if isinstance(config.get(name), list):  # else a pattern, or none
-                config[name] = sorted(config[name])
-        config["base_model_name_or_path"], config["revision"] = hub.address(base)
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def train(
+    job: TrainingJob[Params],
+    fit: Callable[..., None],
+    rows: Sequence[Any],
+    columns: dict[str, str],
+    adapters: Sequence[Path] = (),
+    cache: Callable[[Rows], None] | None = None,
+) -> None:
+    """Train by `fit(job, rows, attempt, *adapters)`, here or on the job's cluster, and write the outputs.
+
+    An interrupted run goes on from its latest checkpoint. `columns` are the logged numbers of the step curve
+    and their names there. Raises UserError if the job cannot be trained; then nothing is written.
+    """
+    check_batch(job)
+    check_format(job.stage, job.base, job.params.max_length)
+    with checkpoints.checkpoint_folder(job.fingerprint(rows, *adapters)) as folder:
+        recorder = Recorder(job.stage, job.base, folder, job.out, job.curve, columns, cache)
+        try:
+            if job.compute and job.compute.cluster:
+                from medqa.training import cluster_training
+
+                cluster_training.train(job, fit, rows, adapters, recorder)
+            else:
+                work = folder / "work"
+                fit(job, rows, Attempt(work, checkpoints.latest(folder), recorder), *adapters)
+        except KeyboardInterrupt:
+            saved = "no checkpoint"
+            if checkpoint := checkpoints.latest(folder):
+                saved = f"the checkpoint of step {checkpoints.step_of(checkpoint)}"
+            raise KeyboardInterrupt(f"{saved} is kept; dvc repro goes on from there") from None

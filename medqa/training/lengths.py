@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from medqa import chat, prompts
 from medqa.records import Example, Pair
-from medqa.runtime import distributed
 from medqa.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class LengthAudit(Generic[Row]):
             (self.too_long, "left out: the prompt alone reaches"),
             (self.shortened, "shortened: the end of an answer, which teaches to stop, lies beyond"),
         ):
-            if ids and distributed.rank() == 0:
+            if ids:
                 line = f"{len(ids)} of {total} rows {outcome} max_length = {max_length} tokens"
                 print(f"{stage}: {line} ({list_ids(ids)})", file=sys.stderr, flush=True)
 

@@ -1,0 +1,191 @@
+"""Training on a Ray cluster: Ray Train's workers train as one, and report to the stage's process.
+
+No disk is shared. Rows, models and the latest checkpoint reach the workers through Ray's object store;
+progress, checkpoints and outputs come back through a queue, and the stage's process alone writes them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from medqa import hub
+from medqa.runtime import cluster, folders, tracking
+from medqa.runtime.errors import UserError
+from medqa.training import checkpoints, worker
+from medqa.training.recorder import Recorder
+
+if TYPE_CHECKING:
+    from ray.train import TrainingFailedError
+    from ray.train.torch import TorchTrainer
+    from ray.util.queue import Queue
+
+    from medqa.training.fine_tuning import TrainingJob
+
+TRIES = 3  # from the same step on
+# A worker that has ended is noticed within half a second; no actors that count and watch for a dashboard.
+SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+}
+TRACKERS = ("MLFLOW_", "TENSORBOARD_", "TRACKIO_", "WANDB_")  # environment variables of trackers
+RERUN = "rerun the stage, it goes on from its last checkpoint"
+LAST = "last"  # the message after which none comes
+
+
+def train(
+    job: TrainingJob[Any],
+    fit: Callable[..., None],
+    rows: Sequence[Any],
+    adapters: Sequence[Path],
+    recorder: Recorder,
+) -> None:
+    """Run `fit(job, rows, attempt, *adapters)` in workers; after the loss of one, from the last checkpoint.
+
+    Raises UserError if the cluster is too small, if a worker raises it, or if three attempts end at the same
+    step.
+    """
+    from ray.exceptions import RayError
+    from ray.train import TrainingFailedError
+
+    assert job.compute
+    cluster.connect(job.compute)
+    if lack := _shortage(job):
+        raise UserError(lack)
+    tracking.arguments(job.tracking, job.out.name)  # sets variables, which the workers get
+    inputs = [worker.put(folder) for folder in (hub.local_path(job.base), *adapters)]
+    work = {"job": replace(job, compute=None), "fit": fit, "rows": rows, "inputs": inputs}
+    ends: list[int] = []  # the step from which each failed attempt would go on
+    while True:
+        try:
+            _attempt(job, work, recorder)
+            break
+        except TrainingFailedError as error:
+            recorder.end()
+            checkpoint = checkpoints.latest(recorder.folder)
+            ends.append(checkpoints.step_of(checkpoint) if checkpoint else 0)
+            if ends.count(ends[-1]) == TRIES:
+                raise UserError(f"{_reason(error)}, {TRIES} times at the same step; {RERUN}") from None
+            line = f"{job.stage}: {_reason(error)}; training goes on from step {ends[-1]}"
+            if lack := _shortage(job):
+                line += f" when there is a node more ({lack})"
+            print(line, file=sys.stderr, flush=True)
+        except RayError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"the cluster of compute.cluster has gone ({reason}); {RERUN}") from None
+    cluster.disconnect()
+
+
+def _shortage(job: TrainingJob[Any]) -> str:
+    import ray
+
+    assert job.compute
+    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return shortage(job.processes, cluster.resources(job.compute), total)
+
+
+def shortage(processes: int, each: Mapping[str, float], total: Mapping[str, float]) -> str:
+    """What a cluster lacks to train in so many processes; empty if nothing."""
+    gpus, cores = total.get("GPU", 0), total.get("CPU", 0)
+    if each["num_gpus"] and gpus < processes:
+        return (
+            f"compute.processes = {processes}: to train together each needs a GPU of its own, and the "
+            f"cluster has {gpus:g}; set it to {gpus:g} for this stage"
+        )
+    if processes * each["num_cpus"] > cores:
+        return (
+            f"compute.processes = {processes} with {each['num_cpus']:g} cores each: the cluster has only "
+            f"{cores:g} cores; lower compute.processes or compute.process_cores"
+        )
+    return ""
+
+
+def _attempt(job: TrainingJob[Any], work: Mapping[str, Any], recorder: Recorder) -> None:
+    """Train in workers until they end. Raises what a worker raises, or TrainingFailedError."""
+    import ray
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(maxsize=8, actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    checkpoint = checkpoints.latest(recorder.folder)
+    files = worker.put(checkpoint) if checkpoint else None
+    variables = {name: text for name, text in os.environ.items() if name.startswith(TRACKERS)}
+    trainer = _trainer(job, {**work, "checkpoint": files, "environment": variables, "queue": queue}, recorder)
+    outcome: Future[Any] = Future()
+    # In a thread, for messages to arrive meanwhile, and for Ctrl-C to end this process at once.
+    Thread(target=_complete, args=(outcome, trainer.fit, queue), daemon=True).start()
+    failures: list[BaseException] = []
+    while (message := queue.get())[0] != LAST:
+        name, arguments = message
+        if name == "fail":
+            failures += arguments
+        else:
+            _receive(recorder, name, arguments)
+    queue.shutdown()
+    if failures:
+        raise failures[0]
+    outcome.result()
+
+
+def _trainer(job: TrainingJob[Any], work: dict[str, Any], recorder: Recorder) -> TorchTrainer:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    assert job.compute
+    each = cluster.resources(job.compute)
+    return TorchTrainer(
+        worker.fit,
+        train_loop_config=work,
+        scaling_config=ScalingConfig(
+            num_workers=job.processes,
+            use_gpu=each["num_gpus"] > 0,
+            resources_per_worker={"CPU": each["num_cpus"]},
+        ),
+        # Ray Train writes to ~/ray_results otherwise; this folder goes with the checkpoints.
+        run_config=RunConfig(name="train", storage_path=str((recorder.folder / "ray").resolve())),
+    )
+
+
+def _complete(outcome: Future[Any], fit: Callable[[], Any], queue: Queue) -> None:
+    try:
+        outcome.set_result(fit())
+    except BaseException as error:
+        outcome.set_exception(error)
+    queue.put((LAST, []))
+
+
+def _receive(recorder: Recorder, name: str, arguments: Sequence[Any]) -> None:
+    """Call a method of the recorder; for each folder that was sent with one that holds the files."""
+    with tempfile.TemporaryDirectory(dir=recorder.folder, prefix="received-") as parent:
+        written = Path(parent, "files")
+        getattr(recorder, name)(
+            *(
+                folders.unpack(value, written) if isinstance(value, worker.Files) else value
+                for value in arguments
+            )
+        )
+
+
+def _reason(error: TrainingFailedError) -> str:
+    """Why an attempt failed, in a few words."""
+    from ray.train import WorkerGroupError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+    for rank, failure in failures.items():
+        if isinstance(failure, WorkerHealthCheckFailedError):
+            return f"process {rank} of compute.processes ended, as it does when memory runs out"
+    failure = next(iter(failures.values()), error)
+    return f"the processes stopped ({type(failure).__name__}: {str(failure).splitlines()[0]})"
