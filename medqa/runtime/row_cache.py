@@ -19,7 +19,7 @@ from medqa.runtime.environment import project, scratch_root
 from medqa.runtime.sections import ComputeParams
 
 VERSION = 2  # of the file and of the keys: another version is another file
-LIMIT = 2 << 30  # bytes: two million answers, which is fewer than a large run has
+LIMIT = 2 << 30  # bytes: 1.5 million answers of 200 words; a large run has more
 DISK_SHARE = 10  # beyond LIMIT, the cache may take one in so many bytes of the free disk
 LOCK_TIMEOUT = 60  # seconds for another process to finish writing
 DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
