@@ -23,9 +23,9 @@ HELP = ("rest and water", "an inhaler", "fruit every day", "sunlight", "iron tab
 MODELS = {"vocabulary": 400, "layers": 1, "steps": 20, "batch_size": 8}
 TINY: dict[str, Any] = {
     "encoder": "base",
-    "generate": {"max_new_tokens": 12},
+    "generate": {"n": 4, "temperature": 0.3, "max_new_tokens": 12},
     "judge": {"min_mass": 0.0},
-    "pairs": {"min_margin": 0.0},
+    "pairs": {"policy": "reference", "min_margin": 0.0},  # one sound candidate per question is enough
     "control": {"placebo": False},
     "evaluate": {"max_new_tokens": 12, "bootstrap_samples": 100},
     "agreement": {"attacked_pairs": 1, "bootstrap_samples": 100},
@@ -61,7 +61,7 @@ def shrink(path: Path) -> None:
     """Make a params.yaml of the preset `files` as small as it can be."""
     params = yaml.safe_load(path.read_text())
     del params["models"]["encoder"]
-    params["models"]["base"] |= MODELS | {"max_length": 64}
+    params["models"]["base"] |= MODELS | {"max_length": 64, "steps": 80}
     params["models"]["judge"] |= MODELS | {"max_length": 256, "examples": 200}
     for section, values in TINY.items():
         params[section] = params[section] | values if isinstance(values, dict) else values
