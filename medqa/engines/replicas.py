@@ -87,9 +87,9 @@ class Replicas:
                         # Rows beside one that kills are still done. Nothing new begins.
                         waiting = deque(w for w in waiting if w.deaths and not user_error)
                         user_error = user_error or error
-        except ConnectionError:
-            self.replicas.clear()
-            raise cluster.head_is_gone(self.compute) from None
+        except (cluster.HeadIsGone, ConnectionError):
+            self.replicas.clear()  # to end them would wait for the head
+            raise cluster.HeadIsGone(self.compute) from None
         except BaseException:
             # Answers that are still to come belong to no call any more.
             self.close()

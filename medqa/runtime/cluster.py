@@ -51,8 +51,18 @@ def connect(compute: ComputeParams) -> None:
         ) from None
 
 
+class HeadIsGone(UserError):
+    """The head node of the cluster has ended: until this process ends, each call of Ray may wait for ever."""
+
+    def __init__(self, compute: ComputeParams):
+        super().__init__(
+            f"the head node of compute.cluster = {compute.cluster!r} is gone; start it again and rerun the "
+            "stage, which with compute.row_cache goes on from the rows that are done"
+        )
+
+
 def check_head(compute: ComputeParams) -> None:
-    """Raise UserError if the head node does not answer. Ray itself waits a minute, and ends this process.
+    """Raise HeadIsGone if the head node does not answer. Ray itself waits a minute, and ends this process.
 
     A client of a `ray://` address gets a ConnectionError instead, from any call of Ray.
     """
@@ -67,15 +77,7 @@ def check_head(compute: ComputeParams) -> None:
             return
         except OSError:
             time.sleep(1)
-    raise head_is_gone(compute)
-
-
-def head_is_gone(compute: ComputeParams) -> UserError:
-    """The error of a cluster that has ended."""
-    return UserError(
-        f"the head node of compute.cluster = {compute.cluster!r} is gone; start it again and rerun the "
-        "stage, which with compute.row_cache goes on from the rows that are done"
-    )
+    raise HeadIsGone(compute)
 
 
 def disconnect() -> None:
