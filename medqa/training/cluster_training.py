@@ -188,4 +188,7 @@ def _reason(error: TrainingFailedError) -> str:
         if isinstance(failure, WorkerHealthCheckFailedError):
             return f"process {rank} of compute.processes ended, as it does when memory runs out"
     failure = next(iter(failures.values()), error)
-    return f"the processes stopped ({type(failure).__name__}: {str(failure).splitlines()[0]})"
+    text = str(failure).splitlines()[0]
+    if "onnection" in text:  # of gloo or NCCL, in a process that noticed the loss before Ray did
+        return "a process of compute.processes ended, as it does when memory runs out"
+    return f"the processes stopped ({type(failure).__name__}: {text})"
