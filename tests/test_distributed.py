@@ -19,9 +19,12 @@ import yaml
 from fault_place import ROOT
 
 from medqa import curves, jsonl, records
+from medqa.runtime import cluster as connection
 from medqa.training.cluster_training import shortage
 
-ray = pytest.importorskip("ray")
+# Ray reads them when it is imported. A node may take long to start on a busy machine.
+os.environ |= connection.ENVIRONMENT | connection.LOOPBACK | {"RAY_raylet_start_wait_time_s": "300"}
+pytest.importorskip("ray")
 
 EXAMPLES = [
     records.Example(f"e{n:02}", "open", f"What causes gout {n}?", "It is age. " * (1 + n % 3))

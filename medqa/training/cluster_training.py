@@ -7,7 +7,6 @@ progress, checkpoints and outputs come back through a queue, and the stage's pro
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -51,8 +50,7 @@ def train(
 ) -> None:
     """Run `fit(job, rows, attempt, *adapters)` in workers; after the loss of one, from the last checkpoint.
 
-    Raises UserError if the cluster is too small, if a worker raises it, or if three attempts end at the same
-    step.
+    Raises UserError for a cluster that is too small, if a worker does, or if three attempts end at one step.
     """
     from ray.exceptions import RayError
     from ray.train import TrainingFailedError
@@ -75,12 +73,11 @@ def train(
             ends.append(checkpoints.step_of(checkpoint) if checkpoint else 0)
             if ends.count(ends[-1]) == TRIES:
                 raise UserError(f"{_reason(error)}, {TRIES} times at the same step; {RERUN}") from None
-            line = f"{job.stage}: {_reason(error)}; training goes on from step {ends[-1]}"
-            if lack := _shortage(job):
-                line += f" when there is a node more ({lack})"
-            print(line, file=sys.stderr, flush=True)
+            lack = f" when there is a node more ({lack})" if (lack := _shortage(job)) else ""
+            line = f"{job.stage}: {_reason(error)}; training goes on from step {ends[-1]}{lack}\n"
+            recorder.write(line)
         except RayError as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).partition("\n")[0]
             raise UserError(f"the cluster of compute.cluster has gone ({reason}); {RERUN}") from None
     cluster.disconnect()
 
@@ -188,4 +185,7 @@ def _reason(error: TrainingFailedError) -> str:
         if isinstance(failure, WorkerHealthCheckFailedError):
             return f"process {rank} of compute.processes ended, as it does when memory runs out"
     failure = next(iter(failures.values()), error)
-    return f"the processes stopped ({type(failure).__name__}: {str(failure).splitlines()[0]})"
+    text = str(failure).splitlines()[0]
+    if "onnection" in text:  # of gloo or NCCL, in a process that noticed the loss before Ray did
+        return "a process of compute.processes ended, as it does when memory runs out"
+    return f"the processes stopped ({type(failure).__name__}: {text})"
