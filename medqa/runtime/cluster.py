@@ -42,6 +42,10 @@ def connect(compute: ComputeParams) -> None:
     options: dict[str, Any] = {"include_dashboard": False} if local else {"runtime_env": _own_code()}
     handler = signal.getsignal(signal.SIGTERM)
     try:
+        # Ray would wait a minute for this one, and end Python. What it finds by itself, it looks for.
+        address = os.environ.get("RAY_ADDRESS", "") if compute.cluster == "auto" else ""
+        if address.rpartition(":")[2].isdigit() and "://" not in address and not _answers(address):
+            raise ConnectionError(f"nothing listens on RAY_ADDRESS = {address}")
         ray.init(compute.cluster, logging_level=logging.ERROR, log_to_driver=False, **options)
         signal.signal(signal.SIGTERM, handler)  # Ray's own ends the stage with another code
     except (ConnectionError, TimeoutError) as error:
@@ -70,14 +74,20 @@ def check_head(compute: ComputeParams) -> None:
 
     if (compute.cluster or "").startswith("ray://"):
         return
-    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    if not _answers(ray.get_runtime_context().gcs_address):
+        raise HeadIsGone(compute)
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens on host:port."""
+    host, _, port = address.rpartition(":")
     for _ in range(ATTEMPTS):
         try:
             socket.create_connection((host.strip("[]"), int(port)), TIMEOUT).close()
-            return
+            return True
         except OSError:
             time.sleep(1)
-    raise HeadIsGone(compute)
+    return False
 
 
 def disconnect() -> None:

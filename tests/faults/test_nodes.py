@@ -74,7 +74,7 @@ def test_nodes_that_go_and_come_change_no_byte(place: Place, nodes: Nodes, stage
             done += 1
         output, error = process.communicate()
         assert process.returncode == 0, error
-        assert output.count("\n") == 1 and "raylet" not in error and "Traceback" not in error
+        assert len(output.split("\n")) <= 3 and "(raylet" not in output + error and "Traceback" not in error
         written = b"".join((place.folder / name).read_bytes() for name in ("out.jsonl", "metrics.json"))
         assert written == expected and place.kept()[0] == total
 
