@@ -36,7 +36,8 @@ INPUTS = {
     "dpo": "--base base --adapter sft --pairs pairs.jsonl --out dpo2 --curve dpo.tsv --metrics dpo.json",
 }
 WITHOUT_RAY = (
-    "import runpy, sys; sys.modules['ray'] = None; runpy.run_module(sys.argv.pop(1), alter_sys=True)"
+    "import runpy, sys; sys.modules['ray'] = None; "
+    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 )
 GOES_ON = "training goes on from step"
 
