@@ -237,6 +237,17 @@ def test_the_real_models_take_about_what_the_rehearsal_took(
     assert cost.memory_gb and 1 / table.MEMORY_FACTOR < cost.memory_gb / gigabytes < table.MEMORY_FACTOR
 
 
+def test_each_process_of_this_machine_has_the_model() -> None:
+    alone, local, cluster = (
+        calculated.calculate(
+            "generate", setting(changed(compute__processes=processes, compute__cluster=name), COUNTS)
+        )
+        for processes, name in ((1, None), (3, "local"), (3, "auto"))
+    )
+    assert alone.memory_gb and local.memory_gb == pytest.approx(3 * alone.memory_gb)
+    assert cluster.memory_gb == alone.memory_gb
+
+
 def test_what_cannot_be_known_is_unknown() -> None:
     params = read_preset("qwen2.5-1.5b")
     data = calculated.calculate("data", setting(params, COUNTS))

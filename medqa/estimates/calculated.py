@@ -78,6 +78,9 @@ def calculate(stage: str, setting: Setting) -> Cost:
     seconds, gb = _seconds(name, setting), _memory_gb(name, setting)
     on_gpu = setting.machine.gpu_gb > 0
     memory = gb if gb is None or not on_gpu else LIBRARIES_GB * 3 + weights_gb(name, setting)
+    compute = setting.params.compute
+    if memory is not None and compute.cluster == "local":  # each process has the model
+        memory *= compute.processes
     gpu = (gb - LIBRARIES_GB + GPU_CONTEXT_GB if gb is not None else None) if on_gpu else 0.0
     basis = "unknown" if seconds is None and gb is None else "calculated"
     return Cost(stage, seconds, memory, gpu, _disk_gb(name, setting), 0.0, basis)
