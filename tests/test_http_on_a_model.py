@@ -105,7 +105,10 @@ def test_transformers_serve_is_reported_as_not_compared_and_answers(
         judge_batch_size=1,
         max_failed_rows=0,
         row_cache=True,
+        cluster=None,
         processes=1,
+        process_cores=None,
+        process_gpus=None,
         checkpoint_minutes=1,
         tracking=None,
     )

@@ -115,7 +115,10 @@ def ask(
                 judge_batch_size=8,
                 max_failed_rows=0,
                 row_cache=True,
+                cluster=None,
                 processes=1,
+                process_cores=None,
+                process_gpus=None,
                 checkpoint_minutes=1,
                 tracking=None,
             )

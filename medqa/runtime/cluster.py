@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import medqa
 from medqa.runtime.compute_section import ComputeParams
 from medqa.runtime.errors import UserError
 
@@ -108,4 +107,4 @@ def resources(compute: ComputeParams) -> dict[str, float]:
 
 
 def _own_code() -> dict[str, Any]:
-    return {"py_modules": [str(Path(medqa.__file__).parent)]}
+    return {"py_modules": [str(Path(__file__).resolve().parents[1])]}
