@@ -3,6 +3,8 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Besides: what tests, benchmarks and several processes need.
+ALL_INSTALLED := $(VENV)/.installed-all
 
 # DVC needs a home and a name, which the user of a container may lack.
 export HOME := $(or $(value HOME),$(CURDIR)/.medqa/home)
@@ -31,14 +33,14 @@ repro: $(INSTALLED)
 
 # One thread per worker: two workers on two cores are faster than two threads in one.
 TESTS := PATH="$$PWD/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
-test: $(INSTALLED)
+test: $(ALL_INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(TESTS) -m "not slow"
 
 # Also whole pipelines, kills, real servers, several processes, benchmarks and a browser; under forty minutes.
-test-all: $(INSTALLED)
+test-all: $(ALL_INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -54,31 +56,35 @@ real: $(INSTALLED)
 	@$(AFTER)
 
 # Each stage against its peers, some forty minutes on two cores. RUNS is how often each.
-bench: $(INSTALLED)
+bench: $(ALL_INSTALLED)
 	$(DVC) repro pairs
 	$(BIN)/python -m bench --runs $${RUNS:-5} --page docs/performance.md
 
 # Kills every stage and dvc itself at random moments, about an hour. MEDQA_SOAK is how often each.
-soak: $(INSTALLED)
+soak: $(ALL_INSTALLED)
 	PATH="$$PWD/$(BIN):$$PATH" MEDQA_SOAK=$${MEDQA_SOAK:-20} $(BIN)/python -m pytest tests/faults
 
 # The real preset's whole pipeline on random weights of its models' shapes: 16 GB of disk, a table last.
 .PHONY: rehearsal
-rehearsal: $(INSTALLED)
+rehearsal: $(ALL_INSTALLED)
 	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m bench.rehearsal
 
 # Wheels for a machine with a GPU and no network, which has Python 3.12 and torch; gpu-bundle/run measures there.
 .PHONY: gpu-bundle
-gpu-bundle: $(INSTALLED)
+gpu-bundle: $(ALL_INSTALLED)
 	$(BIN)/python -m bench.bundle --python "$${PYTHON312:-python3.12}"
 
-install: $(INSTALLED)
+install: $(ALL_INSTALLED)
 
 # Versions are exact; gptqmodel builds from source against the torch that is there.
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing the packages of constraints.txt into $(VENV): 1.7 GB with torch for processors, minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(ALL_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
