@@ -11,11 +11,23 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import log
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from medqa.runtime.compute_section import ComputeParams
+
+PARAMS = Path(__file__).parent.parent / "params.yaml"
 Answer = tuple[int, dict[str, str], Any]
 Tamper = Callable[[str, Any, int, Answer], Answer]
 FILLER = {f"word{index}": 1e-4 / (index + 1) for index in range(40)}
+
+
+def served_by(server: dict[str, Any]) -> ComputeParams:
+    """The section `compute` of the project, with this server of the model `base`."""
+    raw = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))["compute"]
+    return ComputeParams.model_validate(raw | {"engine": "http", "servers": {"base": server}})
 
 
 class FakeServer:

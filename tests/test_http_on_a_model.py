@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import real_server
 import torch
-from fake_server import FakeServer
+from fake_server import FakeServer, served_by
 
 from medqa import chat, engines, model, prompts
 from medqa.engines import Request, Sampling, http_engine, transformers_engine
-from medqa.runtime import compute_section, sections
+from medqa.runtime import compute_section
 from medqa.runtime.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -98,20 +98,7 @@ def test_transformers_serve_is_reported_as_not_compared_and_answers(
     address, folder = serving
     monkeypatch.setenv("MEDQA_CACHE", str(tmp_path))
     section = {"address": address, "model": str(folder), "requests": 1, "timeout": 60, "patience": 1}
-    compute = sections.ComputeParams(
-        engine="http",
-        servers={"base": section | {"extra": {}}},
-        generate_batch_size=1,
-        judge_batch_size=1,
-        max_failed_rows=0,
-        row_cache=True,
-        cluster=None,
-        processes=1,
-        process_cores=None,
-        process_gpus=None,
-        checkpoint_minutes=1,
-        tracking=None,
-    )
+    compute = served_by(section | {"extra": {}})
     with engines.load(folder, None, "float32", compute, 1) as served:
         assert len(dict(served.generate(REQUESTS[:1], GREEDY))) == 1
     assert f"could not be checked: {address} gives no logprobs" in capsys.readouterr().err

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 from fake_policies import write_adapter
-from fake_server import Answer, FakeServer
+from fake_server import Answer, FakeServer, served_by
 from transformers import AutoTokenizer
 
 from medqa import chat, engines, model
 from medqa.engines import Request, Sampling, memory, server_parity
 from medqa.engines.base import NextTokens
 from medqa.engines.token_distance import differences
-from medqa.runtime import hashing, sections
+from medqa.runtime import hashing
 from medqa.runtime.errors import UserError
 
 GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=4)
@@ -108,20 +108,7 @@ def ask(
         with FakeServer(tamper=answer, models=("served", adapter)) as server:
             section = {"address": server.address, "model": "served", "requests": 4, "timeout": 30}
             section |= {"patience": 1, "extra": extra}
-            compute = sections.ComputeParams(
-                engine="http",
-                servers={"base": section},
-                generate_batch_size=8,
-                judge_batch_size=8,
-                max_failed_rows=0,
-                row_cache=True,
-                cluster=None,
-                processes=1,
-                process_cores=None,
-                process_gpus=None,
-                checkpoint_minutes=1,
-                tracking=None,
-            )
+            compute = served_by(section)
             folder = adapters["sft"] if adapter_tokens else None
             engine = engines.load(base, folder, "float32", compute, 8)
             try:
