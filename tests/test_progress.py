@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from medqa.engines.base import Request, compute
 from medqa.runtime import progress
 
 SCRIPT = """
@@ -49,3 +50,10 @@ def test_a_bar_counts_what_was_done_before(monkeypatch: pytest.MonkeyPatch) -> N
     bar.update("loss=0.1")
     bar.close()
     assert (progress.Bar.total, progress.Bar.skipped) == (10, 4)
+
+
+def test_the_bar_of_an_engine_shows_the_replicas(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(progress.Bar, "note", "3 replicas")
+    rows = [[Request("q1", [])], [Request("q2", [])]]
+    assert list(compute(lambda requests: [(row.id, 1) for row in requests], rows, "judge", 2)) == [[1], [1]]
+    assert "3 replicas" in capsys.readouterr().err

@@ -28,7 +28,7 @@ class Bar:
     row_seconds = 0.0
     total = 0  # units of all bars of this process
     skipped = 0  # those of them that were done before it began
-    note = ""  # shown behind the numbers of `track`
+    note = ""  # shown behind the numbers of every bar, where `update` gets none
 
     def __init__(self, label: str, total: int, unit: str, initial: int = 0, shown: bool = True) -> None:
         from tqdm import tqdm
@@ -52,7 +52,7 @@ class Bar:
     def update(self, note: str = "") -> None:
         """Count one unit more; the note is shown behind the numbers."""
         self.first_update = self.first_update or time.monotonic()
-        if note:
+        if note := note or Bar.note:
             self.bar.set_postfix_str(note, refresh=False)
         self.bar.update()
 
@@ -69,7 +69,7 @@ def track(items: Iterable[Item], label: str, total: int, unit: str) -> Iterator[
     try:
         for item in items:
             yield item
-            bar.update(Bar.note)
+            bar.update()
     finally:
         bar.close()
 
