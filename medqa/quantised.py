@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medqa.runtime.environment import release_memory
 from medqa.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def dequantise(model: "PreTrainedModel") -> int:
     replaced = layers(model)
     for name, layer in replaced.items():
         replace_layer(model, name, plain_weight(layer), layer.bias)
+        release_memory()  # of a model of 1.5 billion weights up to 4 GB
     model.is_quantized = False
     for key in ("quantization_config", "_pre_quantization_dtype"):
         model.config.__dict__.pop(key, None)

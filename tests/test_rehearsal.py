@@ -1,6 +1,8 @@
 """The rehearsal at a tiny shape: checkpoints look like real ones, and the preset's pipeline runs on them."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bench import checkpoints, rehearsal
+from bench import checkout, checkpoints, rehearsal
 from medqa import model
 
 pytestmark = pytest.mark.slow
@@ -48,6 +50,33 @@ def test_it_loads_with_weights_of_the_stated_deviation(tmp_path: Path) -> None:
     assert weight.shape == (128, 384)
     assert weight.std().item() * 128**0.5 == pytest.approx(checkpoints.DEVIATION, rel=0.05)
     assert abs(weight.mean().item()) < weight.std().item() / 5
+
+
+GROWTH = """
+import sys
+from pathlib import Path
+from medqa.runtime import environment
+environment.set_up()
+from medqa import model
+
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1000 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+model.load(Path(sys.argv[1]), "bfloat16")  # loads the libraries
+before = anonymous()
+net = model.load(Path(sys.argv[1]), "bfloat16", dequantised=True)
+print((anonymous() - before) / sum(weight.nbytes for weight in net.parameters()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_dequantised_model_takes_little_more_than_its_weights(tmp_path: Path) -> None:
+    shape = checkpoints.Shape(layers=8, width=1024, heads=8, kv_heads=8, mlp=4096, vocabulary=1024)
+    checkpoints.write(shape, checkpoints.tokenizer(1024), quantised=True, seed=0, out=tmp_path / "base")
+    command = [sys.executable, "-c", GROWTH, str(tmp_path / "base")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=checkout.ROOT)
+    assert 0.8 < float(done.stdout.split()[-1]) < 1.4
 
 
 def test_a_large_checkpoint_comes_in_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """The engine with the row cache before it: only rows that the cache does not know are computed."""
 
-import ctypes
 import gc
 import hashlib
 import json
@@ -23,6 +22,7 @@ from medqa.engines.base import (
     Sampling,
     TokenLister,
 )
+from medqa.runtime.environment import release_memory
 from medqa.runtime.errors import UserError
 from medqa.runtime.row_cache import VERSION, RowCache
 
@@ -95,8 +95,7 @@ class CachedEngine:
         self.engine.close()
         self.engine = None
         gc.collect()  # a model refers to itself
-        # Otherwise malloc keeps what it freed (environment.set_up), in pieces too small for the next model.
-        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+        release_memory()
 
     def _run(
         self,

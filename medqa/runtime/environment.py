@@ -60,6 +60,11 @@ def set_up() -> None:
         getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(option, size)
 
 
+def release_memory() -> None:
+    """Give freed memory back to the system; glibc would retain it, in pieces too small for the next use."""
+    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+
+
 def project() -> Path:
     """The folder of the main repository, also in one of DVC's temporary runs."""
     return Path(os.environ.get("DVC_ROOT") or ".")
