@@ -119,6 +119,16 @@ def repro(
     return list(stage_log.stages(shown_lines())), process.wait()
 
 
+def estimate(folder: Path, variables: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """What `medqa check` says of each stage that has not run yet: seconds and peak memory in GB."""
+    command = [sys.executable, "-m", "medqa", "check", "--json"]
+    done = subprocess.run(command, cwd=folder, env=dict(variables), stdout=subprocess.PIPE, check=True)
+    return {
+        cost["stage"]: {"seconds": cost["seconds"], "peak_gb": cost["memory_gb"]}
+        for cost in json.loads(done.stdout)
+    }
+
+
 @contextmanager
 def work_folder(path: Path | None) -> Iterator[Path]:
     """The folder to work in: the named one, which stays, or a temporary one, which is removed."""
@@ -147,7 +157,14 @@ def rehearse(
     repos = hub_repos(params, shapes, work / "served")
     writing = time.monotonic() - started
     with running(repos) as hub:
-        stages, code = repro(work / "project", environment(work, hub.url), targets)
+        variables = environment(work, hub.url)
+        # Before, nobody knows how long the rows are.
+        stages, code = repro(work / "project", variables, ["data"])
+        estimates = {}
+        if code == 0:
+            estimates = estimate(work / "project", variables)
+            rest, code = repro(work / "project", variables, targets)
+            stages += rest
     return {
         "models": {name: vars(shape) | {"parameters": shape.parameters()} for name, shape in shapes.items()},
         "dtype": params["dtype"],
@@ -156,21 +173,27 @@ def rehearse(
         "seconds_writing_checkpoints": round(writing),
         "seconds": round(time.monotonic() - started),
         "exit_code": code,
+        "estimates": estimates,
         "stages": stages,
     }
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The stages of a rehearsal as a table."""
-    lines = [f"{'stage':<16}{'seconds':>8}{'peak GB':>9}  result"]
-    lines += [
-        f"{row['stage']:<16}{row['seconds']:>8}{row['peak_gb']:>9.2f}  {row['summary']}"
-        for row in result["stages"]
-    ]
+    """The stages of a rehearsal as a table, `~` what `medqa check` estimated once the rows were there."""
+    lines = [f"{'stage':<18}{'seconds':>8}{'~':>7}{'peak GB':>9}{'~':>6}  result"]
+    for row in result["stages"]:
+        estimated = result["estimates"].get(row["stage"], {})
+        cells = [f"{row['seconds']:>8}", _number(estimated.get("seconds"), 7, 0), f"{row['peak_gb']:>9.2f}"]
+        cells.append(_number(estimated.get("peak_gb"), 6, 1))
+        lines.append(f"{row['stage']:<18}{''.join(cells)}  {row['summary']}")
     peak = max((row["peak_gb"] for row in result["stages"]), default=0.0)
     end = "every stage ran" if result["exit_code"] == 0 else f"ended with exit code {result['exit_code']}"
-    total = f"{'all':<16}{result['seconds']:>8}{peak:>9.2f}  {end}; {result['dtype']} on a CPU"
+    total = f"{'all':<18}{result['seconds']:>8}{'':7}{peak:>9.2f}{'':6}  {end}; {result['dtype']} on a CPU"
     return "\n".join([*lines, total])
+
+
+def _number(value: float | None, width: int, digits: int) -> str:
+    return f"{'' if value is None else format(value, f'.{digits}f'):>{width}}"
 
 
 def main() -> int:

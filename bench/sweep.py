@@ -9,19 +9,18 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, product
+from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean
-from types import SimpleNamespace
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, get_args
 
 import yaml
 
+from bench import experiments
 from bench.checkout import DVC, ROOT
-from medqa import compare, jsonl, metrics
-from medqa.commands.preset import flat
-from medqa.records import Answer
+from bench.experiments import Experiment
+from medqa import jsonl
 from medqa.report.labels import GAINS
 from medqa.runtime.errors import UserError
 from medqa.runtime.sections import PairsPolicy
@@ -30,7 +29,7 @@ from medqa.runtime.sections import PairsPolicy
 SIZES, POLICIES, SEEDS = (2, 4, 8), ("best_worst", "reference"), (0, 1, 2)
 MEASURES = ("score", "token_f1", "rouge_l", "key_point_recall", "repetition", "cut_off")
 PREFIX = "sweep-"  # of the names of the experiments
-SAMPLES = 10_000  # of the bootstrap
+VARIED = ("generate.n", "pairs.policy", "seed")
 
 
 class Cell(NamedTuple):
@@ -51,14 +50,6 @@ class Cell(NamedTuple):
         return {"generate.n": self.n, "pairs.policy": self.policy, "seed": self.seed}
 
 
-class Experiment(NamedTuple):
-    """A finished experiment: the number of its pairs, and the gains of DPO over SFT per question."""
-
-    cell: Cell
-    pairs: int
-    gains: dict[str, list[float]]
-
-
 def queue(folder: Path, cells: Iterable[Cell], placebo: bool) -> int:
     """Put the cells that have no experiment yet into DVC's queue, by seed; returns their number.
 
@@ -68,7 +59,7 @@ def queue(folder: Path, cells: Iterable[Cell], placebo: bool) -> int:
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     if params["data"]["sft"]["source"] != "embedded":
         raise UserError("params.yaml holds another preset than the embedded one; run medqa preset base")
-    finished = set(commits(folder))
+    finished = set(experiments.commits(folder, PREFIX))
     missing = [cell for cell in cells if cell.name not in finished]
     for cell in sorted(missing, key=lambda cell: (cell.seed, cell)):  # a seed's models are trained once
         changes = cell.changes | {"control.placebo": str(placebo).lower()}
@@ -78,68 +69,31 @@ def queue(folder: Path, cells: Iterable[Cell], placebo: bool) -> int:
     return len(missing)
 
 
-def commits(folder: Path) -> dict[str, str]:
-    """The commit of each finished experiment of the sweep by name; of several with a name, the newest."""
-    form = ("--sort=committerdate", "--format=%(objectname) %(refname)")
-    listing = _git(folder, "for-each-ref", *form, "refs/exps")
-    refs = (line.split() for line in listing.splitlines())
-    names = ((ref.rpartition("/")[2], commit) for commit, ref in refs)
-    return {name: commit for name, commit in names if name.startswith(PREFIX)}
-
-
-def read(folder: Path) -> list[Experiment]:
-    """The finished experiments. Raises UserError without any, or if they differ in other parameters."""
-    names = commits(folder)
-    if not names:
-        raise UserError("the sweep has no experiment; python -m bench.sweep queue, dvc queue start --jobs 1")
-    experiments, settings = [], []
-    for commit in names.values():
-        params = flat(yaml.safe_load(_git(folder, "show", f"{commit}:params.yaml")))
-        cell = Cell(*(json.loads(params.pop(key)) for key in ("generate.n", "pairs.policy", "seed")))
-        settings.append({(key, value) for key, value in params.items() if not key.startswith("control.")})
-        pairs = json.loads(_git(folder, "show", f"{commit}:metrics/pairs.json"))["pairs"]
-        gains = compare.paired_gains(zip(*_answers(folder, commit), strict=True))[1]
-        experiments.append(Experiment(cell, pairs, gains))
-    if different := {key for items in settings for key, _ in items ^ settings[0]}:
-        keys = ", ".join(sorted(different))
-        raise UserError(f"the experiments of the sweep differ in {keys}; dvc exp remove the old ones")
-    return sorted(experiments)
-
-
-def _answers(folder: Path, commit: str) -> Iterator[list[Answer]]:
-    """The answers of DPO and of SFT to the held-out questions."""
-    import dvc.api
-
-    files = dvc.api.DVCFileSystem(str(folder), rev=commit)
-    for model in ("dpo", "sft"):
-        rows = map(json.loads, files.read_text(f"data/answers/{model}.jsonl").splitlines())
-        # A later version of the code may have other fields.
-        yield [cast(Answer, SimpleNamespace(**row)) for row in rows]
-
-
-def summarize(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
+def summarize(runs: Iterable[Experiment]) -> list[dict[str, Any]]:
     """Per n and policy: the seeds, the mean number of pairs, and the mean gains with their intervals."""
-    rows = []
-    for (n, policy), group in groupby(experiments, lambda experiment: experiment.cell[:2]):
-        runs = list(group)
-        row = {"n": n, "policy": policy, "seeds": [run.cell.seed for run in runs]}
-        row["pairs"] = fmean(run.pairs for run in runs)
-        for name in MEASURES:
-            gains = [run.gains[name] for run in runs if run.gains[name]]
-            if gains:
-                row |= metrics.named(f"{name}_gain", metrics.hierarchical_interval(gains, 0, SAMPLES))
-        rows.append(jsonl.rounded(row))
-    return rows
+    cells: dict[tuple[int, str], list[Experiment]] = {}
+    for run in sorted(runs, key=lambda run: list(run.varied.values())):
+        cells.setdefault((run.varied["generate.n"], run.varied["pairs.policy"]), []).append(run)
+    return [
+        jsonl.rounded(
+            {"n": n, "policy": policy, "seeds": [run.varied["seed"] for run in group]}
+            | {"pairs": fmean(run.metrics["pairs"]["pairs"] for run in group)}
+            | experiments.mean_gains(group, MEASURES)
+        )
+        for (n, policy), group in cells.items()
+    ]
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
     """The table as Markdown."""
     head = ["n", "policy", "seeds", "pairs", *(GAINS[name] for name in MEASURES)]
-    lines = [HEAD, _line(head), _line(["---"] * len(head))]
+    lines = [HEAD, experiments.table_line(head), experiments.table_line(["---"] * len(head))]
     for row in rows:
         seeds = ", ".join(map(str, row["seeds"]))
-        gains = [_gain(row, f"{name}_gain") for name in MEASURES]
-        lines.append(_line([str(row["n"]), row["policy"], seeds, f"{row['pairs']:.0f}", *gains]))
+        gains = [experiments.gain_cell(row, name) for name in MEASURES]
+        lines.append(
+            experiments.table_line([str(row["n"]), row["policy"], seeds, f"{row['pairs']:.0f}", *gains])
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -153,21 +107,6 @@ open held-out questions: the mean over the seeds, with the 95% interval of a hie
 seeds, then questions. Made by `python -m bench.sweep table` from the experiments; the numbers are in
 [sweep.json](sweep.json).
 """
-
-
-def _gain(row: dict[str, Any], name: str) -> str:
-    if name not in row:
-        return "–"
-    return f"{row[name]:+.3f} ({row[f'{name}_low']:+.3f} to {row[f'{name}_high']:+.3f})"
-
-
-def _line(values: Sequence[str]) -> str:
-    return f"| {' | '.join(values)} |"
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
 def main() -> int:
@@ -185,7 +124,7 @@ def main() -> int:
             count = queue(ROOT, cells, args.placebo)
             print(f"{count} experiments queued; dvc queue start --jobs 1 runs them")
             return 0
-        rows = summarize(read(ROOT))
+        rows = summarize(experiments.read(ROOT, PREFIX, VARIED, ["pairs"]))
     except UserError as error:
         print(f"bench.sweep: {error}", file=sys.stderr)
         return 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bench import checkout, sweep
+from bench import checkout, experiments, sweep
 from bench.sweep import Cell
 from medqa.records import Answer, Score
 from medqa.runtime.errors import UserError
@@ -82,11 +82,15 @@ def add(folder: Path, cell: Cell, pairs: int, gains: list[float], **params: Any)
     git(folder, "update-ref", f"refs/exps/aa/{'b' * 38}/{cell.name}", "HEAD")
 
 
+def read(folder: Path) -> list[experiments.Experiment]:
+    return experiments.read(folder, sweep.PREFIX, sweep.VARIED, ["pairs"])
+
+
 def test_the_table_has_means_over_seeds_with_intervals(project: Path) -> None:
     add(project, Cell(8, "reference", 1), 20, [0.1, 0.1])
     add(project, Cell(2, "best_worst", 0), 10, [0.0] * 5)
     add(project, Cell(2, "best_worst", 1), 13, [0.2] * 5)
-    first, second = sweep.summarize(sweep.read(project))
+    first, second = sweep.summarize(read(project))
     assert (first["n"], first["policy"], first["seeds"], first["pairs"]) == (2, "best_worst", [0, 1], 11.5)
     assert (second["n"], second["policy"], second["seeds"]) == (8, "reference", [1])
     for name in ("score", "token_f1", "rouge_l", "key_point_recall"):
@@ -103,7 +107,7 @@ def test_a_placebo_changes_no_gain_of_dpo(project: Path) -> None:
     for seed, placebo in enumerate((True, False)):
         params = {"control": PARAMS["control"] | {"placebo": placebo}}
         add(project, Cell(2, "best_worst", seed), 1, [0.1], **params)
-    assert len(sweep.read(project)) == 2
+    assert len(read(project)) == 2
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,7 @@ def test_what_makes_no_table_is_an_error(project: Path, changes: dict[str, Any],
         add(project, Cell(2, "best_worst", 0), 1, [0.1])
         add(project, Cell(2, "best_worst", 1), 1, [0.1], **changes)
     with pytest.raises(UserError, match=problem):
-        sweep.read(project)
+        read(project)
 
 
 @pytest.mark.parametrize(("placebo", "setting"), [(False, "false"), (True, "true")])
