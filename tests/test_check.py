@@ -43,7 +43,7 @@ def project(clone: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pat
 def test_a_fresh_clone_has_a_row_per_stage_and_a_total(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert check.run(Namespace()) == 0
+    assert check.run(Namespace(json=False)) == 0
     lines = capsys.readouterr().out.splitlines()
     stages = list(plan().outputs)
     assert lines[0] == "params.yaml is right" and lines[1].split()[:2] == ["stage", "time"]
@@ -58,7 +58,7 @@ def test_measured_stages_count_as_measured(project: Path, capsys: pytest.Capture
     (project / "rows.jsonl").write_text('{"id": "a"}\n' * 983)
     row = measurements.measure("generate", 13.0, options, params)
     measurements.append(dataclasses.replace(row, row_seconds=8.0, peak_gb=0.64, reused=0.0, skipped=0))
-    check.run(Namespace())
+    check.run(Namespace(json=False))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("generate")]
     assert line.split()[-1] == "measured" and "0.6 GB" in line and "~" not in line
 

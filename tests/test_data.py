@@ -544,10 +544,15 @@ def test_metrics_are_counted_from_the_files(tmp_path: Path, made: MedicalData) -
             records.Provenance("preference", "files", "x", ""),
         ],
     )
-    labelled = tmp_path / "labelled.jsonl"
-    jsonl.write(labelled, made.labelled, ordered=True)
-    result = stage.compute_metrics({}, audit, provenance, labelled)
+    files = {output: tmp_path / output for output in stage.RECORDS}
+    for output, file in files.items():
+        jsonl.write(file, getattr(made, output), ordered=True)
+    result = stage.compute_metrics(files, audit, provenance)
     assert result["labelled"].pop("labelled_by") == {"code": 552}
+    lengths = {output: result[output].pop("mean_chars") for output in files}
+    assert lengths["sft"]["answer"] == pytest.approx(sum(len(row.answer) for row in made.sft) / len(made.sft))
+    reference = sum(len(row.reference) for row in made.held_out) / len(made.held_out)
+    assert lengths["held_out"]["answer"] == pytest.approx(reference)
     assert result == data.count_outcomes(made.audit) | {"sft_commit": "c0ffee"}
 
 

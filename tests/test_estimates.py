@@ -199,9 +199,21 @@ def test_a_shape_comes_from_a_configuration_where_one_is_here(
     assert read_params().models.base and shapes.of_model(changed().models.base)
 
 
+# Of the embedded corpus.
+TOKENS = {
+    name: workload.RowTokens(question / 4, answer / 4)
+    for name, question, answer in (
+        ("sft", 75, 59),
+        ("questions", 62, 66),
+        ("held_out", 74, 57),
+        ("labelled", 61, 66),
+    )
+}
+
+
 def setting(params: Params, counts: workload.Counts, rate: float = 85e9) -> calculated.Setting:
     every = {name: shapes.of_model(source) for name, source in params.models.sources().items()}
-    return calculated.Setting(params, counts, every, SMALL, lambda dtype: rate)
+    return calculated.Setting(params, counts, TOKENS, every, SMALL, lambda dtype: rate)
 
 
 # Seconds and GB of the embedded run on two idle cores of 85 GFLOP/s in all.

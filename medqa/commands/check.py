@@ -1,6 +1,7 @@
 """`medqa check`: whether params.yaml is right, which stages would run, what they cost, whether that fits."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from functools import cache
@@ -19,25 +20,31 @@ GB = 1e9
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """No options."""
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print the costs as JSON instead of the table")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the table. Raises UserError if params.yaml is wrong, or if a stage cannot fit this machine."""
+    """Print the costs. Raises UserError if params.yaml is wrong, or if a stage cannot fit this machine."""
     params = read_params()
-    print(f"{PARAMS} is right", flush=True)
+    if not options.json:
+        print(f"{PARAMS} is right", flush=True)
     pending, this_machine = plan(), machine.inspect()
     runs = list(measurements.read())
     former = former_run(runs)
+    counts, tokens = workload.predict(params, former), workload.row_tokens(params, former)
     setting = calculated.Setting(
-        params, workload.predict(params, former), model_shapes(params), this_machine, products_per_second
+        params, counts, tokens, model_shapes(params), this_machine, products_per_second
     )
     costs = [stage_cost(stage, setting, runs, outputs) for stage, outputs in pending.outputs.items()]
-    print(table.render(costs, len(pending.unchanged)))
+    if options.json:
+        print(json.dumps([dataclasses.asdict(cost) for cost in costs], indent=1))
+    else:
+        print(table.render(costs, len(pending.unchanged)))
     if refusal := fit.refusal(costs, this_machine, params):
         raise UserError(refusal)
     for warning in fit.warnings(costs, this_machine, params):
-        print(warning)
+        print(warning, file=sys.stderr if options.json else sys.stdout)
     return 0
 
 

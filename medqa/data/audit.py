@@ -1,11 +1,11 @@
-"""Counts over the audit of the source rows, and over the labelled pairs."""
+"""Counts over the audit of the source rows, and over the rows that were kept."""
 
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from medqa.data.selection import OUTPUTS
-from medqa.records import Labelled, RowAudit
+from medqa.records import Example, HeldOut, Labelled, Question, RowAudit
 
 LEFT_OUT = ("quarantined", "other_kind", "contaminated", "near_duplicate", "duplicate", "over_limit")
 
@@ -49,3 +49,13 @@ def count_outcomes(audit: Iterable[RowAudit]) -> dict[str, Any]:
 def count_labellers(labelled: Iterable[Labelled]) -> dict[str, int]:
     """How many labelled pairs code, people, each model, or someone unknown labelled; by name."""
     return dict(sorted(Counter(row.labelled_by for row in labelled).items()))
+
+
+def mean_lengths(rows: Iterable[Example | Question | HeldOut | Labelled]) -> dict[str, float]:
+    """Characters per question and per answer, which is the reference where rows have one."""
+    count = question = answer = 0
+    for row in rows:
+        count += 1
+        question += len(row.question)
+        answer += len(row.answer if isinstance(row, Example) else row.reference)
+    return {"question": question / max(1, count), "answer": answer / max(1, count)}

@@ -1,7 +1,7 @@
 """Costs of a stage that never ran here: from the shapes of its models and the speed of a matrix product.
 
 A token costs 2 operations per parameter to read (Kaplan et al. 2020), and 2 more for the gradients that pass
-through a frozen base to its adapter. Rows are taken to be half as long as their limit.
+through a frozen base to its adapter. Rows are as long as those of the last run on the same source.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from medqa.estimates import workload
 from medqa.estimates.machine import Machine
 from medqa.estimates.shapes import BITS, GB, Shape, hub_snapshot
 from medqa.estimates.table import Cost
-from medqa.estimates.workload import ATTACKS, Counts
+from medqa.estimates.workload import ATTACKS, CHARS_PER_TOKEN, Counts, RowTokens
 from medqa.runtime.model_sections import AnySource
 from medqa.runtime.model_sources import (
     GgufModel,
@@ -23,16 +23,22 @@ from medqa.runtime.model_sources import (
 )
 from medqa.runtime.sections import Params, TrainingParams
 
-START_SECONDS = 5.0  # libraries and models
+START_SECONDS = 5.0  # libraries
+# On a processor, where weights wait in memory that is mapped.
+LOADING_SECONDS, DEQUANTISING_SECONDS = 1.5, 9e-9  # per GB of files, per parameter of a quantised model
 # Seconds of stages without a model.
 LIGHT = {"check": 0.5, "data": 2.0, "pairs": 1.0, "compare": 3.0, "summary": 0.5, "report": 2.0}
-LIGHT_GB, LIBRARIES_GB, GPU_CONTEXT_GB = 0.1, 0.45, 0.6
+LIGHT_GB, LIBRARIES_GB, GPU_CONTEXT_GB = 0.1, 0.5, 0.6
+RETAINED_GB = 0.1  # by the allocator, per further model that a stage loads
 BATCHED, WRITING = 0.35, 0.1  # shares of a matrix product's speed: many tokens at once, one token per row
-CHARS_PER_TOKEN = 4
 QUANTISING_SECONDS = 1.3e-6  # per parameter: 180 s for 135 million on two cores
 LOGIT_ROWS = 256  # whose logits are in memory at once
 BENCHMARK_TOKENS = 4 * 200  # per question: its prompt with each of four options
+TEMPLATE = 20  # tokens of a prompt besides the question
+LONGEST = 2.0  # times the mean length, that of the longest rows
 LIKELIHOODS = 3  # texts per held-out question whose log-probability is measured
+
+JUDGED = {"judge": "questions", "evaluate": "held_out", "agreement": "labelled"}  # the file, by stage
 
 Rate = Callable[[str], float]  # operations per second of a matrix product in a dtype
 
@@ -43,23 +49,38 @@ class Setting:
 
     params: Params
     counts: Counts
+    tokens: Mapping[str, RowTokens]  # by file
     shapes: Mapping[str, Shape | None]  # by the name of the model
     machine: Machine
     rate: Rate
+
+    def start_seconds(self, *models: Shape) -> float:
+        """The time until models are loaded."""
+        if self.machine.gpu_gb:
+            return START_SECONDS
+        dequantised = sum(model.parameters for model in models if model.is_quantised)
+        loading = LOADING_SECONDS * sum(model.stored_gb for model in models)
+        return START_SECONDS + loading + DEQUANTISING_SECONDS * dequantised
 
     def reading_seconds(self, shape: Shape, tokens: float, passes: float = 1.0) -> float:
         """The time of forward passes; training makes 2 or 3 of each token."""
         return 2 * shape.parameters * tokens * passes / (BATCHED * self.rate(self.params.dtype))
 
-    def writing_seconds(self, shape: Shape, rows: float, max_new_tokens: int) -> float:
-        """The time of answers, with their prompts."""
-        tokens = rows * max_new_tokens / 2
-        written = 2 * shape.parameters * tokens / (WRITING * self.rate(self.params.dtype))
-        return written + self.reading_seconds(shape, tokens)
+    def writing_seconds(self, shape: Shape, answers: float, file: str, max_new_tokens: int) -> float:
+        """The time of answers to the questions of a file, with their prompts."""
+        row = self.tokens[file]
+        written = answers * min(row.answer, max_new_tokens)
+        seconds = 2 * shape.parameters * written / (WRITING * self.rate(self.params.dtype))
+        return seconds + self.reading_seconds(shape, answers * (row.question + TEMPLATE))
 
-    def judging_seconds(self, shape: Shape, answers: float) -> float:
-        """The time of judging: a reference and an answer each."""
-        return self.reading_seconds(shape, answers * self.params.judge.max_chars / CHARS_PER_TOKEN)
+    def judging_seconds(self, shape: Shape, answers: float, file: str) -> float:
+        """The time of judging answers to the questions of a file, against a reference each."""
+        return self.reading_seconds(shape, answers * self.judged_tokens(file))
+
+    def judged_tokens(self, file: str) -> float:
+        """Mean tokens of what the judge reads per answer: question, reference and answer."""
+        row, limit = self.tokens[file], self.params.judge.max_chars / CHARS_PER_TOKEN
+        return row.question + 2 * min(row.answer, limit) + TEMPLATE
 
 
 def calculate(stage: str, setting: Setting) -> Cost:
@@ -127,26 +148,36 @@ def _seconds(name: str, setting: Setting) -> float | None:
         judge, answers = setting.shapes.get("judge"), counts["candidates"]
         if judge is None or answers is None:
             return None
-        return START_SECONDS + setting.judging_seconds(judge, answers)
+        return setting.start_seconds(judge) + setting.judging_seconds(judge, answers, "questions")
     units = workload.units(name, params, counts)
     if base is None or units is None:
         return None
+    start = setting.start_seconds(base)
     if name == "sft":
-        return START_SECONDS + setting.reading_seconds(base, units * params.sft.max_length / 2, 2)
-    if name in ("dpo", "control"):  # two answers, and once more for the frozen copy
-        return START_SECONDS + setting.reading_seconds(base, units * params.dpo.max_length, 3)
+        return start + setting.reading_seconds(base, units * _row_tokens(setting, "sft"), 2)
+    if name in ("dpo", "control"):  # two answers, and in the first epoch once more for the frozen copy
+        tokens = 2 * units * _row_tokens(setting, "questions")
+        return start + setting.reading_seconds(base, tokens, 2 + 1 / params.dpo.epochs)
     if name == "generate":
-        return START_SECONDS + setting.writing_seconds(base, units, params.generate.max_new_tokens)
+        length = params.generate.max_new_tokens
+        return start + setting.writing_seconds(base, units, "questions", length)
     if name == "benchmark":
-        return START_SECONDS + setting.reading_seconds(base, units * BENCHMARK_TOKENS)
+        return start + setting.reading_seconds(base, units * BENCHMARK_TOKENS)
     if judge is None:
         return None
+    start = setting.start_seconds(base, judge)
     if name == "evaluate":
-        length = params.evaluate.max_new_tokens
-        likelihoods = setting.reading_seconds(base, units * LIKELIHOODS * length)
-        written = setting.writing_seconds(base, units, length)
-        return START_SECONDS + written + likelihoods + setting.judging_seconds(judge, units)
-    return START_SECONDS + setting.judging_seconds(judge, units)
+        likelihoods = setting.reading_seconds(base, units * LIKELIHOODS * _row_tokens(setting, "held_out"))
+        written = setting.writing_seconds(base, units, "held_out", params.evaluate.max_new_tokens)
+        return start + written + likelihoods + setting.judging_seconds(judge, units, "held_out")
+    return start + setting.judging_seconds(judge, units, "labelled")
+
+
+def _row_tokens(setting: Setting, file: str) -> float:
+    """Mean tokens of a question of a file with an answer, up to the limit of training."""
+    section = setting.params.sft if file == "sft" else setting.params.dpo
+    row = setting.tokens[file]
+    return min(row.question + row.answer + TEMPLATE, section.max_length)
 
 
 def _memory_gb(name: str, setting: Setting) -> float | None:
@@ -154,22 +185,21 @@ def _memory_gb(name: str, setting: Setting) -> float | None:
     params, shapes = setting.params, setting.shapes
     base = shapes.get("base")
     judge = shapes.get("judge" if name == "judge" else params.evaluate.judge)
-    batch, bits = params.compute.judge_batch_size, BITS[params.dtype]
     peaks: list[float | None] = []
     if name in ("sft", "dpo", "control"):
-        section = params.sft if name == "sft" else params.dpo
-        peaks.append(_training_gb(base, section, name, bits) if base else None)
+        peaks.append(_training_gb(base, setting, "sft" if name == "sft" else "dpo") if base else None)
     if name in ("generate", "evaluate"):
         length = (params.generate if name == "generate" else params.evaluate).max_new_tokens
         tokens = params.compute.generate_batch_size * 2 * length
         peaks.append(base.stored_gb + _reading_gb(base, tokens, params.dtype) if base else None)
     if name == "benchmark":
         peaks.append(_reading_gb(base, BENCHMARK_TOKENS, params.dtype) if base else None)
-    if name in ("judge", "evaluate", "agreement"):
-        tokens = batch * params.judge.max_chars // CHARS_PER_TOKEN
-        peaks.append(_reading_gb(judge, tokens, params.dtype) if judge else None)
+    if name in JUDGED:
+        judged = params.compute.judge_batch_size * setting.judged_tokens(JUDGED[name])
+        peaks.append(_reading_gb(judge, judged, params.dtype) if judge else None)
     known = [peak for peak in peaks if peak is not None]
-    return LIBRARIES_GB + max(known) if len(known) == len(peaks) else None
+    further = 2 * RETAINED_GB if name in ("evaluate", "agreement") else 0.0  # judge and encoder
+    return LIBRARIES_GB + further + max(known) if len(known) == len(peaks) else None
 
 
 def weights_gb(name: str, setting: Setting) -> float:
@@ -179,11 +209,17 @@ def weights_gb(name: str, setting: Setting) -> float:
     return max((shape.weights_gb(setting.params.dtype) for shape in used if shape), default=0.0)
 
 
-def _training_gb(shape: Shape, section: TrainingParams, name: str, bits: int) -> float:
-    tokens = section.micro_batch_size * section.max_length * (1 if name == "sft" else 2)
+def _training_gb(shape: Shape, setting: Setting, name: str) -> float:
+    section: TrainingParams = setting.params.sft if name == "sft" else setting.params.dpo
+    bits = BITS[setting.params.dtype]
+    mean = _row_tokens(setting, "sft" if name == "sft" else "questions")
+    length = min(section.max_length, LONGEST * mean)
+    tokens = section.micro_batch_size * length * (1 if name == "sft" else 2)
     weights = shape.parameters * (bits if section.dequantised else bits + 4) / 8 / GB
     logits = (LOGIT_ROWS if name == "sft" else tokens / 2) * shape.vocabulary * 4 * 2 / GB
-    return weights + logits + _activations_gb(shape, tokens, bits, section.activation_checkpointing)
+    step = logits + _activations_gb(shape, tokens, bits, section.activation_checkpointing)
+    loading = shape.stored_gb if section.dequantised and shape.is_quantised else 0.0
+    return weights + max(step, loading)
 
 
 def _activations_gb(shape: Shape, tokens: float, bits: int, checkpointing: bool) -> float:

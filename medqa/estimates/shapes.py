@@ -37,6 +37,11 @@ class Shape:
     vocabulary: int
     stored_gb: float  # of its files
 
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the files have fewer than 16 bits per weight."""
+        return self.stored_gb < self.weights_gb("bfloat16")
+
     def weights_gb(self, dtype: str) -> float:
         """The weights in memory."""
         return self.parameters * BITS[dtype] / 8 / GB

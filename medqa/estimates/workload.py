@@ -30,6 +30,7 @@ OPTIONS = {
 }
 TASK_QUESTIONS = 830  # of a benchmark's task, the mean of the nine
 CONTROLS = ("placebo", "oracle")
+CHARS_PER_TOKEN = 4
 CHECKPOINTING = 1.4  # times the time of a training step: its activations are computed twice
 
 Counts = dict[
@@ -44,6 +45,34 @@ class FormerRun:
     params: Mapping[str, Mapping[str, Any]]  # by stage, then by section
     metrics: Mapping[str, Mapping[str, Any]]  # of data and pairs
     measurements: Sequence[Measurement] = ()  # of all runs before
+
+
+@dataclass(frozen=True)
+class RowTokens:
+    """Mean tokens of the rows of a file; the answer is the reference where rows have one."""
+
+    question: float
+    answer: float
+
+
+def row_tokens(params: Params, former: FormerRun) -> dict[str, RowTokens]:
+    """By file: as the last run counted on the same source, else half of the limits."""
+    if _is_same_source(params, former):
+        lengths = {name: former.metrics["data"].get(name, {}).get("mean_chars") for name in LIMITS}
+        if all(lengths.values()):
+            return {
+                name: RowTokens(**{key: chars / CHARS_PER_TOKEN for key, chars in means.items()})
+                for name, means in lengths.items()
+            }
+    half = RowTokens(params.sft.max_length / 4, params.sft.max_length / 4)
+    return dict.fromkeys(LIMITS, half)
+
+
+def _is_same_source(params: Params, former: FormerRun) -> bool:
+    """Whether the last run read the same raw rows."""
+    locked = former.params.get("data", {})
+    source = _source(params.data.model_dump(mode="json"))
+    return locked.get("corpus") == params.corpus and _source(locked.get("data", {})) == source
 
 
 def predict(params: Params, former: FormerRun) -> Counts:
@@ -64,10 +93,7 @@ def predict(params: Params, former: FormerRun) -> Counts:
 
 def _available(params: Params, former: FormerRun) -> dict[str, int]:
     """Sound rows of each output before its limit, as far as is known before the stage `data` runs."""
-    locked = former.params.get("data", {})
-    if locked.get("corpus") == params.corpus and _source(locked.get("data", {})) == _source(
-        params.data.model_dump(mode="json")
-    ):
+    if _is_same_source(params, former):
         rows = {name: former.metrics["data"].get(name, {}).get("all", {}) for name in LIMITS}
         return {
             name: counted["kept"] + counted["over_limit"]
