@@ -292,7 +292,7 @@ def test_a_row_without_an_answer_is_one_failure(
 def test_thoughts_that_a_server_hides_prove_nothing_about_its_seeds(engine, capsys) -> None:
     with FakeServer(tamper=changing(message(None, "length"))) as server:
         assert generate(engine(server), 2) == [Completion("", "length", 3)] * 2
-    assert "gives no text in 24 tokens: seeds are not checked" in capsys.readouterr().err
+    assert "gives no text in 24 tokens: how it samples is not checked" in capsys.readouterr().err
 
 
 PARTS = [{"type": "text", "text": "The answer "}, {"type": "text", "text": "is C."}]
@@ -355,7 +355,7 @@ def test_a_refused_request_is_not_repeated(engine, monkeypatch, status: int, key
     with FakeServer(tamper=tamper) as server:
         with pytest.raises(UserError, match=message) as error:
             generate(engine(server, requests=1), 1)
-        assert len(server.requests) == 1
+        assert all(count == 1 for count in Counter(map(str, server.requests)).values())
         assert server.headers[0]["authorization"] == f"Bearer {key or 'none'}"
         assert not any("for OpenAI alone" in value for value in server.headers[0].values())
     assert not key or key not in str(error.value)
@@ -450,7 +450,7 @@ def test_an_answer_that_does_not_arrive_is_one_failure(base: Path, parts: list[b
     policy = engines.load(base, None, "float32", compute(address, timeout=0.2), 1)
     with listener, policy, pytest.raises(UserError, match=f"q0: http.* {message}"):
         generate(policy, 1, GREEDY)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 6  # all tries of two requests: a check, and the row
 
 
 def test_an_endless_answer_is_not_read_to_its_end(engine) -> None:
@@ -470,7 +470,7 @@ def test_a_server_that_restarts_loses_no_row_and_makes_none_twice(engine) -> Non
         )
 
     def dies(path: str, body: Any, number: int, answer: Answer) -> Answer:
-        if number == 30:
+        if body["messages"][0]["content"] == "q30":
             server.die()
             threading.Thread(target=restart).start()
         return answer

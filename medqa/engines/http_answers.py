@@ -117,6 +117,20 @@ def read_next_tokens(choice: dict[str, Any]) -> NextTokens:
     return NextTokens(tuple(token for token, _ in pairs), tuple(logprob for _, logprob in pairs))
 
 
+def read_chosen(choice: dict[str, Any]) -> list[tuple[float, float]]:
+    """The log-probability of each token of an answer, and of the likeliest one; none where none is listed."""
+    try:
+        tokens = [
+            [entry["logprob"], *(top["logprob"] for top in entry["top_logprobs"])]
+            for entry in choice["logprobs"]["content"]
+        ]
+    except (KeyError, TypeError):
+        return []
+    for logprobs in tokens:
+        _check_logprobs(logprobs)
+    return [(logprobs[0], max(logprobs)) for logprobs in tokens]
+
+
 def _top_logprobs(choice: dict[str, Any]) -> list[tuple[str, float]]:
     """The first tokens that are listed, with their log-probabilities; none if the server lists none."""
     try:
