@@ -176,6 +176,22 @@ def test_label_probabilities_are_shares_of_the_mass_of_the_labels(engine) -> Non
         assert judge(engine(server))[0] == Labels((0.2,) * 5, 0.0)
 
 
+def test_labels_are_read_from_another_draw_where_the_first_one_is_no_text(engine) -> None:
+    def ends(path: str, body: Any, number: int, answer: Answer) -> Answer:
+        ended = body and body.get("seed") in (0, 1, *range(8 * (body["messages"][0]["content"] == "q1")))
+        texts = {"content": ("", "\ufffd")[number % 2]}
+        end = choice(message=texts, finish_reason="stop", logprobs=None)
+        return (200, {}, end(answer[2])) if ended else answer
+
+    with FakeServer(tamper=ends) as server:
+        first, second = judge(engine(server, failed=1))
+        assert isinstance(first, Labels) and first.probabilities[2] == pytest.approx(2 / 3)
+        assert (
+            isinstance(second, Failure)
+            and "no text and no logprobs in one token, with any of 8 seeds" in second.reason
+        )
+
+
 def test_a_label_that_is_not_listed_counts_as_nothing_and_mass_is_never_overstated(engine) -> None:
     truth = {"1": 1e-7, "2": 2e-7, "3": 0.55, "4": 0.4, "5": 3e-7}
     with FakeServer(top_tokens=lambda messages: truth | FILLER) as server:

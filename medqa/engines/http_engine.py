@@ -29,10 +29,11 @@ FIRST_TOKEN = {
     "max_tokens": 1,
     "temperature": 1,
     "top_p": 1,
-    "seed": 0,
     "logprobs": True,
     "top_logprobs": TOP,
 }
+# llama.cpp lists nothing where it draws the end of the answer or part of a character; another seed may not.
+FIRST_TOKEN_SEEDS = range(8)
 
 
 class HttpEngine:
@@ -115,7 +116,13 @@ class HttpEngine:
             self.draws_checked = True
 
     async def _first_token(self, request: Request) -> dict[str, Any]:
-        return await self._ask(request.messages, FIRST_TOKEN)
+        for seed in FIRST_TOKEN_SEEDS:
+            choice = await self._ask(request.messages, FIRST_TOKEN | {"seed": seed})
+            if http_answers.top_logprobs(choice) or not http_answers.without_text(choice):
+                return choice
+        raise Unanswered(
+            f"gives no text and no logprobs in one token, with any of {len(FIRST_TOKEN_SEEDS)} seeds"
+        )
 
     async def _complete(self, messages: Messages, sampling: Sampling, seed: int) -> Completion:
         fields = {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": 1}
