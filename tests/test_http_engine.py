@@ -32,6 +32,7 @@ from medqa.engines import (
     http_engine,
     http_loading,
     server_parity,
+    server_sampling,
     thinking,
 )
 from medqa.runtime import compute_section, sections
@@ -51,6 +52,7 @@ def delays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
         await sleep(seconds / 100)
 
     monkeypatch.setattr(anyio, "sleep", shorter)
+    monkeypatch.setattr(server_sampling, "DRAWS", 2)
     # The folders of these tests hold no model to compare a server with.
     monkeypatch.setattr(server_parity, "check", lambda *_: "not compared")
     monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "kept"))
