@@ -31,7 +31,7 @@ QUESTIONS = [row.question for row in fake_policies.held_out(40)]
 REQUESTS = [Request(question, prompts.ask(question)) for question in QUESTIONS]
 GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=24)
 # llama.cpp keeps keys and values in 16 bits, whatever the weights are.
-NATS = {"float32": 2e-3, "float16": 2e-2, "bfloat16": 1e-1}
+NATS = {"float32": 5e-3, "float16": 2e-2, "bfloat16": 1e-1}
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,6 @@ def test_it_scores_answers_as_the_judge_in_this_process(
     assert "log-probabilities after 8 prompts beside the model in this process" in capsys.readouterr().err
     own = judge.score(local("judge"), cases, params)
     gaps = [abs(scores[case.id].score - own[case.id].score) for case in cases]
-    print(dtype, requests, max(gaps))
     assert max(gaps) < bound and len({score.score for score in own.values()}) > 15
 
 
