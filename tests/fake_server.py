@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from medqa.engines import server_sampling
 from medqa.runtime.compute_section import ComputeParams
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
@@ -71,8 +72,12 @@ class FakeServer:
         threading.Thread(target=self.http.shutdown, daemon=True).start()
 
     def rows(self) -> list[Any]:
-        """The bodies of all requests but those for the list of models."""
-        return [body for path, body in self.requests if path != "/v1/models"]
+        """The bodies of all requests but those for the list of models and those that check the sampling."""
+        return [
+            body
+            for path, body in self.requests
+            if path != "/v1/models" and body.get("messages") != server_sampling.QUESTION
+        ]
 
     def answer(self, path: str, body: Any) -> Answer:
         """What vLLM would answer."""
@@ -94,6 +99,8 @@ class FakeServer:
         return 200, {}, {"id": "1", "model": body["model"], "choices": [choice], "usage": usage}
 
     def chat(self, body: Any) -> tuple[Any, int]:
+        if body["temperature"] == server_sampling.FLAT:  # any token is as likely as any other
+            return {"message": {"role": "assistant", "content": f"token{body['seed']}"}}, 1
         words = self.complete(body["messages"], body.get("seed")).split(" ")
         message = {"role": "assistant", "content": " ".join(words[: body["max_tokens"]])}
         if len(words) >= body["max_tokens"]:

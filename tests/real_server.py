@@ -1,5 +1,6 @@
-"""`transformers serve` on loopback: a real server that speaks OpenAI's protocol."""
+"""Real servers on loopback that speak OpenAI's protocol: `transformers serve`, and llama.cpp's own."""
 
+import json
 import os
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 
 import httpx2
 import pytest
@@ -44,3 +46,25 @@ def answers(url: str) -> bool:
         return httpx2.get(url, trust_env=False).status_code == 200
     except httpx2.TransportError:
         return False
+
+
+@contextmanager
+def llama_cpp(file: Path, name: str = "served", parallel: int = 1, **sampling: float) -> Iterator[str]:
+    """The address of llama.cpp's own server of a GGUF file, which answers as `name` on one thread.
+
+    `sampling` are settings of the server's own, which apply where a request has none.
+    """
+    pytest.importorskip("xllamacpp", reason="llama.cpp's server: pip install -e '.[dev]'")
+    program = Path(__file__).with_name("llama_cpp_server.py")
+    command = [sys.executable, str(program), str(file), name, str(parallel), json.dumps(sampling)]
+    log = file.with_suffix(".log")
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=output, text=True)
+    try:
+        address = process.stdout.readline().strip()
+        assert address, log.read_text()[-2000:]
+        yield f"{address}/v1"
+    finally:
+        process.stdin.close()
+        process.wait(20)
+        process.stdout.close()

@@ -90,6 +90,7 @@ def test_the_folder_is_whole(merged) -> None:
     generation = json.loads((out / "generation_config.json").read_text())
     assert generation["do_sample"] is False and generation["max_new_tokens"] == 16
     assert {path.name for path in out.parent.iterdir()} == {"merged"}  # nothing half-written beside it
+    assert len({path.stat().st_mode for path in out.iterdir()}) == 1  # other users may read all of it or none
 
 
 def test_the_card_has_the_runs_numbers_and_a_head_that_the_hub_reads(merged) -> None:
@@ -312,11 +313,13 @@ def test_the_exported_model_answers_in_a_real_server(run: Path, merged) -> None:
 
 
 @pytest.mark.slow
-def test_the_exported_model_answers_where_the_project_is_not(run: Path, merged, tmp_path: Path) -> None:
-    out, _ = merged
+@pytest.mark.parametrize("format", ["merged", "gguf"])
+def test_the_exported_model_answers_where_the_project_is_not(run: Path, tmp_path: Path, format: str) -> None:
+    out = tmp_path / format
+    export.export(export.Target("dpo", format, out, 5), read_params())
     card = (out / "README.md").read_text()
     code = card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(out))
     done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    own = write(*formats.read("merged", out, "float32"), ["What are the symptoms of asthma?"])
+    own = write(*formats.read(format, out, "float32"), ["What are the symptoms of asthma?"])
     assert done.stdout.strip() == own[0]

@@ -92,12 +92,19 @@ def _join_parts(parts: list[Any]) -> str | None:
     return "".join(texts) if texts else None
 
 
+def without_text(choice: dict[str, Any]) -> bool:
+    """Whether a chat's answer is empty, or nothing but part of a character."""
+    message = choice.get("message")
+    content = message.get("content") if isinstance(message, dict) else None
+    return isinstance(content, str) and not content.strip("\ufffd")
+
+
 def read_labels(choice: dict[str, Any], labels: Sequence[str], count: int) -> Labels:
     """The shares of the labels in their mass; one that is not among the `count` likeliest tokens counts as 0.
 
     Its true probability is below that of the last token listed, so that mass is never overstated.
     """
-    pairs = _top_logprobs(choice)
+    pairs = top_logprobs(choice)
     if not pairs:
         raise ServerError(f"gives no logprobs, from which labels are read; {INSTEAD}")
     if len(pairs) < count:
@@ -111,13 +118,27 @@ def read_labels(choice: dict[str, Any], labels: Sequence[str], count: int) -> La
 
 def read_next_tokens(choice: dict[str, Any]) -> NextTokens:
     """The likeliest first tokens that the server lists."""
-    pairs = sorted(_top_logprobs(choice), key=lambda pair: -pair[1])
+    pairs = sorted(top_logprobs(choice), key=lambda pair: -pair[1])
     if not pairs:
         raise Unanswered("gives no logprobs")
     return NextTokens(tuple(token for token, _ in pairs), tuple(logprob for _, logprob in pairs))
 
 
-def _top_logprobs(choice: dict[str, Any]) -> list[tuple[str, float]]:
+def read_chosen(choice: dict[str, Any]) -> list[tuple[float, float]]:
+    """The log-probability of each token of an answer, and of the likeliest one; none where none is listed."""
+    try:
+        tokens = [
+            [entry["logprob"], *(top["logprob"] for top in entry["top_logprobs"])]
+            for entry in choice["logprobs"]["content"]
+        ]
+    except (KeyError, TypeError):
+        return []
+    for logprobs in tokens:
+        _check_logprobs(logprobs)
+    return [(logprobs[0], max(logprobs)) for logprobs in tokens]
+
+
+def top_logprobs(choice: dict[str, Any]) -> list[tuple[str, float]]:
     """The first tokens that are listed, with their log-probabilities; none if the server lists none."""
     try:
         entries = choice["logprobs"]["content"][0]["top_logprobs"]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from medqa import chat
-from medqa.engines import http_answers, thinking
+from medqa.engines import http_answers, server_sampling, thinking
 from medqa.engines.base import Completion, Labels, Likelihood, NextTokens, Request, Sampling
-from medqa.engines.http_answers import INSTEAD, ServerError, Unanswered
+from medqa.engines.http_answers import INSTEAD, Unanswered
 from medqa.engines.http_client import Connection, Results
 from medqa.prompts import Messages, escape_control_tokens, reply
 from medqa.runtime.compute_section import Server
@@ -29,12 +29,11 @@ FIRST_TOKEN = {
     "max_tokens": 1,
     "temperature": 1,
     "top_p": 1,
-    "seed": 0,
     "logprobs": True,
     "top_logprobs": TOP,
 }
-PROBE = Sampling(temperature=1.5, top_p=1, max_new_tokens=24)
-PROBE_SEEDS = (1, 1, 2)  # the first two have to give one text, the third a different one
+# llama.cpp lists nothing where it draws the end of the answer or part of a character; another seed may not.
+FIRST_TOKEN_SEEDS = range(8)
 
 
 class HttpEngine:
@@ -50,19 +49,18 @@ class HttpEngine:
     ):
         self.server, self.tokenizer, self.chat_format = server, tokenizer, chat_format
         self.connection, self.lock = Connection(server, model, adapter), anyio.Lock()
-        self.seeds_checked = self.escapes_reported = False
+        self.greedy_checked = self.draws_checked = self.escapes_reported = False
 
     def close(self) -> None:
         self.connection.close()
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Results:
-        """Raises UserError for a server whose sampled text does not depend on the seed."""
+        """Raises UserError for a server that does not write as `sampling` states."""
         self.chat_format.check_room(sampling.max_new_tokens)
 
         async def answer(request: Request) -> Completion:
-            if sampling.temperature > 0:
-                async with self.lock:
-                    await self._check_seeds(request.messages)
+            async with self.lock:
+                await self._check_sampling(sampling)
             return await self._complete(request.messages, sampling, request.seed)
 
         return self.connection.run(requests, answer)
@@ -106,35 +104,31 @@ class HttpEngine:
 
         return self.connection.run(requests, read)
 
-    async def _check_seeds(self, messages: Messages) -> None:
-        if self.seeds_checked:
-            return
-        texts = [(await self._complete(messages, PROBE, seed)).text for seed in PROBE_SEEDS]
-        first, repeated, different = texts
-        if not any(texts):
-            _print(
-                f"{self.server.address} gives no text in {PROBE.max_new_tokens} tokens: seeds are not checked"
-            )
-        elif first == repeated == different:
-            raise ServerError(
-                "gives the same text for every seed, even at temperature 1.5, so that all answers to a "
-                "question would be one; start it so that it samples (transformers serve: do_sample in the "
-                "model's generation_config)"
-            )
-        if first != repeated:
-            _print(f"{self.server.address} gives another text for the same seed: rows cannot be reproduced")
-        self.seeds_checked = True
+    async def _check_sampling(self, sampling: Sampling) -> None:
+        """Once per kind of sampling, before its first row."""
+        extra = self.server.extra
+        if not self.greedy_checked:
+            await server_sampling.check_greedy(self._ask, extra)
+            self.greedy_checked = True
+        if not self.draws_checked and sampling.temperature > 0:
+            for notice in await server_sampling.check_draws(self._complete, sampling.top_p, extra):
+                _print(f"{self.server.address} {notice}")
+            self.draws_checked = True
 
     async def _first_token(self, request: Request) -> dict[str, Any]:
-        fields = {"messages": self._escape(request.messages), **FIRST_TOKEN}
-        return await self.connection.send("/chat/completions", fields)
+        for seed in FIRST_TOKEN_SEEDS:
+            choice = await self._ask(request.messages, FIRST_TOKEN | {"seed": seed})
+            if http_answers.top_logprobs(choice) or not http_answers.without_text(choice):
+                return choice
+        raise Unanswered(
+            f"gives no text and no logprobs in one token, with any of {len(FIRST_TOKEN_SEEDS)} seeds"
+        )
 
     async def _complete(self, messages: Messages, sampling: Sampling, seed: int) -> Completion:
-        fields = {"messages": self._escape(messages), "max_tokens": sampling.max_new_tokens}
-        fields |= {"temperature": sampling.temperature, "top_p": 1}
+        fields = {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": 1}
         if sampling.temperature > 0:
             fields |= {"top_p": sampling.top_p, "seed": seed}
-        choice = await self.connection.send("/chat/completions", fields)
+        choice = await self._ask(messages, fields)
         # Separated before control tokens are escaped: the tags around thoughts would be, too.
         parts = http_answers.read_message(choice, sampling.max_new_tokens)
         text = thinking.join(*(self._escape_answer(part).strip() for part in parts))
@@ -142,12 +136,14 @@ class HttpEngine:
         ended = choice["finish_reason"] == "stop"
         return Completion(text, choice["finish_reason"], max(choice["tokens"] - ended, 0))
 
-    def _escape(self, messages: Messages) -> Messages:
+    async def _ask(self, messages: Messages, fields: dict[str, Any]) -> dict[str, Any]:
+        """The one choice of the server's answer to a chat."""
         # The server tokenises them: control tokens of its model have to be escaped before.
-        return [
+        escaped = [
             {**message, "content": self.chat_format.escape_control_tokens(message["content"])}
             for message in messages
         ]
+        return await self.connection.send("/chat/completions", {"messages": escaped, **fields})
 
     def _escape_answer(self, text: str) -> str:
         escaped = self.chat_format.escape_control_tokens(escape_control_tokens(text))

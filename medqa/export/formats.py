@@ -64,6 +64,8 @@ def write(format: str, merged: Merged, out: Path) -> None:
     merged.tok.save_pretrained(out)
     _pad_left(out)
     _write_generation(merged, out)
+    for path in out.iterdir():  # safetensors writes files that only their owner may read
+        path.chmod((out / "config.json").stat().st_mode)
 
 
 def _grid(base: Path) -> dict[str, Any]:
