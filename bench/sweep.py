@@ -20,6 +20,7 @@ import yaml
 
 from bench.checkout import DVC, ROOT
 from medqa import compare, jsonl, metrics
+from medqa.columns import Columns, collect
 from medqa.commands.preset import flat
 from medqa.records import Answer
 from medqa.report.labels import GAINS
@@ -56,7 +57,7 @@ class Experiment(NamedTuple):
 
     cell: Cell
     pairs: int
-    gains: dict[str, list[float]]
+    gains: Columns
 
 
 def queue(folder: Path, cells: Iterable[Cell], placebo: bool) -> int:
@@ -98,7 +99,8 @@ def read(folder: Path) -> list[Experiment]:
         cell = Cell(*(json.loads(params.pop(key)) for key in ("generate.n", "pairs.policy", "seed")))
         settings.append({(key, value) for key, value in params.items() if not key.startswith("control.")})
         pairs = json.loads(_git(folder, "show", f"{commit}:metrics/pairs.json"))["pairs"]
-        gains = compare.paired_gains(zip(*_answers(folder, commit), strict=True))[1]
+        columns = (collect(rows, compare.MEASURES) for rows in _answers(folder, commit))
+        gains = compare.paired_gains(*columns)
         experiments.append(Experiment(cell, pairs, gains))
     if different := {key for items in settings for key, _ in items ^ settings[0]}:
         keys = ", ".join(sorted(different))
@@ -125,7 +127,7 @@ def summarize(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
         row = {"n": n, "policy": policy, "seeds": [run.cell.seed for run in runs]}
         row["pairs"] = fmean(run.pairs for run in runs)
         for name in MEASURES:
-            gains = [run.gains[name] for run in runs if run.gains[name]]
+            gains = [run.gains[name] for run in runs if len(run.gains[name])]
             if gains:
                 row |= metrics.named(f"{name}_gain", metrics.hierarchical_interval(gains, 0, SAMPLES))
         rows.append(jsonl.rounded(row))
