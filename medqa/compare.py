@@ -38,7 +38,7 @@ def preference_margin(row: Answer) -> float | None:
 
 
 # What is compared of open answers. Of repetition and cut_off, less is better, and all open answers have them.
-_VALUES: dict[str, Measure] = {
+VALUES: dict[str, Measure] = {
     "score": lambda row: row.score,
     "key_point_recall": lambda row: row.key_point_recall,
     "token_f1": lambda row: row.token_f1,
@@ -51,7 +51,7 @@ _VALUES: dict[str, Measure] = {
     "repetition": lambda row: row.repetition,
     "cut_off": is_cut_off,
 }
-MEASURES = {name: among(is_answered, value) for name, value in _VALUES.items()}
+MEASURES = {name: among(is_answered, value) for name, value in VALUES.items()}
 RECITED = 0.95  # the ROUGE-L from which an answer repeats the reference
 
 
@@ -64,8 +64,8 @@ def compare(
 ) -> dict[str, Any]:
     """A verdict on DPO with its reasons, what it rests on, and the paired gains of each of COMPARISONS.
 
-    `answers` maps base, sft, dpo, and the controls that are on, to answers to the same questions, which are
-    read several times and stay where they are; `agreed` are the labelled pairs as a judge sees them;
+    `answers` maps base, sft, dpo, and the controls that are on, to answers to the same questions; they may be
+    on the disk, and are read several times. `agreed` are the labelled pairs as a judge sees them;
     `calibrated` is what `calibration.summary` gives, if anything. Comparisons with a control that is off are
     left out. In each comparison, `paired` counts the open questions that both models answered: all measures
     but the score are compared on these. `compared` counts those of them for which both answers have a score.

@@ -10,7 +10,7 @@ import numpy as np
 
 from medqa.text import per_word, words
 
-DRAWS = 1 << 22  # of a bootstrap, in memory at once
+DRAWS = 1 << 20  # of a bootstrap, in memory at once
 # The last are Chinese particles and hiragana, in which Japanese writes its particles and endings.
 _STOP_WORDS = frozenset(
     words(
@@ -192,7 +192,7 @@ def hierarchical_interval(
     means = np.empty(draws.shape)
     for index, values in enumerate(data):
         drawn = draws == index
-        means[drawn] = _bootstrap_means([values], rng, int(drawn.sum()))
+        (means[drawn],) = _bootstrap_means([values], rng, int(drawn.sum()))
     low, high = np.percentile(means.mean(axis=1), [2.5, 97.5])
     return float(np.mean([values.mean() for values in data])), float(low), float(high)
 

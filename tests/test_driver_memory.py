@@ -164,10 +164,10 @@ def test_memory_does_not_grow_with_rows(prepare, tmp_path: Path) -> None:
         assert sum(1 for _ in file) >= MANY // 3
 
 
-@pytest.mark.parametrize(("prepare", "bound"), [(evaluated, 300), (compared, 700), (reported, 1000)])
+@pytest.mark.parametrize(("prepare", "bound"), [(evaluated, 300), (compared, 1000), (reported, 1000)])
 def test_no_text_of_a_held_out_question_is_in_memory(prepare, bound: int, tmp_path: Path) -> None:
-    """`bound` is in bytes per question: of each answer a number of 8 bytes per measure."""
-    sizes = few, many = 300, 900
+    """`bound` is in bytes per question: a number of 8 bytes per measure, in `compare` of five models."""
+    sizes = few, many = 200, 600
     peak(prepare, 20, tmp_path / "imports")
     first, last = (peak(prepare, size, tmp_path / str(size)) for size in sizes)
     assert (last - first) / (many - few) < bound
