@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import yaml
 
 from medqa import compare, metrics
+from medqa.columns import Columns, collect
 from medqa.commands.preset import flat
 from medqa.records import Answer
 from medqa.runtime.errors import UserError
@@ -18,12 +19,12 @@ SAMPLES = 10_000  # of the bootstrap
 
 
 class Experiment(NamedTuple):
-    """A finished experiment; `varied` has the parameters that may differ, `gains` a list per measure."""
+    """A finished experiment; `varied` has the parameters that may differ, `gains` a column per measure."""
 
     name: str
     varied: dict[str, Any]
     metrics: dict[str, dict[str, Any]]  # by the name of the file
-    gains: dict[str, list[float]]  # of DPO over SFT, per open held-out question
+    gains: Columns  # of DPO over SFT, per open held-out question
 
 
 def commits(folder: Path, prefix: str) -> dict[str, str]:
@@ -47,7 +48,8 @@ def read(folder: Path, prefix: str, varied: Sequence[str], files: Sequence[str])
         values = {key: json.loads(params.pop(key)) for key in varied}
         settings.append({(key, value) for key, value in params.items() if not key.startswith("control.")})
         measured = {file: json.loads(_git(folder, "show", f"{commit}:metrics/{file}.json")) for file in files}
-        gains = compare.paired_gains(zip(*_answers(folder, commit), strict=True))[1]
+        columns = (collect(rows, compare.MEASURES) for rows in _answers(folder, commit))
+        gains = compare.paired_gains(*columns)
         experiments.append(Experiment(name, values, measured, gains))
     if not experiments:
         raise UserError(f"no experiment has a name that begins with {prefix}")
@@ -61,7 +63,7 @@ def mean_gains(experiments: Sequence[Experiment], measures: Sequence[str]) -> di
     """The mean gain per measure, with a 95% interval over experiments (seeds) and questions."""
     row: dict[str, float] = {}
     for name in measures:
-        gains = [run.gains[name] for run in experiments if run.gains[name]]
+        gains = [run.gains[name] for run in experiments if len(run.gains[name])]
         if gains:
             row |= metrics.named(f"{name}_gain", metrics.hierarchical_interval(gains, 0, SAMPLES))
     return row

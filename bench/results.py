@@ -18,6 +18,7 @@ import yaml
 from bench import results_page, runs, stage_log
 from bench.checkout import DVC, ROOT
 from medqa import compare, jsonl, metrics, verdict
+from medqa.columns import collect
 from medqa.commands.preset import flat
 from medqa.records import Answer
 from medqa.runtime import presets
@@ -86,13 +87,13 @@ def over_seeds(experiments: Sequence[Answers]) -> dict[str, dict[str, float]]:
         if not all(answers[after] and answers[before] for answers in experiments):
             continue
         gains = [
-            compare.paired_gains(zip(answers[after], answers[before], strict=True))[1]
+            compare.paired_gains(*(collect(answers[side], compare.MEASURES) for side in (after, before)))
             for answers in experiments
         ]
         result[name] = {}
         for measure in compare.MEASURES:
             groups = [each[measure] for each in gains]
-            if all(groups):
+            if all(map(len, groups)):
                 interval = metrics.hierarchical_interval(groups, 0, BOOTSTRAP_SAMPLES)
                 result[name] |= metrics.named(f"{measure}_gain", interval)
     return result

@@ -171,12 +171,13 @@ def summary(
 
 def _by_group(scored: Sequence[JudgedPair], share: Interval) -> dict[str, Any]:
     """The metrics `by`, of all pairs and of each group that `groups.split` measures, and `small_groups`."""
-    measured, too_small = groups.split(
-        scored, lambda pair: (*pair.groups, f"labelled by: {pair.labelled_by}")
-    )
+    measured, too_small = groups.split((*pair.groups, f"labelled by: {pair.labelled_by}") for pair in scored)
     adjusted = partial(share, intervals=len(measured))
     by = {"all": _group_metrics(scored, share)} if scored else {}
-    by |= {name: _group_metrics(group, adjusted) for name, group in measured.items()}
+    by |= {
+        name: _group_metrics([scored[number] for number in numbers], adjusted)
+        for name, numbers in measured.items()
+    }
     return {"by": by, "small_groups": too_small}
 
 

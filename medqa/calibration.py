@@ -1,12 +1,14 @@
 """The judge's scores beside people's: its bias, and means and gains by prediction-powered inference."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from medqa import metrics, people_scores
+from medqa.answer_measures import among, is_open
+from medqa.columns import Columns, collect, present
 from medqa.people_scores import PersonScore
 from medqa.records import Answer
 
@@ -15,7 +17,7 @@ MIN_SCORED = 20  # answers of a model that people scored; below it nothing is ca
 
 
 def summary(
-    answers: Mapping[str, Sequence[Answer]],
+    answers: Mapping[str, Collection[Answer]],
     scores: Sequence[PersonScore],
     comparisons: Mapping[str, tuple[str, str]],
 ) -> dict[str, Any]:
@@ -32,34 +34,36 @@ def summary(
     if not filled:
         return {}
     people = people_scores.mean_scores(filled)
-    present = {people_scores.key(row.id, row.text) for name in MODELS for row in answers[name]}
+    keys = (people_scores.key(row.id, row.text) for name in MODELS for row in answers[name])
+    current = {key for key in keys if key in people}
     result: dict[str, Any] = {
         "people": len({row.person for row in filled}),
         "scores": len(filled),
         "empty": len(scores) - len(filled),
-        "stale": sum(people_scores.key(row.id, row.answer) not in present for row in filled),
+        "stale": sum(people_scores.key(row.id, row.answer) not in current for row in filled),
     }
-    sides = {name: [_sides(row, people) for row in answers[name]] for name in MODELS}
+    sides = {name: _sides(answers[name], people) for name in MODELS}
     result["models"] = {name: _model_metrics(sides[name]) for name in MODELS}
     result["comparisons"] = {
-        name: _gain_metrics(list(zip(sides[after], sides[before], strict=True)))
+        name: _gain_metrics({side: sides[after][side] - sides[before][side] for side in sides[after]})
         for name, (after, before) in comparisons.items()
         if {after, before} <= set(MODELS)
     }
     return result
 
 
-Sides = tuple[float | None, float | None]  # an answer's score by the judge and by people
+def _sides(answers: Iterable[Answer], people: Mapping[tuple[str, str], float]) -> Columns:
+    """The scores of open answers by the judge and by people: no mean of scores counts multiple choice."""
+    return collect(
+        answers,
+        {
+            "judge": among(is_open, lambda row: row.score),
+            "people": among(is_open, lambda row: people.get(people_scores.key(row.id, row.text))),
+        },
+    )
 
 
-def _sides(row: Answer, people: Mapping[tuple[str, str], float]) -> Sides:
-    """Both scores of an answer; none of a multiple-choice answer, which no mean of scores counts."""
-    if row.correct is not None:
-        return None, None
-    return row.score, people.get(people_scores.key(row.id, row.text))
-
-
-def _model_metrics(sides: Iterable[Sides]) -> dict[str, Any]:
+def _model_metrics(sides: Columns) -> dict[str, Any]:
     judge, people, remaining = _divide(sides)
     if len(people) < MIN_SCORED:
         return {"scored": len(people)}
@@ -72,27 +76,20 @@ def _model_metrics(sides: Iterable[Sides]) -> dict[str, Any]:
     )
 
 
-def _gain_metrics(pairs: Iterable[tuple[Sides, Sides]]) -> dict[str, Any]:
+def _gain_metrics(gains: Columns) -> dict[str, Any]:
     """The raw and the calibrated gain over the questions of which both answers have a judged score."""
-    judge, people, remaining = _divide(
-        [_subtract(after, before) for after, before in zip(*pair, strict=True)] for pair in pairs
-    )
+    judge, people, remaining = _divide(gains)
     if len(people) < MIN_SCORED:
         return {"scored": len(people)}
     gain = metrics.named("calibrated_score_gain", calibrated_mean(people, judge, remaining))
     return {"scored": len(people), "score_gain": fmean([*judge, *remaining])} | gain
 
 
-def _subtract(after: float | None, before: float | None) -> float | None:
-    return None if after is None or before is None else after - before
-
-
-def _divide(sides: Iterable[Sequence[float | None]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _divide(sides: Columns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The judge's and people's values where both are, and the judge's alone of the rest, each (rows,)."""
-    judged = [(judge, people) for judge, people in sides if judge is not None]
-    both = np.array([pair for pair in judged if pair[1] is not None], dtype=np.float64).reshape(-1, 2)
-    remaining = np.array([judge for judge, people in judged if people is None], dtype=np.float64)
-    return both[:, 0], both[:, 1], remaining
+    judge, people = sides["judge"], sides["people"]
+    both = ~np.isnan(judge) & ~np.isnan(people)
+    return judge[both], people[both], present(judge[np.isnan(people)])
 
 
 def _correlation(judge: np.ndarray, people: np.ndarray) -> dict[str, float]:

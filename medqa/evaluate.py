@@ -2,13 +2,15 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, compress
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from medqa import groups, judge, metrics, option_reading, prompts, text
+from medqa.answer_measures import COUNTS, MEASURES
+from medqa.columns import Columns, collect, present
 from medqa.encoder import Embed
 from medqa.engines import Completion, Engine, Failure, Likelihood, Request, Sampling, compute, thinking
 from medqa.records import Answer, HeldOut, Score
@@ -16,7 +18,8 @@ from medqa.runtime.sections import EvaluateParams, JudgeParams
 from medqa.runtime.spool import Spool, batches
 
 HEADLINE = ("score", "key_point_recall", "exam_accuracy", "preference_alignment")
-JUDGED = ("accuracy", "completeness", "key_points", "score")
+MEANS = ("judged_accuracy", "judged_completeness", "judged_key_points", "score", "repetition", "tokens")
+INTERVALS = ("score", "key_point_recall", "token_f1", "rouge_l", "coverage", "reference_logprob")
 GROUPED = ("score", "key_point_recall", "token_f1")  # the measures that are also shown by group
 TEXTS = ("chosen", "rejected", "reference")  # of a held-out question, whose likelihoods are measured
 EMBEDDED = 4096  # answers whose sentences' embeddings are in memory at once
@@ -181,52 +184,33 @@ def judge_free_measures(row: HeldOut, answer: Completion) -> dict[str, Any]:
     }
 
 
-def summary(answers: Sequence[Answer], seed: int, samples: int) -> dict[str, Any]:
+def summary(answers: Collection[Answer], seed: int, samples: int) -> dict[str, Any]:
     """The metrics of one model: multiple choice by its letter, all other questions by judge and reference.
 
-    Means of nothing are left out. Failed answers count for none of the means of texts and letters. In
-    `preference_alignment` a tie counts as half. `score`, `key_point_recall`, `token_f1`, `rouge_l`,
-    `coverage`, `reference_logprob` and `exam_accuracy` have a 95% bootstrap interval. `chosen_logprob` and
-    `reference_logprob` are in nats per token, of the answer labelled better and the reference. `by` has
-    the measures GROUPED of the scored open answers by group, as `groups.means` gives them.
+    `answers` are read three times, and of each no more than the numbers of MEASURES stays in memory. Means of
+    nothing are left out. Failed answers count for none of the means of texts and letters. In
+    `preference_alignment` a tie counts as half. Those of INTERVALS and `exam_accuracy` have a 95% bootstrap
+    interval. `chosen_logprob` and `reference_logprob` are in nats per token, of the answer labelled better
+    and the reference. `by` has the measures GROUPED of the scored open answers by group, as `groups.means`
+    gives them.
     """
-    open_ended = [row for row in answers if row.correct is None]
-    exam = [row for row in answers if row.correct is not None and row.finish_reason != "failed"]
-    scored = [row for row in open_ended if row.score is not None]
-    answered = [row for row in open_ended if row.finish_reason != "failed"]
+    columns = collect(answers, MEASURES)
     result: dict[str, Any] = {
         "judge": ", ".join(sorted({row.judge for row in answers})),
         "questions": len(answers),
-        "failed": sum(row.finish_reason == "failed" for row in answers),
-        "unscored": len(open_ended) - len(scored),
-        "shortened": sum(row.truncated_chars > 0 for row in open_ended),
+        **{name: int(present(columns[name]).sum()) for name in COUNTS},
+        **_means(columns, MEANS),
     }
-    for name in JUDGED:
-        result |= _mean(f"judged_{name}" if name != "score" else name, [getattr(row, name) for row in scored])
-    for name in ("repetition", "tokens"):
-        result |= _mean(name, [float(getattr(row, name)) for row in answered])
-    values = {"score": [row.score for row in scored]}
-    for name in ("key_point_recall", "token_f1", "rouge_l", "coverage"):
-        values[name] = [value for row in answered if (value := getattr(row, name)) is not None]
-    values["reference_logprob"] = _per_token(open_ended, "reference")
-    for name, each in values.items():
-        result |= metrics.named_interval(name, each, seed, samples)
-    result |= _mean("chosen_logprob", _per_token(open_ended, "chosen"))
-    result |= _mean("cut_off", [row.finish_reason == "length" for row in answered])
-    if exam:
-        correct = [float(bool(row.correct)) for row in exam]
+    values = {name: present(columns[name]) for name in INTERVALS}
+    result |= metrics.named_intervals(values, seed, samples)
+    result |= _means(columns, ("chosen_logprob", "cut_off"))
+    if len(correct := present(columns["exam_accuracy"])):
         result |= metrics.named("exam_accuracy", metrics.share_interval(correct, seed, samples))
-    result |= _mean("exam_unreadable", [not row.choice for row in exam])
-    pairs = [(row.chosen_logprob, row.rejected_logprob) for row in answers if row.chosen_logprob is not None]
-    result |= _mean("preference_alignment", [metrics.win(*pair) for pair in pairs])
-    grouped = [(row.groups, {name: getattr(row, name) for name in GROUPED}) for row in scored]
-    return result | groups.means(grouped, seed, samples)
+    result |= _means(columns, ("exam_unreadable", "preference_alignment"))
+    scored = ~np.isnan(columns["score"])
+    grouped = {name: columns[name][scored] for name in GROUPED}
+    return result | groups.means(compress((row.groups for row in answers), scored), grouped, seed, samples)
 
 
-def _per_token(answers: Sequence[Answer], name: str) -> list[float]:
-    pairs = [(getattr(row, f"{name}_logprob"), getattr(row, f"{name}_tokens")) for row in answers]
-    return [nats / tokens for nats, tokens in pairs if nats is not None]
-
-
-def _mean(name: str, values: Sequence[float]) -> dict[str, float]:
-    return {name: fmean(values)} if values else {}
+def _means(columns: Columns, names: Iterable[str]) -> dict[str, float]:
+    return {name: fmean(values) for name in names if len(values := present(columns[name]))}

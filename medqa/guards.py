@@ -3,94 +3,90 @@
 import math
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from statistics import fmean
 
+from medqa.answer_measures import is_answered, is_cut_off, is_exam, is_open
+from medqa.columns import collect, present
 from medqa.records import Answer
 from medqa.runtime.sections import Guards
+from medqa.runtime.spool import Spool
 from medqa.text import words
 
 PHRASE_WORDS = 4
 BUCKETS = 16  # per answer, in which phrases are counted before the frequent ones are counted each
 TAUGHT_BY_SFT = ("length_ratio", "phrase_rise")  # SFT is meant to change them, so that only it is a measure
 
-AnswerPairs = Sequence[tuple[Answer, Answer]]  # the later and the earlier model's
+Pair = tuple[Answer, Answer]  # the later and the earlier model's answer to a question
+Change = Callable[[Answer, Answer], float | None]
 
 
-def regressions(after: Sequence[Answer], before: Sequence[Answer]) -> dict[str, float]:
-    """The values that the guards limit. A mean over no answer is left out.
+def _among(counts_in: Callable[[Answer], bool], change: Change) -> Callable[[Pair], float | None]:
+    return lambda pair: change(*pair) if all(map(counts_in, pair)) else None
+
+
+def _chosen_logprob_drop(new: Answer, old: Answer) -> float | None:
+    if None in (new.chosen_logprob, old.chosen_logprob):
+        return None
+    return (old.chosen_logprob - new.chosen_logprob) / new.chosen_tokens
+
+
+CHANGES: dict[str, Callable[[Pair], float | None]] = {  # of a question, of which the means are limited
+    "repetition_rise": _among(is_answered, lambda new, old: new.repetition - old.repetition),
+    "cut_off_rise": _among(is_answered, lambda new, old: is_cut_off(new) - is_cut_off(old)),
+    "unscored_rise": _among(is_open, lambda new, old: (new.score is None) - (old.score is None)),
+    "chosen_logprob_drop": _among(is_open, _chosen_logprob_drop),
+    "exam_unreadable_rise": _among(is_exam, lambda new, old: (not new.choice) - (not old.choice)),
+    "exam_accuracy_drop": _among(is_exam, lambda new, old: bool(old.correct) - bool(new.correct)),
+}
+TOKENS: dict[str, Callable[[Pair], float | None]] = {
+    "after": _among(is_answered, lambda new, _: new.tokens),
+    "before": _among(is_answered, lambda _, old: old.tokens),
+}
+
+
+def regressions(after: Iterable[Answer], before: Iterable[Answer]) -> dict[str, float]:
+    """The values that the guards limit, in the order of Guards. A mean over no answer is left out.
 
     On open questions: the rises in repetition, in the share of the phrase that rises most, in the share cut
     off and in the share without a score, the ratio of mean lengths in tokens, and the mean drop of the chosen
     answer's log-probability in nats per token. On multiple choice: the rise in the share unreadable, the drop
     in accuracy. Questions that one of the models failed to answer count in the share without a score alone.
+    The answers are read twice; their numbers are in memory, and their texts are not.
     """
-    pairs = list(zip(after, before, strict=True))
-    answered = [pair for pair in pairs if "failed" not in (pair[0].finish_reason, pair[1].finish_reason)]
-    return (
-        _losses_of_texts([pair for pair in answered if pair[0].correct is None])
-        | _losses_without_texts([pair for pair in pairs if pair[0].correct is None])
-        | _losses_in_exams([pair for pair in answered if pair[0].correct is not None])
-    )
+    columns = collect(zip(after, before, strict=True), CHANGES | TOKENS)
+    values = {name: fmean(changes) for name in CHANGES if len(changes := present(columns[name]))}
+    tokens = {name: present(columns[name]).sum() for name in TOKENS}
+    open_pairs = (pair for pair in zip(after, before, strict=True) if all(map(is_answered, pair)))
+    if texts := Spool((new.text, old.text) for new, old in open_pairs):
+        values["phrase_rise"] = phrase_rise(texts)
+        values["length_ratio"] = float(tokens["after"] / max(1, tokens["before"]))
+    limits = (name.removeprefix("max_") for name in Guards.model_fields)
+    return {name: values[name] for name in limits if name in values}
 
 
-def _losses_of_texts(pairs: AnswerPairs) -> dict[str, float]:
-    if not pairs:
-        return {}
-    tokens = [sum(row.tokens for row in rows) for rows in zip(*pairs, strict=True)]
-    return {
-        "repetition_rise": fmean(new.repetition - old.repetition for new, old in pairs),
-        "phrase_rise": phrase_rise(*([row.text for row in rows] for rows in zip(*pairs, strict=True))),
-        "length_ratio": tokens[0] / max(1, tokens[1]),
-        "cut_off_rise": fmean(
-            (new.finish_reason == "length") - (old.finish_reason == "length") for new, old in pairs
-        ),
-    }
-
-
-def _losses_without_texts(pairs: AnswerPairs) -> dict[str, float]:
-    if not pairs:
-        return {}
-    losses = {"unscored_rise": fmean((new.score is None) - (old.score is None) for new, old in pairs)}
-    drops = [
-        (old.chosen_logprob - new.chosen_logprob) / new.chosen_tokens
-        for new, old in pairs
-        if None not in (new.chosen_logprob, old.chosen_logprob)
-    ]
-    return losses | ({"chosen_logprob_drop": fmean(drops)} if drops else {})
-
-
-def _losses_in_exams(pairs: AnswerPairs) -> dict[str, float]:
-    if not pairs:
-        return {}
-    return {
-        "exam_unreadable_rise": fmean((not new.choice) - (not old.choice) for new, old in pairs),
-        "exam_accuracy_drop": fmean(bool(old.correct) - bool(new.correct) for new, old in pairs),
-    }
-
-
-def phrase_rise(after: Sequence[str], before: Sequence[str]) -> float:
+def phrase_rise(texts: Collection[tuple[str, str]]) -> float:
     """The largest rise, over all phrases of four words, of the share of answers that hold the phrase.
 
-    An answer of fewer words is a phrase as a whole. Stock phrases, refusals and answers that no longer depend
-    on the question all raise it. Both sequences have a text per question, at least one.
+    `texts` are the later and the earlier answer to each question, at least one. An answer of fewer words is a
+    phrase as a whole. Stock phrases, refusals and answers that no longer depend on the question all raise it.
     """
     # Only phrases of full buckets are counted: a phrase is in no more answers than the phrases of its bucket
     # together, and rises by no more. All phrases of a million answers would take 20 GB.
-    full = array("i", bytes(4 * BUCKETS * len(after)))
-    for answer in after:
-        for phrase in _phrases(answer):
+    full = array("i", bytes(4 * BUCKETS * len(texts)))
+    for after, _ in texts:
+        for phrase in _phrases(after):
             full[hash(phrase) % len(full)] += 1
-    rise = _largest_rise(after, before, full, max(full) // 2)
+    rise = _largest_rise(texts, full, max(full) // 2)
     # A phrase that rises by more is in a fuller bucket.
-    return max(rise, _largest_rise(after, before, full, rise + 1)) / len(after)
+    return max(rise, _largest_rise(texts, full, rise + 1)) / len(texts)
 
 
-def _largest_rise(after: Sequence[str], before: Sequence[str], full: Sequence[int], least: int) -> int:
+def _largest_rise(texts: Iterable[tuple[str, str]], full: Sequence[int], least: int) -> int:
     """By how many answers the phrases of the buckets with `least` phrases or more rise at most; 0 if none."""
     rises = Counter[tuple[str, ...]]()
-    for texts, sign in ((after, 1), (before, -1)):
-        for answer in texts:
+    for pair in texts:
+        for answer, sign in zip(pair, (1, -1), strict=True):
             for phrase in _phrases(answer):
                 if full[hash(phrase) % len(full)] >= least:
                     rises[phrase] += sign
@@ -99,7 +95,7 @@ def _largest_rise(after: Sequence[str], before: Sequence[str], full: Sequence[in
 
 def _phrases(answer: str) -> set[tuple[str, ...]]:
     parts = words(answer)
-    return {tuple(parts[n : n + PHRASE_WORDS]) for n in range(max(1, len(parts) - PHRASE_WORDS + 1))}
+    return {*zip(*(parts[start:] for start in range(PHRASE_WORDS)), strict=False)} or {tuple(parts)}
 
 
 def failed_guards(changes: dict[str, float], guards: Guards) -> list[str]:

@@ -1,7 +1,7 @@
 """How far labelled pairs let one trust the judge: beside naive baselines, and its bias for length."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from medqa import metrics
 from medqa.baselines import judge_wins, likelier_wins, longer_wins, more_similar_wins
+from medqa.columns import collect
 from medqa.records import Answer, JudgedPair
 from medqa.text import words
 
@@ -69,7 +70,7 @@ def _finding(baseline: str, trust: dict[str, Any]) -> tuple[bool, str]:
 
 
 def length_adjusted(
-    pairs: Sequence[JudgedPair], answers: Sequence[tuple[Answer, Answer]], seed: int, samples: int
+    pairs: Sequence[JudgedPair], answers: Iterable[tuple[Answer, Answer]], seed: int, samples: int
 ) -> dict[str, float]:
     """The mean gain in score without what the judge gives for length alone, with a 95% interval.
 
@@ -81,19 +82,19 @@ def length_adjusted(
     more: labels avoid that. `answers` are the later and the earlier model's, both scored. Without pairs or
     answers the result is empty.
     """
-    if not pairs or not answers:
+    columns = collect(answers, {"gain": _gain, "growth": _growth})
+    gains, growth = columns["gain"], columns["growth"]
+    if not pairs or not len(gains):
         return {}
     margins = np.array([pair.chosen_score - pair.rejected_score for pair in pairs])
     ratios = np.array([_log_ratio(pair.chosen_words, pair.rejected_words) for pair in pairs])
-    gains = np.array([after.score - before.score for after, before in answers])
-    growth = np.array([_log_ratio(*(len(words(row.text)) for row in pair)) for pair in answers])
     rng = np.random.default_rng(seed)
     means = []
     for _ in range(samples):
-        drawn, questions = (rng.integers(0, len(each), len(each)) for each in (pairs, answers))
+        drawn, questions = (rng.integers(0, len(each), len(each)) for each in (pairs, gains))
         bias = slope(ratios[drawn], margins[drawn])
         means.append(gains[questions].mean() - bias * growth[questions].mean())
-    low, high = np.percentile(means, metrics.bootstrap_percentiles(min(len(pairs), len(answers))))
+    low, high = np.percentile(means, metrics.bootstrap_percentiles(min(len(pairs), len(gains))))
     bias = slope(ratios, margins)
     adjusted = float(gains.mean() - bias * growth.mean())
     result = {"bias": bias, "growth": float(growth.mean())}
@@ -105,6 +106,15 @@ def slope(values: np.ndarray, responses: np.ndarray) -> float:
     centred = values - values.mean()
     variation = float(centred @ centred)
     return float(centred @ responses) / variation if variation > 1e-12 else 0.0
+
+
+def _gain(answers: tuple[Answer, Answer]) -> float:
+    after, before = answers
+    return after.score - before.score
+
+
+def _growth(answers: tuple[Answer, Answer]) -> float:
+    return _log_ratio(*(len(words(row.text)) for row in answers))
 
 
 def _log_ratio(words_after: int, words_before: int) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from medqa.text import per_word, words
 
+DRAWS = 1 << 20  # of a bootstrap, in memory at once
 # The last are Chinese particles and hiragana, in which Japanese writes its particles and endings.
 _STOP_WORDS = frozenset(
     words(
@@ -127,10 +128,22 @@ def mean_interval(
     Needs at least one value. Where `intervals` of them are looked at, each is so much wider (Bonferroni) that
     all of them hold at once in 95 of 100 cases.
     """
-    data = np.asarray(values, dtype=np.float64)
-    means = _bootstrap_means(data, np.random.default_rng(seed), samples)
-    low, high = np.percentile(means, bootstrap_percentiles(len(data), intervals))
-    return float(data.mean()), float(low), float(high)
+    ((_, interval),) = _mean_intervals({"": values}, seed, samples, intervals)
+    return interval
+
+
+def _mean_intervals(
+    columns: Mapping[str, Sequence[float]], seed: int, samples: int, intervals: int
+) -> Iterator[tuple[str, tuple[float, float, float]]]:
+    """Each column's name and `mean_interval`. Columns of one length share the draws, for half the time."""
+    by_length: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
+    for name, values in columns.items():
+        by_length[len(values)][name] = np.asarray(values, dtype=np.float64)
+    for length, group in by_length.items():
+        means = _bootstrap_means([*group.values()], np.random.default_rng(seed), samples)
+        ends = np.percentile(means, bootstrap_percentiles(length, intervals), axis=1).T.tolist()
+        for (name, column), (low, high) in zip(group.items(), ends, strict=True):
+            yield name, (float(column.mean()), low, high)
 
 
 def bootstrap_percentiles(size: int, intervals: int = 1) -> tuple[float, float]:
@@ -179,20 +192,22 @@ def hierarchical_interval(
     means = np.empty(draws.shape)
     for index, values in enumerate(data):
         drawn = draws == index
-        means[drawn] = _bootstrap_means(values, rng, int(drawn.sum()))
+        (means[drawn],) = _bootstrap_means([values], rng, int(drawn.sum()))
     low, high = np.percentile(means.mean(axis=1), [2.5, 97.5])
     return float(np.mean([values.mean() for values in data])), float(low), float(high)
 
 
-def _bootstrap_means(data: np.ndarray, rng: np.random.Generator, samples: int) -> np.ndarray:
-    """The means of `samples` samples that are drawn from the values with replacement."""
-    means = [np.empty(0)]
+def _bootstrap_means(columns: Sequence[np.ndarray], rng: np.random.Generator, samples: int) -> np.ndarray:
+    """The means (columns, samples) of samples that are drawn with replacement from the rows."""
+    means, rows = np.empty((len(columns), samples)), len(columns[0])
     # In blocks of samples: all draws of a large evaluation would not fit into memory.
-    block = max(1, 2**22 // len(data))
+    block = max(1, DRAWS // rows)
     for start in range(0, samples, block):
-        draws = rng.integers(0, len(data), (min(block, samples - start), len(data)))
-        means.append(data[draws].mean(axis=1))
-    return np.concatenate(means)
+        draws = rng.integers(0, rows, (min(block, samples - start), rows))
+        for row, column in zip(means, columns, strict=True):
+            # Without a check of each index ("clip") it takes half the time.
+            row[start : start + block] = column.take(draws, mode="clip").mean(axis=1)
+    return means
 
 
 def share_interval(
@@ -225,4 +240,13 @@ def named_interval(
     name: str, values: Sequence[float], seed: int, samples: int, intervals: int = 1
 ) -> dict[str, float]:
     """`mean_interval` as metrics; no metrics without values."""
-    return named(name, mean_interval(values, seed, samples, intervals)) if len(values) else {}
+    return named_intervals({name: values}, seed, samples, intervals)
+
+
+def named_intervals(
+    columns: Mapping[str, Sequence[float]], seed: int, samples: int, intervals: int = 1
+) -> dict[str, float]:
+    """`mean_interval` of each column as metrics, in half the time; no metrics of a column without values."""
+    filled = {name: values for name, values in columns.items() if len(values)}
+    ends = dict(_mean_intervals(filled, seed, samples, intervals))
+    return {key: value for name in filled for key, value in named(name, ends[name]).items()}

@@ -9,6 +9,7 @@ from medqa.records import Answer, JudgedPair
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
+from medqa.runtime.spool import Spool
 
 
 def main(answers: Path, agreed: Path, people: Path, metrics: Path) -> str:
@@ -34,9 +35,9 @@ def compute_metrics(params: Params, answers: Path, agreed: Path, people: Path) -
 
 
 def read_answers(answers: Path) -> dict[str, Sequence[Answer]]:
-    """The answers of each model, without a control that is switched off, which has none."""
+    """The answers of each model, on the disk, without a control that is switched off, which has none."""
     files = {name: answers / f"{name}.jsonl" for name in compare.MODELS}
-    rows = {name: list(jsonl.read(file, Answer, without=("thinking",))) for name, file in files.items()}
+    rows = {name: Spool(jsonl.read(file, Answer, without=("thinking",))) for name, file in files.items()}
     return {name: each for name, each in rows.items() if each or name not in compare.CONTROLS}
 
 

@@ -9,6 +9,7 @@ from medqa import encoder, engines, evaluate, hub, jsonl, records
 from medqa.runtime import folders, stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
+from medqa.runtime.spool import Spool
 
 
 def main(
@@ -49,7 +50,7 @@ def _answer(
 
 def compute_metrics(params: Params, answers: Path) -> dict[str, Any]:
     """The metrics, from the answers."""
-    rows = list(jsonl.read(answers, records.Answer, without=("text", "thinking")))
+    rows = Spool(jsonl.read(answers, records.Answer, without=("text", "thinking")))
     return evaluate.summary(rows, params.seed, params.evaluate.bootstrap_samples)
 
 

@@ -2,15 +2,20 @@
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_engine import FakeEngine, embed
+from fake_run import report_params, write_run
 
-from medqa import engines, evaluate, jsonl
+import stages.compare
+import stages.evaluate
+from medqa import compare, engines, evaluate, jsonl, metrics, report
 from medqa.engines import base
 from medqa.engines.cached import CachedEngine
-from medqa.records import Candidate, HeldOut, Judged, Question
+from medqa.records import Answer, Candidate, HeldOut, Judged, Question
+from medqa.report import RunPaths
 from medqa.runtime import row_cache
 from medqa.runtime.params import read_params
 from stages import generate, judge, pairs
@@ -18,6 +23,10 @@ from stages import generate, judge, pairs
 ROOT = Path(__file__).parent.parent
 TEXT = "Gout causes pain, and rest helps. " * 8
 FEW, MANY = 1_000, 3_000  # rows
+PARAMS = report_params(max_rows=20)
+FEWER = {"bootstrap_samples": 100}
+SECTIONS = {name: getattr(PARAMS, name).model_copy(update=FEWER) for name in ("evaluate", "compare")}
+PARAMS = PARAMS.model_copy(update=SECTIONS)
 NUMBERS = 100  # bytes per row that may remain: numbers of 8 bytes each, but no text
 
 
@@ -34,6 +43,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(base, "WINDOW", 150)
     monkeypatch.setattr(jsonl, "RUN", 30_000)
     monkeypatch.setattr(evaluate, "EMBEDDED", 50)
+    monkeypatch.setattr(metrics, "DRAWS", 1)
     monkeypatch.setattr(engines, "load", load)
     monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(ROOT)
@@ -106,6 +116,32 @@ def held_out(count: int, folder: Path) -> Callable[[], object]:
     return run
 
 
+def finished(count: int, folder: Path) -> RunPaths:
+    """A run whose DPO says the same of every question, so that few phrases are as frequent as its own."""
+    run = write_run(folder, count)
+    (folder / "people").mkdir()
+    for name in compare.MODELS:
+        path = run.data / "answers" / f"{name}.jsonl"
+        jsonl.write(path, [replace(row, text=TEXT * (name == "dpo")) for row in jsonl.read(path, Answer)])
+    return run
+
+
+def evaluated(count: int, folder: Path) -> Callable[[], object]:
+    run = finished(count, folder)
+    return lambda: stages.evaluate.compute_metrics(PARAMS, run.data / "answers" / "dpo.jsonl")
+
+
+def compared(count: int, folder: Path) -> Callable[[], object]:
+    run = finished(count, folder)
+    files = (run.data / "answers", run.data / "agreement.jsonl", folder / "people")
+    return lambda: stages.compare.compute_metrics(PARAMS, *files)
+
+
+def reported(count: int, folder: Path) -> Callable[[], object]:
+    run = finished(count, folder)
+    return lambda: report.build(run, PARAMS)
+
+
 def peak(prepare: Callable[[int, Path], Callable[[], object]], count: int, folder: Path) -> int:
     """The peak of traced memory of a stage on so many rows, in bytes."""
     folder.mkdir()
@@ -126,3 +162,12 @@ def test_memory_does_not_grow_with_rows(prepare, tmp_path: Path) -> None:
     assert (many - few) / (MANY - FEW) < NUMBERS
     with open(tmp_path / "many" / "out.jsonl") as file:
         assert sum(1 for _ in file) >= MANY // 3
+
+
+@pytest.mark.parametrize(("prepare", "bound"), [(evaluated, 300), (compared, 1000), (reported, 1000)])
+def test_no_text_of_a_held_out_question_is_in_memory(prepare, bound: int, tmp_path: Path) -> None:
+    """`bound` is in bytes per question: a number of 8 bytes per measure, in `compare` of five models."""
+    sizes = few, many = 200, 600
+    peak(prepare, 20, tmp_path / "imports")
+    first, last = (peak(prepare, size, tmp_path / str(size)) for size in sizes)
+    assert (last - first) / (many - few) < bound

@@ -26,18 +26,18 @@ from medqa import groups, metrics
 def test_groups_that_say_something_are_measured(
     names: list[list[str]], measured: dict[str, int], too_small: int
 ) -> None:
-    rows = list(enumerate(names))
-    by_name, small = groups.split(rows, lambda row: row[1])
+    by_name, small = groups.split(names)
     assert {name: len(group) for name, group in by_name.items()} == measured and small == too_small
     assert list(by_name) == sorted(by_name)
-    for name, group in by_name.items():
-        assert group == [row for row in rows if name in row[1]]
+    for name, rows in by_name.items():
+        assert rows.tolist() == [number for number, each in enumerate(names) if name in each]
 
 
 def test_means_are_what_one_counts_by_hand() -> None:
     scores = {"a": [0.1, 0.2, 0.3, 0.4, 0.6], "b": [0.9, 0.8, 0.9, 0.7, 1.0, 0.0], "c": [1.0] * 4}
-    rows = [((name,), {"score": x, "f1": x / 2}) for name, group in scores.items() for x in group]
-    result = groups.means(rows, seed=0, samples=400)
+    names = [(name,) for name, group in scores.items() for _ in group]
+    values = np.concatenate([*scores.values()])
+    result = groups.means(names, {"score": values, "f1": values / 2}, seed=0, samples=400)
     assert result["small_groups"] == 1 and list(result["by"]) == ["a", "b"]
     for name, group in result["by"].items():
         assert (group["rows"], group["score"]) == (len(scores[name]), pytest.approx(fmean(scores[name])))
@@ -54,8 +54,8 @@ def test_ten_intervals_hold_at_once_as_often_as_they_say() -> None:
     rng, hits, unadjusted = np.random.default_rng(0), 0, 0
     for trial in range(500):
         scores = rng.beta(0.6, 1.4, size=(10, 60))
-        rows = [((f"group {n}",), {"score": x}) for n, group in enumerate(scores) for x in group]
-        by = groups.means(rows, seed=trial, samples=1000)["by"]
+        names = [(f"group {n}",) for n, group in enumerate(scores) for _ in group]
+        by = groups.means(names, {"score": scores.ravel()}, seed=trial, samples=1000)["by"]
         hits += all(each["score_low"] <= 0.3 <= each["score_high"] for each in by.values())
         alone = [metrics.mean_interval(group, trial, 400)[1:] for group in scores]
         unadjusted += all(low <= 0.3 <= high for low, high in alone)

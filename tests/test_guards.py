@@ -23,7 +23,7 @@ from medqa import guards
     ],
 )
 def test_phrase_rise(after: list[str], before: list[str], rise: float) -> None:
-    assert guards.phrase_rise(after, before) == rise
+    assert guards.phrase_rise([*zip(after, before, strict=True)]) == rise
 
 
 @pytest.mark.parametrize("buckets", [1, 2, 16])
@@ -38,7 +38,7 @@ def test_the_phrase_that_rises_most_is_found_whatever_shares_its_bucket(monkeypa
             parts = text.split()
             phrases = {" ".join(parts[n : n + 4]) for n in range(len(parts) - 3)} or {text}
             rises.update(dict.fromkeys(phrases, sign))
-    assert guards.phrase_rise(after, before) == max(0, *rises.values()) / 30
+    assert guards.phrase_rise([*zip(after, before, strict=True)]) == max(0, *rises.values()) / 30
 
 
 def test_a_judge_that_is_silent_is_a_loss() -> None:

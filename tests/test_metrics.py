@@ -264,3 +264,14 @@ def test_a_share_is_never_certain(values: list[float], low: float, high: float) 
 def test_a_share_between_is_bootstrapped() -> None:
     values = [1.0] * 9 + [0.0]
     assert metrics.share_interval(values, 0, 200) == metrics.mean_interval(values, 0, 200)
+
+
+def test_intervals_of_several_columns_are_those_of_each_alone() -> None:
+    rng = np.random.default_rng(0)
+    columns = {"a": rng.random(50), "b": rng.random(50), "none": [], "c": rng.random(7).tolist()}
+    result = metrics.named_intervals(columns, 3, 300, 2)
+    alone = [metrics.named_interval(name, values, 3, 300, 2) for name, values in columns.items()]
+    assert result == {key: value for each in alone for key, value in each.items()}
+    assert list(result) == [f"{name}{end}" for name in "abc" for end in ("", "_low", "_high")]
+    assert result["a"] == pytest.approx(columns["a"].mean())
+    assert result["a_low"] < result["a"] < result["a_high"]

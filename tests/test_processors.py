@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from bench import checkout, processors
@@ -14,7 +15,7 @@ from bench.experiments import Experiment
 def experiment(instructions: str, seed: int, gain: float) -> Experiment:
     """A finished run of two questions, whose scores of DPO are those of SFT and the gain."""
     summary = {"score_base": 0.2, "score_sft": 0.5, "score_dpo": 0.5 + gain}
-    gains = {name: [gain, gain] for name in processors.MEASURES}
+    gains = {name: np.array([gain, gain]) for name in processors.MEASURES}
     measured = {"summary": summary, "compare": {"verdict": "improved"}}
     return Experiment(f"{processors.PREFIX}{instructions}-seed{seed}", {"seed": seed}, measured, gains)
 

@@ -162,10 +162,11 @@ def test_the_rows_of_a_tab_do_not_depend_on_order(run: RunPaths) -> None:
     html = report.build(run, report_params(max_rows=7))
     assert len(tab_rows(html, "questions")) == len(tab_rows(html, "held-out")) == 7
     assert html.count("7 of 60 rows are on this page") == 2
-    ids = [f"q{number}" for number in range(1000)]
+    ids = [(number % 2, f"q{number}") for number in range(1000)]
     selected, total = report_rows.select(ids, 10)
     random.Random(1).shuffle(ids)
     assert (selected, total) == report_rows.select(ids, 10) and len(selected) == 10 and total == 1000
+    assert all(int(id[1:]) % 2 == 0 for id in selected)
     assert report_rows.select([], 3) == (set(), 0)
 
 

@@ -119,3 +119,17 @@ def test_a_question_without_answers_is_there_without_results(run: RunPaths, tmp_
         jsonl.write(tmp_path / "answers" / f"{name}.jsonl", [])
     (row,) = held_out.held_out_tab(held_out.read(tmp_path), TIE, 10).rows
     assert (row["id"], row["answers"], row["results"], row["margin"]) == ("new", [], [], None)
+
+
+def test_answers_are_joined_with_their_questions_by_id(run: RunPaths, tmp_path: Path, answers) -> None:
+    held_out_rows = jsonl.read_all(run.data / "heldout.jsonl", HeldOut)
+    jsonl.write(tmp_path / "heldout.jsonl", held_out_rows[1:])
+    for name in compare.MODELS:
+        skipped = slice(0, None, 2) if name == "sft" else slice(None)
+        jsonl.write(tmp_path / "answers" / f"{name}.jsonl", answers[name][skipped])
+    questions = held_out.read(tmp_path)
+    assert [question.row for question in questions] == held_out_rows[1:]
+    for number, question in enumerate(questions, 1):
+        expected = {name: rows[number] for name, rows in answers.items() if name != "sft" or number % 2 == 0}
+        assert question.answers == expected
+        assert ("dpo_over_sft" in question.gains) == (number % 2 == 0 and not question.row.gold)

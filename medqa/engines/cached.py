@@ -7,7 +7,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from typing import Any, Self, cast
 
 from medqa.engines.base import (
@@ -25,6 +25,8 @@ from medqa.engines.base import (
 from medqa.runtime.environment import release_memory
 from medqa.runtime.errors import UserError
 from medqa.runtime.row_cache import VERSION, RowCache
+
+_encode = json.JSONEncoder(sort_keys=True).encode
 
 
 class CachedEngine:
@@ -107,7 +109,7 @@ class CachedEngine:
         """The result of each request. `parts` holds, per request, what it adds to the key of its row."""
         ids: dict[bytes, list[str]] = defaultdict(list)
         for request, part in zip(requests, parts, strict=True):
-            text = json.dumps([kind.__name__, self.identity, part], sort_keys=True)
+            text = _encode([kind.__name__, self.identity, part])
             ids[hashlib.sha256(text.encode()).digest()].append(request.id)
         known = self.cache.get(*self.model, list(ids)) if self.cache else {}
         for key, row in known.items():
@@ -123,7 +125,8 @@ class CachedEngine:
                 if isinstance(result, Failure):
                     self._report(id, result)
                 else:
-                    self.finished[keys[id]] = astuple(result)
+                    # Results are flat: vars is astuple without its deep copy.
+                    self.finished[keys[id]] = tuple(vars(result).values())
                 if time.monotonic() - self.written > 1:
                     self._write()
                 yield from ((each, result) for each in ids[keys[id]])

@@ -102,12 +102,11 @@ def _held_out_context(
     answered: Sequence[held_out.AnsweredQuestion], metrics: Metrics, tie: float
 ) -> dict[str, Any]:
     """What the page says of single held-out questions, and how many each number is a mean over."""
-    answers = [question.answers for question in answered]
     return {
         "samples": held_out.samples(answered, metrics["compare"].get("worst_group", {}).get("name", "")),
         "tallies": held_out.tallies(answered, tie),
-        "denominators": denominators.of_measures(answers),
-        "gain_denominators": denominators.of_gains(answers),
+        "denominators": denominators.of_measures(question.answers for question in answered),
+        "gain_denominators": denominators.of_gains(question.answers for question in answered),
     }
 
 

@@ -1,18 +1,26 @@
 """The held-out questions on the page: gains of each comparison, the rows to browse, and sample answers."""
 
+import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medqa import compare, jsonl
+from medqa.columns import collect, present
 from medqa.records import Answer, HeldOut
 from medqa.report import page, rows
 from medqa.report.labels import MODELS
 from medqa.report.rows import ANSWER_SCORES, DECIMALS, Tab
+from medqa.runtime.spool import Spool
 from medqa.text import words
+
+NamedRow = tuple[str, str, HeldOut | Answer]  # the id, the model or '' of a question, and the row
 
 
 @dataclass(frozen=True)
@@ -30,37 +38,51 @@ class AnsweredQuestion:
         return bool(self.row.gold), gain is None, gain or 0.0, self.row.id
 
 
-def read(data: Path) -> list[AnsweredQuestion]:
-    """All held-out questions of a run with their answers, in the order of the page."""
-    answers: dict[str, dict[str, Answer]] = {}
-    for model in MODELS:
-        for answer in jsonl.read(data / "answers" / f"{model}.jsonl", Answer):
-            answers.setdefault(answer.id, {})[model] = answer
-    questions = []
-    for row in jsonl.read(data / "heldout.jsonl", HeldOut):
-        by_model = answers.get(row.id, {})
-        questions.append(AnsweredQuestion(row, by_model, _score_gains(by_model)))
-    return sorted(questions, key=lambda question: question.order)
+def read(data: Path) -> Sequence[AnsweredQuestion]:
+    """All held-out questions of a run with their answers, in the order of their ids, on the disk."""
+    questions = _named("", jsonl.read(data / "heldout.jsonl", HeldOut))
+    answers = (_named(model, jsonl.read(data / "answers" / f"{model}.jsonl", Answer)) for model in MODELS)
+    return Spool(_join(heapq.merge(questions, *answers)))
+
+
+def _named(name: str, rows: Iterable[HeldOut | Answer]) -> Iterator[NamedRow]:
+    return ((row.id, name, row) for row in rows)
+
+
+def _join(merged: Iterable[NamedRow]) -> Iterator[AnsweredQuestion]:
+    """The questions, each with the answers that have its id."""
+    for _, group in groupby(merged, key=itemgetter(0)):
+        rows: dict[str, Any] = {name: row for _, name, row in group}
+        if question := rows.pop("", None):
+            yield AnsweredQuestion(question, rows, _score_gains(rows))
 
 
 def _score_gains(answers: Mapping[str, Answer]) -> dict[str, float]:
-    gains: dict[str, float] = {}
-    for name, (after, before) in compare.COMPARISONS.items():
-        if {after, before} <= answers.keys():
-            _, measured = compare.paired_gains([(answers[after], answers[before])])
-            # Scores have six decimals; the rest of a difference is binary noise.
-            gains |= [(name, round(gain, 6)) for gain in measured["score"]]
-    return gains
+    scores = {model: compare.MEASURES["score"](row) for model, row in answers.items()}
+    sides = {
+        name: (scores.get(after), scores.get(before)) for name, (after, before) in compare.COMPARISONS.items()
+    }
+    # Scores have six decimals; the rest of a difference is binary noise.
+    return {
+        name: round(after - before, 6)
+        for name, (after, before) in sides.items()
+        if after is not None and before is not None
+    }
 
 
-def held_out_tab(questions: Sequence[AnsweredQuestion], tie: float, limit: int) -> Tab:
-    """At most `limit` of the questions, open ones before others; the counts of words are over all."""
-    multiple_choice = {question.row.id: bool(question.row.gold) for question in questions}
-    selected, total = rows.select(multiple_choice, limit, multiple_choice.__getitem__)
-    tab = Tab(total, [_show(question, tie) for question in questions if question.row.id in selected])
+def held_out_tab(questions: Iterable[AnsweredQuestion], tie: float, limit: int) -> Tab:
+    """At most `limit` of the questions, open ones before others; the counts of words are over all.
+
+    `questions` are read twice.
+    """
+    selected, total = rows.select(((bool(each.row.gold), each.row.id) for each in questions), limit)
+    tab, shown = Tab(total), []
     for question in questions:
         for model, answer in question.answers.items():
             tab.words[model][len(words(answer.text))] += 1
+        if question.row.id in selected:
+            shown.append(question)
+    tab.rows = [_show(question, tie) for question in sorted(shown, key=lambda each: each.order)]
     return tab
 
 
@@ -82,32 +104,38 @@ def samples(questions: Sequence[AnsweredQuestion], worst_group: str) -> list[tup
     """Six questions to read first, each with the reason for it; fewer where there are not enough.
 
     Best, median and worst of DPO's gains over SFT, then of its gains over the base in the worst group of
-    `compare`. No question is chosen twice.
+    `compare`. No question is chosen twice. `questions` are in the order of their ids.
     """
-    compared = [question for question in questions if "dpo_over_sft" in question.gains]
-    chosen = _extremes(compared, "dpo_over_sft", f"of {len(compared):,} gains over SFT")
-    shown = {question.row.id for _, question in chosen}
-    members = [
-        question
-        for question in questions
-        if "dpo_over_base" in question.gains and worst_group in question.row.groups
+    gains = collect(
+        questions,
+        {
+            "dpo_over_sft": lambda each: each.gains.get("dpo_over_sft"),
+            "dpo_over_base": lambda each: (
+                each.gains.get("dpo_over_base") if worst_group in each.row.groups else None
+            ),
+        },
+    )
+    counts = {name: len(present(column)) for name, column in gains.items()}
+    first = _extremes(gains["dpo_over_sft"])
+    gains["dpo_over_base"][[*first.values()]] = np.nan
+    second = _extremes(gains["dpo_over_base"])
+    pools = {
+        "dpo_over_sft": (first, "gains over SFT"),
+        "dpo_over_base": (second, f"gains over the base in the worst group, {worst_group}"),
+    }
+    return [
+        (f"{rank} of {counts[name]:,} {pool}: {page.signed(gains[name][number], 2)}", questions[number])
+        for name, (extremes, pool) in pools.items()
+        for rank, number in extremes.items()
     ]
-    rest = [question for question in members if question.row.id not in shown]
-    pool = f"of {len(members):,} gains over the base in the worst group, {worst_group}"
-    return chosen + _extremes(rest, "dpo_over_base", pool)
 
 
-def _extremes(
-    questions: Sequence[AnsweredQuestion], name: str, pool: str
-) -> list[tuple[str, AnsweredQuestion]]:
-    """Best, median and worst by the gain of a comparison, each with its reason; fewer of fewer than three."""
-    ordered = sorted(questions, key=lambda question: (-question.gains[name], question.row.id))
+def _extremes(gains: np.ndarray) -> dict[str, int]:
+    """The number of the best, the median and the worst question; fewer of fewer than three."""
+    ordered = np.argsort(-gains, kind="stable")[: len(present(gains))].tolist()
     positions = {"best": 0, "worst": len(ordered) - 1, "median": len(ordered) // 2}
     ranks = {position: rank for rank, position in reversed(positions.items()) if ordered}
-    return [
-        (f"{ranks[position]} {pool}: {page.signed(ordered[position].gains[name], 2)}", ordered[position])
-        for position in sorted(ranks)
-    ]
+    return {ranks[position]: ordered[position] for position in sorted(ranks)}
 
 
 def _show(question: AnsweredQuestion, tie: float) -> dict[str, Any]:

@@ -17,7 +17,7 @@ BINS = 20  # of the scores from 0 to 1
 
 def question_tab(data: Path, params: PairsParams, limit: int) -> Tab:
     """At most `limit` preference questions with their candidates and outcome; counts over all questions."""
-    selected, total = select((row.id for row in jsonl.read(data / "questions.jsonl", Question)), limit)
+    selected, total = select(((0, row.id) for row in jsonl.read(data / "questions.jsonl", Question)), limit)
     tab = Tab(total)
     candidates, selected_pairs = defaultdict(list), {}
     for row in jsonl.read(data / "judged.jsonl", Judged):

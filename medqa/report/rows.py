@@ -3,7 +3,7 @@
 import hashlib
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -30,13 +30,15 @@ class Tab:
     words: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
 
 
-def select(ids: Iterable[str], limit: int, rank: Callable[[str], int] = lambda _: 0) -> tuple[set[str], int]:
+def select(ids: Iterable[tuple[int, str]], limit: int) -> tuple[set[str], int]:
     """At most `limit` of the ids, the same in whatever order they come, and the number of all ids.
 
-    Ids of a lower rank come before all others; among equals a hash decides.
+    Each has its rank: those of a lower rank come before all others, and among equals a hash decides.
     """
     counted = count()
-    keys = ((rank(id), hashlib.sha256(id.encode()).digest(), id) for id, _ in zip(ids, counted, strict=False))
+    keys = (
+        (rank, hashlib.sha256(id.encode()).digest(), id) for (rank, id), _ in zip(ids, counted, strict=False)
+    )
     selected = {id for _, _, id in heapq.nsmallest(limit, keys)}
     return selected, next(counted)
 

@@ -21,6 +21,7 @@ from medqa.runtime.sections import ComputeParams
 VERSION = 2  # of the file and of the keys: another version is another file
 LIMIT = 2 << 30  # bytes: 1.5 million answers of 200 words; a large run has more
 DISK_SHARE = 10  # beyond LIMIT, the cache may take one in so many bytes of the free disk
+_encode = json.JSONEncoder(allow_nan=False).encode
 LOCK_TIMEOUT = 60  # seconds for another process to finish writing
 DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 SCHEMA = """
@@ -107,7 +108,7 @@ class RowCache:
         values = {}
         for key, row in rows.items():
             with suppress(ValueError):
-                values[key] = json.dumps(row, allow_nan=False).encode()
+                values[key] = _encode(row).encode()
         entries = [(key, model, today(), value, checksum(key, model, value)) for key, value in values.items()]
 
         def write(db: sqlite3.Connection) -> None:
