@@ -73,7 +73,6 @@ def dequantise(model: "PreTrainedModel") -> int:
     replaced = layers(model)
     for name, layer in replaced.items():
         replace_layer(model, name, plain_weight(layer), layer.bias)
-        release_memory()  # of a model of 1.5 billion weights up to 4 GB
     model.is_quantized = False
     for key in ("quantization_config", "_pre_quantization_dtype"):
         model.config.__dict__.pop(key, None)
@@ -103,3 +102,4 @@ def replace_layer(
     # Some quantised layers refer to themselves: until Python looks for cycles, their weights would stay.
     model.get_submodule(name).to("meta")
     setattr(model.get_submodule(parent), child, plain)
+    release_memory()  # of a model of 1.5 billion weights up to 4 GB

@@ -23,18 +23,21 @@ from medqa.runtime.model_sources import (
 )
 from medqa.runtime.sections import Params, TrainingParams
 
-START_SECONDS = 5.0  # libraries
+START_SECONDS, TRAINER_SECONDS = 5.0, 4.0  # libraries; those of training besides
 # On a processor, where weights wait in memory that is mapped.
-LOADING_SECONDS, DEQUANTISING_SECONDS = 1.5, 9e-9  # per GB of files, per parameter of a quantised model
+LOADING_SECONDS, DEQUANTISING_SECONDS = 1.5, 6e-9  # per GB of files, per parameter of a quantised model
 # Seconds of stages without a model.
 LIGHT = {"check": 0.5, "data": 2.0, "pairs": 1.0, "compare": 3.0, "summary": 0.5, "report": 2.0}
 LIGHT_GB, LIBRARIES_GB, GPU_CONTEXT_GB = 0.1, 0.5, 0.6
 RETAINED_GB = 0.1  # by the allocator, per further model that a stage loads
 BATCHED, WRITING = 0.35, 0.1  # shares of a matrix product's speed: many tokens at once, one token per row
+MOST_BATCHED = 2.0  # times BATCHED, which is that of a width of 128, for wide models
+HASHING_SECONDS = 2.0  # per GB of files; how long the network takes is not known
 QUANTISING_SECONDS = 1.3e-6  # per parameter: 180 s for 135 million on two cores
 LOGIT_ROWS = 256  # whose logits are in memory at once
 BENCHMARK_TOKENS = 4 * 200  # per question: its prompt with each of four options
 TEMPLATE = 20  # tokens of a prompt besides the question
+POINTS, POINT_TEMPLATE, SENTENCE = 3, 8, 16  # per reference; tokens of a prompt, tokens of a sentence
 LONGEST = 2.0  # times the mean length, that of the longest rows
 LIKELIHOODS = 3  # texts per held-out question whose log-probability is measured
 
@@ -64,7 +67,8 @@ class Setting:
 
     def reading_seconds(self, shape: Shape, tokens: float, passes: float = 1.0) -> float:
         """The time of forward passes; training makes 2 or 3 of each token."""
-        return 2 * shape.parameters * tokens * passes / (BATCHED * self.rate(self.params.dtype))
+        share = BATCHED * min(MOST_BATCHED, (shape.width / 128) ** 0.25)
+        return 2 * shape.parameters * tokens * passes / (share * self.rate(self.params.dtype))
 
     def writing_seconds(self, shape: Shape, answers: float, file: str, max_new_tokens: int) -> float:
         """The time of answers to the questions of a file, with their prompts."""
@@ -73,14 +77,21 @@ class Setting:
         seconds = 2 * shape.parameters * written / (WRITING * self.rate(self.params.dtype))
         return seconds + self.reading_seconds(shape, answers * (row.question + TEMPLATE))
 
-    def judging_seconds(self, shape: Shape, answers: float, file: str) -> float:
-        """The time of judging answers to the questions of a file, against a reference each."""
-        return self.reading_seconds(shape, answers * self.judged_tokens(file))
+    def judging_seconds(self, shape: Shape, answers: float, file: str, per_question: float) -> float:
+        """The time of judging so many answers per question of a file, against its reference."""
+        return self.reading_seconds(shape, answers * self.judged_tokens(file, per_question))
 
-    def judged_tokens(self, file: str) -> float:
-        """Mean tokens of what the judge reads per answer: question, reference and answer."""
+    def judged_tokens(self, file: str, per_question: float = 1.0) -> float:
+        """Mean tokens that the judge reads per answer; answers to a question share question and reference.
+
+        By `points` it reads each point of the reference with each sentence of the answer.
+        """
         row, limit = self.tokens[file], self.params.judge.max_chars / CHARS_PER_TOKEN
-        return row.question + 2 * min(row.answer, limit) + TEMPLATE
+        text = min(row.answer, limit)
+        if self.params.judge.method == "points":
+            sentences = max(1.0, text / SENTENCE)
+            return sentences * text + POINTS * (text + sentences * POINT_TEMPLATE)
+        return (row.question + text + TEMPLATE) / per_question + text + TEMPLATE
 
 
 def calculate(stage: str, setting: Setting) -> Cost:
@@ -121,7 +132,9 @@ def _model(stage: str, name: str, setting: Setting) -> Cost:
         passes = 4 if isinstance(source, TunedJudge) else 3  # three labels per answer share its text
         seconds += setting.reading_seconds(shape, tokens, passes)
         memory += _activations_gb(shape, source.batch_size * source.max_length, 32, False)
-    if not isinstance(source, HubModel):
+    if isinstance(source, HubModel):
+        seconds += HASHING_SECONDS * shape.stored_gb
+    else:
         memory += 2 * shape.weights_gb("float32")
     download = shape.stored_gb if has_download else 0.0
     disk = download + (0.0 if isinstance(source, HubModel) else 2 * shape.weights_gb("bfloat16"))
@@ -148,11 +161,15 @@ def _seconds(name: str, setting: Setting) -> float | None:
         judge, answers = setting.shapes.get("judge"), counts["candidates"]
         if judge is None or answers is None:
             return None
-        return setting.start_seconds(judge) + setting.judging_seconds(judge, answers, "questions")
+        return setting.start_seconds(judge) + setting.judging_seconds(
+            judge, answers, "questions", params.generate.n
+        )
     units = workload.units(name, params, counts)
     if base is None or units is None:
         return None
     start = setting.start_seconds(base)
+    if name in ("sft", "dpo", "control"):
+        start += TRAINER_SECONDS
     if name == "sft":
         return start + setting.reading_seconds(base, units * _row_tokens(setting, "sft"), 2)
     if name in ("dpo", "control"):  # two answers, and in the first epoch once more for the frozen copy
@@ -169,8 +186,8 @@ def _seconds(name: str, setting: Setting) -> float | None:
     if name == "evaluate":
         likelihoods = setting.reading_seconds(base, units * LIKELIHOODS * _row_tokens(setting, "held_out"))
         written = setting.writing_seconds(base, units, "held_out", params.evaluate.max_new_tokens)
-        return start + written + likelihoods + setting.judging_seconds(judge, units, "held_out")
-    return start + setting.judging_seconds(judge, units, "labelled")
+        return start + written + likelihoods + setting.judging_seconds(judge, units, "held_out", 1)
+    return start + setting.judging_seconds(judge, units, "labelled", units / (counts["labelled"] or 1))
 
 
 def _row_tokens(setting: Setting, file: str) -> float:

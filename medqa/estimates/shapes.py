@@ -106,5 +106,7 @@ def _from_name(source: HubModel | GgufModel | ShippedModel) -> Shape | None:
     width = (50 * parameters / 14.5) ** (1 / 3)
     quantised = isinstance(source, GgufModel) or re.search("int4|gptq|awq", text, re.IGNORECASE)
     bits = 5.0 if isinstance(source, GgufModel) else 4.5 if quantised else 16.0
-    stored = parameters * bits / 8 / GB
+    # Other formats than GGUF leave the embedding as it was.
+    whole = 0.0 if isinstance(source, GgufModel) else VOCABULARY * width
+    stored = ((parameters - whole) * bits + whole * 16) / 8 / GB
     return Shape(parameters, width / 50, width, 4 * width, width / 4, VOCABULARY, stored)
