@@ -189,7 +189,7 @@ def test_a_limit_on_the_memory_of_replicas_changes_no_answer(engine, tiny_base: 
 
     rows = [Request(f"q{n}", prompts.ask(f"What is gout {n}? " * 40), n) for n in range(128)]
     here = TransformersEngine(model.load_merged(tiny_base, "float32"), model.tokenizer(tiny_base), 128)
-    start = fake_replica.Limited(megabytes=300, batch_size=128, report=tmp_path / "divisor")
+    start = fake_replica.Limited(megabytes=100, batch_size=128, report=tmp_path / "divisor")
     there = engine(start, {"model_dir": tiny_base}, batch_size=128)
     expected = dict(here.label_probabilities(rows, prompts.LABELS))
     assert dict(there.label_probabilities(rows, prompts.LABELS)) == expected
