@@ -11,6 +11,7 @@ import psutil
 import pytest
 from fault_place import ROOT
 
+from medqa.runtime import cluster
 from medqa.runtime.cluster import ENVIRONMENT, LOOPBACK
 
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20, "node_ip_address": "127.0.0.1"}
@@ -49,8 +50,11 @@ def running_nodes(count: int, **head: Any) -> Iterator[Nodes]:
             patch.setenv(name, value)
         nodes = Nodes(count, **head)
         patch.setenv("RAY_ADDRESS", nodes.cluster.address)
-        yield nodes
-        nodes.cluster.shutdown()
+        try:
+            yield nodes
+        finally:
+            cluster.disconnect()  # if the test itself was a driver
+            nodes.cluster.shutdown()
 
 
 def workers(kind: str) -> list[int]:

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -178,11 +179,14 @@ def _trainer(job: TrainingJob[Any], work: dict[str, Any], recorder: Recorder) ->
 
 
 def _complete(outcome: Future[Any], fit: Callable[[], Any], queue: Queue) -> None:
+    from ray.exceptions import RayError
+
     try:
         outcome.set_result(fit())
     except BaseException as error:
         outcome.set_exception(error)
-    queue.put((LAST, []))
+    with suppress(RayError):  # a queue that has ended is an error to its reader too
+        queue.put((LAST, []))
 
 
 def _receive(recorder: Recorder, name: str, arguments: Sequence[Any]) -> None:

@@ -94,7 +94,6 @@ def test_a_replica_that_takes_all_memory_is_killed_and_the_line_names_its_node(t
         engine = Replicas(fake_replica.load, {}, compute, 1)
         results = dict(engine.generate(numbered(["a", f"hog {tmp_path / 'once'}", "b"]), GREEDY))
         engine.close()
-        cluster.disconnect()
     assert len(results) == 3 and not (tmp_path / "once").exists()
     assert re.search(
         r"^replicas: a replica on node 127.0.0.1 \(process \d+\) died: its node ran low on memory; "
