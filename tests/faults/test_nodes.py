@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fake_replica
+import psutil
 import pytest
 import yaml
 from cluster_nodes import Nodes, ended, free_port, memory_share, running_nodes, workers
@@ -90,7 +91,9 @@ def test_each_lost_node_costs_one_window_at_most(nodes: Nodes, tmp_path: Path, c
 def test_a_replica_that_takes_all_memory_is_killed_and_the_line_names_its_node(tmp_path: Path, capfd) -> None:
     (tmp_path / "once").touch()
     compute = COMPUTE.model_copy(update={"cluster": "auto", "processes": 1})
-    with running_nodes(1, _system_config={"memory_usage_threshold": memory_share(beside=1 << 30)}):
+    # So much that other programs of this machine may come and go meanwhile.
+    beside = min(4 << 30, int(0.4 * psutil.virtual_memory().available))
+    with running_nodes(1, _system_config={"memory_usage_threshold": memory_share(beside)}):
         engine = Replicas(fake_replica.load, {}, compute, 1)
         results = dict(engine.generate(numbered(["a", f"hog {tmp_path / 'once'}", "b"]), GREEDY))
         engine.close()
