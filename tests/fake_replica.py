@@ -4,21 +4,24 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fake_engine import FakeEngine
 
-from medqa.engines import Engine
+from medqa.engines import Engine, Request
 from medqa.runtime.errors import UserError
 
 
 def _says(prompt: str, seed: int, folder: Path | None = None) -> str:
     """Answer with the process and the seed.
 
-    `die PATH` dies if it can take the file away, `always` in any case; `wait PATH` takes a minute; `folder`
-    answers with the path of the model folder and its files.
+    `die PATH` dies if it can take the file away, `hog PATH` takes memory until it dies, `always` dies in any
+    case; `wait PATH` takes a minute; `note PATH` appends the prompt to the file; `folder` answers with the
+    path of the model folder and its files.
     """
     word, _, argument = prompt.partition(" ")
     if word == "die" and Path(argument).exists():
@@ -29,6 +32,16 @@ def _says(prompt: str, seed: int, folder: Path | None = None) -> str:
     if word == "wait":
         Path(argument).write_text(str(os.getpid()))
         time.sleep(60)
+    if word == "note":
+        with Path(argument.split()[0]).open("a") as file:
+            file.write(f"{prompt}\n")
+        time.sleep(0.05)
+    if word == "hog" and Path(argument).exists():
+        Path(argument).unlink()
+        blocks = []
+        for _ in range(128):
+            blocks.append(b"." * (64 << 20))
+            time.sleep(0.05)
     if word == "slow":
         time.sleep(float(argument))
     if word == "bug":
@@ -57,6 +70,7 @@ class Limited:
 
     megabytes: int
     batch_size: int
+    report: Path  # the file that gets the number by which batches were divided
 
     def __call__(self, model_dir: Path) -> Engine:
         from medqa.engines.loading import load_transformers
@@ -65,4 +79,17 @@ class Limited:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + self.megabytes * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        return engine
+        return _Reporting(engine, self.report)
+
+
+class _Reporting(FakeEngine):
+    """The labels of a real engine; after each call it reports by how much the batches were divided."""
+
+    def __init__(self, engine: Any, report: Path):
+        self.engine, self.report = engine, report
+
+    def label_probabilities(
+        self, requests: Sequence[Request], labels: Sequence[str]
+    ) -> Iterator[tuple[str, Any]]:
+        yield from self.engine.label_probabilities(requests, labels)
+        self.report.write_text(str(self.engine.divisor))

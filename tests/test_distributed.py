@@ -16,14 +16,14 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from cluster_nodes import VARIABLES, memory_share, running_nodes
 from fault_place import ROOT
 
 from medqa import curves, jsonl, records
-from medqa.runtime import cluster as connection
 from medqa.training.cluster_training import shortage
 
-# Ray reads them when it is imported. A node may take long to start on a busy machine.
-os.environ |= connection.ENVIRONMENT | connection.LOOPBACK | {"RAY_raylet_start_wait_time_s": "300"}
+# Ray reads them when it is imported.
+os.environ |= VARIABLES
 pytest.importorskip("ray")
 
 EXAMPLES = [
@@ -136,6 +136,10 @@ def test_training_goes_on_by_itself_after_the_loss_of_a_process(models, tmp_path
     training_processes()[0].kill()
     *result, output = finish(process, tmp_path / "lost", "sft")
     assert tuple(result) == together["sft"] and output.count(GOES_ON) == 1
+    # The other process may notice it before Ray does, and knows no node.
+    assert re.search(
+        r"^sft: (a process|process \d) of compute.processes died( on node 127|, as)", output, re.M
+    )
 
 
 @pytest.mark.slow
@@ -149,6 +153,38 @@ def test_training_goes_on_when_a_node_is_there_for_one_that_was_lost(
     *result, output = finish(process, tmp_path / "node", "sft")
     assert tuple(result) == together["sft"] and output.count(GOES_ON) == 1
     capfd.readouterr()  # Ray prints the state of the lost node
+
+
+@pytest.mark.slow
+def test_the_loss_of_the_head_node_is_one_line_and_training_goes_on_when_rerun(
+    models, tmp_path, together
+) -> None:
+    folder = tmp_path / "headless"
+    with running_nodes(2) as nodes:
+        process = start(models, folder, "sft", 2, "auto")
+        wait_for_checkpoint(process, folder)
+        nodes.kill_head()
+        output, _ = process.communicate(timeout=180)
+    lines = [line for line in output.splitlines() if "the head node" in line]
+    assert process.returncode == 1 and "Traceback" not in output, output
+    assert len(lines) == 1 and lines[0] == output.splitlines()[-1] and lines[0].startswith("sft: the head")
+    assert list((folder / "cache" / "checkpoints").glob("*/step-*"))
+    *result, _ = finish(start(models, folder, "sft", 2, "auto"), folder, "sft")
+    assert tuple(result) == together["sft"]
+
+
+@pytest.mark.slow
+def test_a_worker_without_memory_is_named_with_its_node(models, tmp_path) -> None:
+    config = {"memory_usage_threshold": memory_share(beside=1 << 30)}  # driver and worker take more
+    with running_nodes(1, _system_config=config):
+        process = start(models, tmp_path / "starved", "sft", 1, "auto")
+        output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1 and "Traceback" not in output, output
+    line = output.splitlines()[-1]
+    assert re.match(
+        r"sft: .* died( on node 127\.0\.0\.1)?: its node ran low on memory, 3 times at the same step; rerun",
+        line,
+    )
 
 
 @pytest.mark.slow

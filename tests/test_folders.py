@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medqa.runtime.folders import atomic_folder, is_empty, pack, unpack, write_empty
+from medqa.runtime.folders import atomic_folder, is_empty, write_empty
 
 
 def test_a_folder_replaces_the_former_one_when_it_is_whole(tmp_path: Path) -> None:
@@ -35,8 +35,3 @@ def test_a_folder_is_empty_also_with_the_reason_for_that(tmp_path: Path) -> None
     assert is_empty(out) and [path.read_text() for path in out.iterdir()] == ["control.oracle is false\n"]
     (out / "adapter_model.safetensors").write_text("weights")
     assert not is_empty(out)
-
-
-def test_a_packed_folder_is_the_same_elsewhere(tmp_path: Path) -> None:
-    files = {"a": b"", "parts/b": b"\x00\xff"}
-    assert pack(unpack(files, tmp_path / "sent")) == files and pack(unpack({}, tmp_path / "empty")) == {}

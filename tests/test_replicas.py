@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,16 +14,17 @@ from typing import Any
 import fake_replica
 import psutil
 import pytest
+from cluster_nodes import ended, running
 from fake_engine import requests
 from fault_place import ROOT, Place
 
 from medqa import prompts
 from medqa.engines import Failure, Request, Sampling
 from medqa.engines.cached import CachedEngine
-from medqa.engines.replica import ModelFolder, Replica, chunks
+from medqa.engines.replica import ModelFolder, Replica
 from medqa.engines.replicas import Replicas
 from medqa.engines.transformers_engine import TransformersEngine
-from medqa.runtime import cluster, hashing, row_cache
+from medqa.runtime import cluster, hashing, row_cache, transfer
 from medqa.runtime.errors import UserError
 from medqa.runtime.params import read_params
 from medqa.runtime.progress import Bar
@@ -74,21 +76,6 @@ def ask(engine: Any, texts: list[str]) -> list[str]:
     return [results[f"q{n}"].text for n in range(len(texts))]
 
 
-def gone(pids: list[int], within: float) -> bool:
-    """Whether the processes end in so many seconds."""
-    end = time.monotonic() + within
-    while time.monotonic() < end and any(map(running, pids)):
-        time.sleep(0.05)
-    return not any(map(running, pids))
-
-
-def running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 @pytest.mark.slow
 def test_a_slow_row_delays_no_other_and_the_models_stay_loaded(engine) -> None:
     both = engine()
@@ -114,14 +101,19 @@ def test_a_replica_that_dies_is_replaced_and_a_row_that_kills_two_is_named(engin
     assert "replicas: a replica on node 127.0.0.1 (process " in error and error.count("\n") == 1
     assert error.endswith("its process was killed, as the system does when memory runs out, or crashed; "
                           "rows to do again: 1\n")  # fmt: skip
-    done = []
-    with pytest.raises(
-        UserError, match="^q5: 2 replicas of compute.processes died of this row, the last one "
+    rows = numbered(["a", "b", "c", "d", "e", "always", "f", "g"])
+    cache = row_cache.RowCache(tmp_path / "rows.sqlite")
+    with (
+        pytest.raises(
+            UserError, match="^q5: 2 replicas of compute.processes died of this row, the last one "
+        ),
+        CachedEngine(lambda: engine(batch_size=4), cache, ("base", "base"), [], 0) as cached,
     ):
-        texts = ["a", "b", "c", "d", "e", "always", "f", "g"]
-        done.extend(id for id, _ in engine(batch_size=4).generate(numbered(texts), GREEDY))
-    assert sorted(done) == ["q0", "q1", "q2", "q3", "q4", "q6", "q7"]
+        list(cached.generate(rows, GREEDY))
     assert "Traceback" not in "".join(capfd.readouterr())
+    del rows[5]  # all others are in the cache: no engine is made
+    with CachedEngine(fake_replica.fail, cache, ("base", "base"), [], 0) as cached:
+        assert {id for id, _ in cached.generate(rows, GREEDY)} == {row.id for row in rows}
 
 
 @pytest.mark.slow
@@ -129,7 +121,7 @@ def test_an_idle_one_that_is_killed_is_replaced(engine) -> None:
     both = engine()
     processes = {int(text.rsplit(" ", 1)[1]) for text in ask(both, ["slow 1", "slow 1.1"])}
     os.kill(min(processes), signal.SIGKILL)
-    assert gone([min(processes)], within=5)
+    assert ended([min(processes)], within=5)
     assert len(ask(both, ["a", "b", "c", "d"])) == 4
 
 
@@ -164,7 +156,7 @@ def test_what_is_yielded_is_kept_and_the_replicas_end_with_the_engine(engine, tm
     with CachedEngine(lambda: both, row_cache.RowCache(file), ("base", "base"), [], 1) as kept:
         results = dict(kept.generate(requests(["a", "b", "large", "c"]), GREEDY))
     pids = [int(row.text.split()[-1]) for row in results.values() if not isinstance(row, Failure)]
-    assert gone(pids, within=5)
+    assert ended(pids, within=5)
     with CachedEngine(lambda: both, row_cache.RowCache(file), ("base", "base"), [], 0) as kept:
         del results["q2"]
         rows = [row for row in requests(["a", "b", "", "c"]) if row.id != "q2"]
@@ -192,19 +184,20 @@ def test_a_folder_that_the_node_lacks_is_sent_once_and_used_again(
 
 
 @pytest.mark.slow
-def test_a_limit_on_the_memory_of_replicas_changes_no_answer(engine, tiny_base: Path) -> None:
+def test_a_limit_on_the_memory_of_replicas_changes_no_answer(engine, tiny_base: Path, tmp_path: Path) -> None:
     from medqa import model
 
     rows = [Request(f"q{n}", prompts.ask(f"What is gout {n}? " * 40), n) for n in range(128)]
     here = TransformersEngine(model.load_merged(tiny_base, "float32"), model.tokenizer(tiny_base), 128)
-    start = fake_replica.Limited(megabytes=300, batch_size=128)
+    start = fake_replica.Limited(megabytes=100, batch_size=128, report=tmp_path / "divisor")
     there = engine(start, {"model_dir": tiny_base}, batch_size=128)
     expected = dict(here.label_probabilities(rows, prompts.LABELS))
     assert dict(there.label_probabilities(rows, prompts.LABELS)) == expected
+    assert int((tmp_path / "divisor").read_text()) > 1
 
 
 SCRIPT = """
-import os, signal, sys
+import signal, sys
 import test_replicas as tests
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as a stage does
@@ -212,8 +205,7 @@ engine = tests.Replicas(tests.fake_replica.load, {}, tests.COMPUTE, 1)
 try:
     tests.ask(engine, [f"wait {name}" for name in sys.argv[1:]])
 except tests.UserError as error:
-    print(error, file=sys.stderr, flush=True)
-    os._exit(1)
+    sys.exit(str(error))
 """
 
 
@@ -243,7 +235,7 @@ def test_the_end_of_the_driver_or_of_the_head_is_the_end_of_all(tmp_path: Path, 
     else:
         driver.send_signal(how)
     driver.wait(timeout=60)
-    assert gone(list(processes), within=20), [processes[pid] for pid in processes if running(pid)]
+    assert ended(list(processes), within=20), [processes[pid] for pid in processes if running(pid)]
     error = stderr.read_text()
     assert error.count("Traceback") == (how == signal.SIGINT), error
     if how == "gcs_server":
@@ -251,6 +243,18 @@ def test_the_end_of_the_driver_or_of_the_head_is_the_end_of_all(tmp_path: Path, 
             "the head node of compute.cluster = 'local' is gone; start it again and rerun"
         )
         assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_folder_of_a_local_cluster_goes_with_it_or_with_the_next_one() -> None:
+    script = "import os, test_replicas as tests; tests.cluster.connect(tests.COMPUTE); {}"
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # the paths of sockets have to be short
+        (Path(folder) / "ray" / "session_of_another_program").mkdir(parents=True)
+        for end, left in (("os.kill(os.getpid(), 9)", 2), ("", 1)):
+            env = os.environ | {"PYTHONPATH": PYTHONPATH, "RAY_TMPDIR": folder}
+            subprocess.run([sys.executable, "-c", script.format(end)], env=env, stderr=subprocess.DEVNULL)
+            sessions = Path(folder, "ray").glob("session_*_*")
+            assert len([path for path in sessions if not path.is_symlink()]) == left
 
 
 @pytest.mark.slow
@@ -266,21 +270,23 @@ def test_one_process_imports_no_ray(place: Place) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_node_uses_the_folder_that_it_has_and_mends_a_broken_copy(tmp_path, monkeypatch) -> None:
+@pytest.mark.slow
+def test_a_node_uses_the_folder_that_it_has_and_mends_a_broken_copy(
+    local_cluster, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setenv("MEDQA_CACHE", str(tmp_path / "node"))
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").write_bytes(b"right")
     content = hashing.dvc_hash(tmp_path / "model")
-    assert Replica(1).call("lacks", "model", ModelFolder(tmp_path / "model", content)) is False
+    assert Replica(1).call("has", "model", ModelFolder(tmp_path / "model", content)) is True
+    parcel = transfer.pack(tmp_path / "model")
     elsewhere = ModelFolder(tmp_path / "elsewhere", content)
     for _ in range(2):
         node = Replica(1)
-        assert node.call("lacks", "model", elsewhere) is True
-        for file, chunk in chunks(tmp_path / "model"):
-            assert node.call("write", file, chunk) is None
-        assert node.call("finish") is None
+        assert node.call("has", "model", elsewhere) is False
+        assert node.call("receive", "model", parcel) is None
         assert (node.paths["model"] / "weights").read_bytes() == b"right"
-        assert Replica(1).call("lacks", "model", elsewhere) is False
+        assert Replica(1).call("has", "model", elsewhere) is True
         (node.paths["model"] / "weights").write_bytes(b"wrong")
 
 

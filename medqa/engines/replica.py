@@ -1,25 +1,23 @@
 """A replica: the actor of a Ray cluster around the engine that computes rows, on a node that may be far away.
 
 A node has the model's folders at the driver's paths (it is the driver's machine, or shares its disk), or in
-its scratch folder from an earlier stage, or they are sent to it in chunks. Content alone decides.
+its scratch folder from an earlier stage, or gets them through the object store. Content alone decides.
 """
 
 import os
 import shutil
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from medqa.engines.base import Engine, Request
-from medqa.runtime import folders, hashing
+from medqa.runtime import folders, hashing, transfer
 from medqa.runtime.environment import out_of_memory, scratch_root, set_up
 from medqa.runtime.errors import UserError
 
-CHUNK = 16 << 20  # bytes of a file that are in the object store at once
 LIBRARIES = ("torch", "transformers", "gptqmodel")  # of the rows' keys
 
 
@@ -43,16 +41,13 @@ class Host:
 class Replica:
     """The work of the actor, through its method `call`: errors are answers, as not every one can be pickled.
 
-    Calls before the first `compute`: for each model folder `lacks`; if so, `write` for each chunk, and
-    `finish`; then `load`.
+    Calls before the first `compute`: for each model folder `has`, and `receive` if not; then `load`.
     """
 
     def __init__(self, threads: int):
         self.threads = threads
         self.paths: dict[str, Path] = {}  # of the model folders on this node, by argument of the engine
         self.engine: Engine | None = None
-        self.arrival = ExitStack()  # of the folder that is being sent
-        self.arriving = Path()
 
     def call(self, method: str, *arguments: Any) -> Any:
         """The answer of a method of this class, or the error that it raised."""
@@ -74,35 +69,29 @@ class Replica:
         node = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         return Host(node, os.getpid(), libraries())
 
-    def lacks(self, name: str, folder: ModelFolder) -> bool:
-        """Whether the node has the folder nowhere. It waits while another replica of the node receives it."""
-        from filelock import FileLock
-
-        copy = scratch_root().absolute() / "models" / folder.content.removesuffix(".dir")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        # The system releases the lock however this process ends.
-        self.arrival.enter_context(FileLock(copy.with_suffix(".lock")))
-        for path in (folder.path, copy):
+    def has(self, name: str, folder: ModelFolder) -> bool:
+        """Whether the node has the folder, at the driver's path or from an earlier stage."""
+        for path in (folder.path, _copy(folder.content)):
             if path.is_dir() and hashing.dvc_hash(path) == folder.content:
                 self.paths[name] = path
-                self.arrival.close()
-                return False
-        for rest in copy.parent.glob(f".{copy.name}.*"):  # of a replica that was killed here
-            shutil.rmtree(rest, ignore_errors=True)
+                return True
+        return False
+
+    def receive(self, name: str, parcel: transfer.Parcel) -> None:
+        """Write the folder to this node's disk, unless another replica has done so meanwhile."""
+        from filelock import FileLock
+
+        copy = _copy(parcel.content)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        # The system releases the lock however this process ends.
+        with FileLock(copy.with_suffix(".lock")):
+            if self.has(name, ModelFolder(copy, parcel.content)):
+                return
+            for rest in copy.parent.glob(f".{copy.name}.*"):  # of a replica that was killed here
+                shutil.rmtree(rest, ignore_errors=True)
+            with folders.atomic_folder(copy) as folder:
+                transfer.unpack(parcel, folder)
         self.paths[name] = copy
-        self.arriving = self.arrival.enter_context(folders.atomic_folder(copy))
-        return True
-
-    def write(self, file: str, chunk: bytes) -> None:
-        """Append a chunk to a file of the folder that is being sent."""
-        path = self.arriving / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as stream:
-            stream.write(chunk)
-
-    def finish(self) -> None:
-        """The folder is whole: give it its name."""
-        self.arrival.close()
 
     def load(self, start: Callable[..., Engine]) -> None:
         """Make the engine: `start` gets the paths of the model folders."""
@@ -121,11 +110,6 @@ def libraries() -> tuple[str, ...]:
     return tuple(f"{name} {version(name)}" for name in LIBRARIES)
 
 
-def chunks(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """The files of a folder in chunks: the name below it, and up to CHUNK bytes; an empty file has one."""
-    for path in sorted(hashing.files(folder)):
-        with path.open("rb") as stream:
-            name, chunk = path.relative_to(folder).as_posix(), stream.read(CHUNK)
-            yield name, chunk
-            while chunk := stream.read(CHUNK):
-                yield name, chunk
+def _copy(content: str) -> Path:
+    """Where this node keeps a folder that was sent to it."""
+    return scratch_root().absolute() / "models" / content.removesuffix(".dir")

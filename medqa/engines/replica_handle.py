@@ -6,8 +6,9 @@ from contextlib import suppress
 from typing import Any
 
 from medqa.engines.base import Engine
-from medqa.engines.replica import Host, ModelFolder, Replica, chunks, libraries
+from medqa.engines.replica import Host, ModelFolder, Replica, libraries
 from medqa.engines.windows import Window
+from medqa.runtime import cluster, transfer
 from medqa.runtime.errors import UserError
 
 
@@ -18,13 +19,17 @@ class ReplicaDied(Exception):
 class ReplicaHandle:
     """A replica that starts, is idle, or computes a window.
 
-    `start` makes its engine of the paths of the model folders on its node. `options` are its actor's, for
-    Ray. `task` is the call in work (an ObjectRef), None if it is idle; `host` is None until it has found free
-    cores.
+    `start` makes its engine of the paths of the model folders on its node. `parcels` are those folders that
+    are in the object store, which all replicas share; `options` are its actor's, for Ray. `task` is the call
+    in work (an ObjectRef), None if it is idle; `host` is None until it has found free cores.
     """
 
     def __init__(
-        self, start: Callable[..., Engine], folders: Mapping[str, ModelFolder], options: Mapping[str, float]
+        self,
+        start: Callable[..., Engine],
+        folders: Mapping[str, ModelFolder],
+        parcels: dict[str, transfer.Parcel],
+        options: Mapping[str, float],
     ):
         import ray
 
@@ -33,23 +38,23 @@ class ReplicaHandle:
         self.ready = False
         self.window: Window | None = None
         self.actor: Any = ray.remote(Replica).options(**options).remote(max(1, int(options["num_cpus"])))
-        self.steps = self._steps(start, folders)
+        self.steps = self._steps(start, folders, parcels)
         self.task: Any = next(self.steps)
 
     def _steps(
-        self, start: Callable[..., Engine], folders: Mapping[str, ModelFolder]
+        self,
+        start: Callable[..., Engine],
+        folders: Mapping[str, ModelFolder],
+        parcels: dict[str, transfer.Parcel],
     ) -> Generator[Any, Any, None]:
         """The calls that make it ready. Each is made when the answer of the one before is there."""
         call = self.actor.call.remote
         self.host = yield call("describe")
         _check_libraries(self.host)
         for name, folder in folders.items():
-            lacks = yield call("lacks", name, folder)
-            if lacks:
-                # One after the other: no more than a chunk per node is in the object store.
-                for file, chunk in chunks(folder.path):
-                    yield call("write", file, chunk)
-                yield call("finish")
+            if not (yield call("has", name, folder)):
+                parcels[name] = parcels.get(name) or transfer.pack(folder.path)
+                yield call("receive", name, parcels[name])
         yield call("load", start)
         self.ready = True
 
@@ -64,14 +69,19 @@ class ReplicaHandle:
         Raises ReplicaDied (the window stays its window then), or what the replica raised.
         """
         import ray
-        from ray import exceptions
+        from ray import exceptions as lost
 
         task, self.task = self.task, None
         try:
             answer = ray.get(task)
-        except (exceptions.RayActorError, exceptions.ObjectLostError, exceptions.NodeDiedError) as error:
+        except (
+            lost.RayActorError,
+            lost.NodeDiedError,
+            lost.ObjectLostError,
+            lost.OutOfMemoryError,  # Ray has killed it
+        ) as error:
             where = f"on node {self.host.node} (process {self.host.process}) " if self.host else ""
-            raise ReplicaDied(f"{where}died: {_cause(error)}") from None
+            raise ReplicaDied(f"{where}died: {cluster.cause(error)}") from None
         window, self.window = self.window, None
         if isinstance(answer, Exception):
             raise answer
@@ -95,13 +105,3 @@ def _check_libraries(host: Host) -> None:
                 f"node {host.node} has {there}, the driver {here}; install the versions of constraints.txt "
                 "on both"
             )
-
-
-def _cause(error: Exception) -> str:
-    """Why a replica died, from the text of Ray's error."""
-    text = str(error).lower()
-    if "node has died" in text or "node was terminated" in text:
-        return "its node is gone"
-    if "low on memory" in text:
-        return "its node ran low on memory"
-    return "its process was killed, as the system does when memory runs out, or crashed"

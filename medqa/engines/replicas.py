@@ -15,12 +15,11 @@ from medqa.engines.base import Completion, Engine, Failure, Labels, Likelihood, 
 from medqa.engines.replica import ModelFolder
 from medqa.engines.replica_handle import ReplicaDied, ReplicaHandle
 from medqa.engines.windows import Window, windows
-from medqa.runtime import cluster, hashing
+from medqa.runtime import cluster, hashing, transfer
 from medqa.runtime.compute_section import ComputeParams
 from medqa.runtime.errors import UserError
 from medqa.runtime.progress import Bar
 
-POLL = 1.0  # seconds between two looks at what is late
 PATIENCE = 120.0  # seconds in which a replica has to find free cores
 STARTS = 3  # per replica: so often they may die before they are ready
 
@@ -47,6 +46,7 @@ class Replicas:
         self.folders = {
             name: ModelFolder(path.absolute(), hashing.dvc_hash(path)) for name, path in model_folders.items()
         }
+        self.parcels: dict[str, transfer.Parcel] = {}  # of the folders that a replica which starts lacks
         self.options = cluster.resources(compute)
         self.replicas: list[ReplicaHandle] = []
         self.failed_starts, self.late_reported = 0, False
@@ -102,16 +102,12 @@ class Replicas:
         busy = sum(replica.window is not None for replica in self.replicas)
         for _ in range(min(self.compute.processes, busy + needed) - len(self.replicas)):
             cluster.check_head(self.compute)
-            self.replicas.append(ReplicaHandle(self.start, self.folders, self.options))
+            self.replicas.append(ReplicaHandle(self.start, self.folders, self.parcels, self.options))
 
     def _wait(self) -> list[ReplicaHandle]:
-        """The replicas whose call has ended, after POLL seconds at most."""
-        import ray
-
+        """The replicas whose call has ended, if any."""
         by_task = {replica.task: replica for replica in self.replicas if replica.task is not None}
-        ended, _ = ray.wait(list(by_task), timeout=POLL)
-        if not ended:
-            cluster.check_head(self.compute)
+        if not (ended := cluster.wait(list(by_task), self.compute)):
             self._check_late()
         return [by_task[task] for task in ended]
 
@@ -130,6 +126,8 @@ class Replicas:
             self._remove(replica)
             raise
         self.failed_starts *= not replica.ready
+        if all(each.ready for each in self.replicas):
+            self.parcels.clear()  # the object store is memory of the node
         self._show()
         return rows
 

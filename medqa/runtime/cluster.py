@@ -1,14 +1,18 @@
 """The Ray cluster of `compute.cluster`: started on this machine, or joined."""
 
+import atexit
 import importlib.util
 import logging
 import os
+import shutil
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medqa.runtime import locks
 from medqa.runtime.compute_section import ComputeParams
 from medqa.runtime.errors import UserError
 
@@ -19,6 +23,10 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 TIMEOUT = 5.0  # seconds in which the head node answers
 ATTEMPTS = 3
+POLL = 1.0  # seconds between two looks at the head node
+LOCK = "medqa.lock"  # in the folder of logs and sockets of a local cluster, while its process lives
+
+_SESSIONS: list[Path] = []  # that folder, of the local cluster that this process has started
 
 
 def connect(compute: ComputeParams) -> None:
@@ -45,8 +53,10 @@ def connect(compute: ComputeParams) -> None:
         address = os.environ.get("RAY_ADDRESS", "") if compute.cluster == "auto" else ""
         if address.rpartition(":")[2].isdigit() and "://" not in address and not _answers(address):
             raise ConnectionError(f"nothing listens on RAY_ADDRESS = {address}")
-        ray.init(compute.cluster, logging_level=logging.ERROR, log_to_driver=False, **options)
+        context: Any = ray.init(compute.cluster, logging_level=logging.ERROR, log_to_driver=False, **options)
         signal.signal(signal.SIGTERM, handler)  # Ray's own ends the stage with another code
+        if local:
+            _take_session(Path(context.address_info["session_dir"]))
     except (ConnectionError, TimeoutError) as error:
         raise UserError(
             f"compute.cluster = {compute.cluster!r} does not answer ({str(error).splitlines()[0]}); start "
@@ -60,8 +70,18 @@ class HeadIsGone(UserError):
     def __init__(self, compute: ComputeParams):
         super().__init__(
             f"the head node of compute.cluster = {compute.cluster!r} is gone; start it again and rerun the "
-            "stage, which with compute.row_cache goes on from the rows that are done"
+            "stage, which goes on from its last checkpoint, and with compute.row_cache from its rows"
         )
+
+
+def wait(calls: Sequence[Any], compute: ComputeParams) -> list[Any]:
+    """The calls of Ray that have ended, after POLL seconds at most. Raises HeadIsGone if none can end."""
+    import ray
+
+    ended: list[Any] = ray.wait(list(calls), timeout=POLL)[0]
+    if not ended:
+        check_head(compute)
+    return ended
 
 
 def check_head(compute: ComputeParams) -> None:
@@ -89,11 +109,40 @@ def _answers(address: str) -> bool:
     return False
 
 
+def _take_session(session: Path) -> None:
+    """Have the folder of the cluster removed at the end, and now those of processes that were killed."""
+    locks.take(session / LOCK)
+    _SESSIONS.append(session)
+    atexit.register(disconnect)
+    for lock in session.parent.glob(f"session_*/{LOCK}"):
+        if lock.parent != session and locks.take(lock) is None:
+            _remove(lock.parent)
+
+
+def _remove(session: Path) -> None:
+    shutil.rmtree(session, ignore_errors=True)
+    locks.release(session / LOCK)
+
+
 def disconnect() -> None:
-    """Leave the cluster; one of this machine ends."""
+    """Leave the cluster; one of this machine ends, and its folder of logs and sockets goes."""
     import ray
 
-    ray.shutdown()
+    ray.shutdown(wait_for_processes=bool(_SESSIONS))
+    while _SESSIONS:
+        _remove(_SESSIONS.pop())
+
+
+def cause(error: Exception) -> str:
+    """Why a process of the cluster ended, from the text of Ray's error."""
+    text = str(error).lower()
+    if "node has died" in text or "node was terminated" in text:
+        return "its node is gone"
+    if "low on memory" in text:
+        return "its node ran low on memory"
+    if "hanging" in text:
+        return "it no longer answers"
+    return "its process was killed, as the system does when memory runs out, or crashed"
 
 
 def resources(compute: ComputeParams) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from medqa.runtime import distributed, folders
+from medqa.runtime import distributed, transfer
 from medqa.runtime.errors import UserError
 from medqa.training.lengths import list_ids
 from medqa.training.recorder import Recorder
@@ -92,10 +92,9 @@ class CheckpointSaver(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: object, **_: object) -> None:
         written = Path(args.output_dir, f"checkpoint-{state.global_step}")
         # Each process has written its random state, on whatever machine it is.
-        states = distributed.gather([folders.pack(written) if distributed.rank() else {}])
+        states = distributed.gather([*transfer.chunks(written)] if distributed.rank() else [])
         if distributed.rank() == 0:
-            for files in states:
-                folders.unpack(files, written)
+            transfer.write(states, written)
             self.recorder.store_checkpoint(written, state.global_step)
         else:
             shutil.rmtree(written)

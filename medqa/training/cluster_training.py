@@ -7,25 +7,27 @@ progress, checkpoints and outputs come back through a queue, and the stage's pro
 from __future__ import annotations
 
 import os
-import tempfile
+import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from medqa import hub
-from medqa.runtime import cluster, folders, tracking
+from medqa.runtime import cluster, tracking, transfer
 from medqa.runtime.errors import UserError
 from medqa.training import checkpoints, worker
 from medqa.training.recorder import Recorder
 
 if TYPE_CHECKING:
-    from ray.train import TrainingFailedError
     from ray.train.torch import TorchTrainer
     from ray.util.queue import Queue
 
+    from medqa.runtime.compute_section import ComputeParams
     from medqa.training.fine_tuning import TrainingJob
 
 TRIES = 3  # from the same step on
@@ -38,7 +40,10 @@ SETTINGS = {
 }
 TRACKERS = ("MLFLOW_", "TENSORBOARD_", "TRACKIO_", "WANDB_")  # environment variables of trackers
 RERUN = "rerun the stage, it goes on from its last checkpoint"
+# In the text of Ray Train's error about a process that ended, whose class is not public.
+NODE = re.compile(r"node_ip='([^']*)'")
 LAST = "last"  # the message after which none comes
+ARRIVED = "arrived"  # the folder, beside the checkpoints, of what a worker sends
 
 
 def train(
@@ -60,26 +65,28 @@ def train(
     if lack := _shortage(job):
         raise UserError(lack)
     tracking.arguments(job.tracking, job.out.name)  # sets variables, which the workers get
-    inputs = [worker.put(folder) for folder in (hub.local_path(job.base), *adapters)]
+    inputs = [transfer.pack(folder) for folder in (hub.local_path(job.base), *adapters)]
     work = {"job": replace(job, compute=None), "fit": fit, "rows": rows, "inputs": inputs}
     ends: list[int] = []  # the step from which each failed attempt would go on
     while True:
         try:
             _attempt(job, work, recorder)
             break
-        except TrainingFailedError as error:
-            recorder.end()
-            checkpoint = checkpoints.latest(recorder.folder)
-            ends.append(checkpoints.step_of(checkpoint) if checkpoint else 0)
-            if ends.count(ends[-1]) == TRIES:
-                raise UserError(f"{_reason(error)}, {TRIES} times at the same step; {RERUN}") from None
-            lack = f" when there is a node more ({lack})" if (lack := _shortage(job)) else ""
-            line = f"{job.stage}: {_reason(error)}; training goes on from step {ends[-1]}{lack}\n"
-            recorder.write(line)
-        except RayError as error:
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"the cluster of compute.cluster has gone ({reason}); {RERUN}") from None
+        except (TrainingFailedError, RayError) as error:
+            cluster.check_head(job.compute)
+            _report_failure(job, _reason(error), ends, recorder)
     cluster.disconnect()
+
+
+def _report_failure(job: TrainingJob[Any], reason: str, ends: list[int], recorder: Recorder) -> None:
+    """Show why an attempt failed, and add its step to `ends`. Raises UserError at the third from one step."""
+    recorder.end()
+    checkpoint = checkpoints.latest(recorder.folder)
+    ends.append(checkpoints.step_of(checkpoint) if checkpoint else 0)
+    if ends.count(ends[-1]) == TRIES:
+        raise UserError(f"{reason}, {TRIES} times at the same step; {RERUN}")
+    lack = f" when there is a node more ({lack})" if (lack := _shortage(job)) else ""
+    recorder.write(f"{job.stage}: {reason}; training goes on from step {ends[-1]}{lack}\n")
 
 
 def _shortage(job: TrainingJob[Any]) -> str:
@@ -112,17 +119,21 @@ def _attempt(job: TrainingJob[Any], work: Mapping[str, Any], recorder: Recorder)
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    assert (compute := job.compute)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    shutil.rmtree(recorder.folder / ARRIVED, ignore_errors=True)  # of an attempt that failed meanwhile
     queue = Queue(maxsize=8, actor_options={"num_cpus": 0, "scheduling_strategy": here})
     checkpoint = checkpoints.latest(recorder.folder)
-    files = worker.put(checkpoint) if checkpoint else None
+    parcel = transfer.pack(checkpoint) if checkpoint else None
     variables = {name: text for name, text in os.environ.items() if name.startswith(TRACKERS)}
-    trainer = _trainer(job, {**work, "checkpoint": files, "environment": variables, "queue": queue}, recorder)
+    trainer = _trainer(
+        job, {**work, "checkpoint": parcel, "environment": variables, "queue": queue}, recorder
+    )
     outcome: Future[Any] = Future()
     # In a thread, for messages to arrive meanwhile, and for Ctrl-C to end this process at once.
     Thread(target=_complete, args=(outcome, trainer.fit, queue), daemon=True).start()
     failures: list[BaseException] = []
-    while (message := queue.get())[0] != LAST:
+    while (message := _next(queue, compute))[0] != LAST:
         name, arguments = message
         if name == "fail":
             failures += arguments
@@ -132,6 +143,18 @@ def _attempt(job: TrainingJob[Any], work: Mapping[str, Any], recorder: Recorder)
     if failures:
         raise failures[0]
     outcome.result()
+
+
+def _next(queue: Queue, compute: ComputeParams) -> tuple[str, list[Any]]:
+    """The next message. Raises HeadIsGone if none can come."""
+    import ray
+
+    actor: Any = queue.actor
+    call = actor.get.remote(None)  # `queue.get` would wait for the head node for ever
+    while not cluster.wait([call], compute):
+        pass
+    message: tuple[str, list[Any]] = ray.get(call)
+    return message
 
 
 def _trainer(job: TrainingJob[Any], work: dict[str, Any], recorder: Recorder) -> TorchTrainer:
@@ -156,36 +179,43 @@ def _trainer(job: TrainingJob[Any], work: dict[str, Any], recorder: Recorder) ->
 
 
 def _complete(outcome: Future[Any], fit: Callable[[], Any], queue: Queue) -> None:
+    from ray.exceptions import RayError
+
     try:
         outcome.set_result(fit())
     except BaseException as error:
         outcome.set_exception(error)
-    queue.put((LAST, []))
+    with suppress(RayError):  # a queue that has ended is an error to its reader too
+        queue.put((LAST, []))
 
 
 def _receive(recorder: Recorder, name: str, arguments: Sequence[Any]) -> None:
-    """Call a method of the recorder; for each folder that was sent with one that holds the files."""
-    with tempfile.TemporaryDirectory(dir=recorder.folder, prefix="received-") as parent:
-        written = Path(parent, "files")
-        getattr(recorder, name)(
-            *(
-                folders.unpack(value, written) if isinstance(value, worker.Files) else value
-                for value in arguments
-            )
-        )
+    """Call a method of the recorder, with the folder that has arrived if one was sent; or keep a chunk."""
+    arrived = recorder.folder / ARRIVED
+    if name == worker.CHUNK:
+        transfer.write(arguments, arrived)
+        return
+    values = [
+        transfer.check(arrived, value.content) if isinstance(value, worker.SentFolder) else value
+        for value in arguments
+    ]
+    getattr(recorder, name)(*values)
+    shutil.rmtree(arrived, ignore_errors=True)
 
 
-def _reason(error: TrainingFailedError) -> str:
+def _reason(error: Exception) -> str:
     """Why an attempt failed, in a few words."""
+    from ray.exceptions import RayError
     from ray.train import WorkerGroupError
-    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
     failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
     for rank, failure in failures.items():
-        if isinstance(failure, WorkerHealthCheckFailedError):
-            return f"process {rank} of compute.processes ended, as it does when memory runs out"
+        if node := NODE.search(str(failure)):
+            return f"process {rank} of compute.processes died on node {node[1]}: {cluster.cause(failure)}"
     failure = next(iter(failures.values()), error)
+    if isinstance(failure, RayError):
+        return f"a process that directs the others died: {cluster.cause(failure)}"
     text = str(failure).splitlines()[0]
     if "onnection" in text:  # of gloo or NCCL, in a process that noticed the loss before Ray did
-        return "a process of compute.processes ended, as it does when memory runs out"
+        return "a process of compute.processes died, as it does when memory runs out"
     return f"the processes stopped ({type(failure).__name__}: {text})"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import redirect_stderr
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from medqa.runtime import distributed, environment, folders, progress
+from medqa.runtime import distributed, environment, hashing, progress, transfer
 from medqa.runtime.errors import UserError
 from medqa.training.recorder import Recorder
 
@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     from ray.util.queue import Queue
 
 EVERY_RANK = ("fail", "store_rows")  # messages that not only rank 0 sends
+CHUNK = "chunk"  # the message with a part of a folder
 
 
-class Files(dict[str, bytes]):
-    """The files of a folder, on their way to the stage's process."""
+@dataclass(frozen=True)
+class SentFolder:
+    """Stands in a message for the folder whose chunks were sent before it; with its hash."""
+
+    content: str
 
 
 class RemoteRecorder:
-    """The recorder of the stage's process, in a worker: each call is a message, and folders go as files."""
+    """The recorder of the stage's process, in a worker: each call is a message, and folders go in chunks."""
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
@@ -33,10 +37,17 @@ class RemoteRecorder:
     def __getattr__(self, name: str) -> Callable[..., None]:
         def send(*arguments: Any) -> None:
             if distributed.rank() == 0 or name in EVERY_RANK:
-                values = [Files(folders.pack(each)) if isinstance(each, Path) else each for each in arguments]
-                self.queue.put((name, values))
+                self.queue.put((name, [self._send(each) for each in arguments]))
 
         return send
+
+    def _send(self, value: Any) -> Any:
+        """The value as it stands in a message; of a folder the chunks are sent first."""
+        if not isinstance(value, Path):
+            return value
+        for chunk in transfer.chunks(value):
+            self.queue.put((CHUNK, [chunk]))
+        return SentFolder(hashing.dvc_hash(value))
 
 
 def fit(work: dict[str, Any]) -> None:
@@ -51,8 +62,10 @@ def fit(work: dict[str, Any]) -> None:
     recorder = cast(Recorder, RemoteRecorder(work["queue"]))
     with tempfile.TemporaryDirectory(dir=".") as parent, redirect_stderr(progress.LogLines(recorder)):  # type: ignore
         folder = Path(parent).resolve()
-        base, *adapters = (get(files, folder / f"input-{n}") for n, files in enumerate(work["inputs"]))
-        checkpoint = get(work["checkpoint"], folder / "checkpoint") if work["checkpoint"] else None
+        inputs = enumerate(work["inputs"])
+        base, *adapters = (transfer.unpack(parcel, folder / f"input-{n}") for n, parcel in inputs)
+        parcel = work["checkpoint"]
+        checkpoint = transfer.unpack(parcel, folder / "checkpoint") if parcel else None
         try:
             job, attempt = replace(work["job"], base=base), Attempt(folder / "work", checkpoint, recorder)
             work["fit"](job, work["rows"], attempt, *adapters)
@@ -62,28 +75,3 @@ def fit(work: dict[str, Any]) -> None:
             elif environment.out_of_memory(error):
                 cast(Any, recorder).fail(MemoryError(str(error)))
             raise
-
-
-def put(folder: Path) -> dict[str, Any]:
-    """The files of a folder in Ray's object store, by their paths in it; none is read into memory whole."""
-    import numpy as np
-    import ray
-
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {
-        path.relative_to(folder).as_posix(): ray.put(
-            np.asarray(np.memmap(path, np.uint8, "r")) if path.stat().st_size else np.empty(0, np.uint8)
-        )
-        for path in files
-    }
-
-
-def get(files: Mapping[str, Any], folder: Path) -> Path:
-    """Write files of Ray's object store into a folder; returns the folder."""
-    import ray
-
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ray.get(content).tofile(path)
-    return folder

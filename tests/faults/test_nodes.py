@@ -2,47 +2,35 @@
 
 import os
 import random
+import re
 import signal
+import time
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
+import fake_replica
+import psutil
 import pytest
 import yaml
-from fault_place import COMMANDS, ROOT, Place, kill
+from cluster_nodes import Nodes, ended, free_port, memory_share, running_nodes, workers
+from fault_place import COMMANDS, Place, kill
+from test_replicas import COMPUTE, GREEDY, numbered
+
+from medqa.engines.replicas import Replicas
+from medqa.engines.windows import windows
+from medqa.runtime import cluster
 
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("MEDQA_SOAK", "1"))  # nodes per stage; `make soak` asks for more
-NODE = {"num_cpus": 1, "object_store_memory": 100 << 20, "node_ip_address": "127.0.0.1"}
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-
-
-class Nodes:
-    """A cluster of a head without cores and three nodes of one core each, which a test kills and adds."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        self.cluster = Cluster(
-            initialize_head=True, head_node_args=NODE | {"num_cpus": 0, "include_dashboard": False}
-        )
-        self.nodes = [self.cluster.add_node(**NODE) for _ in range(3)]
-
-    def replace(self, rng: random.Random) -> None:
-        """Kill a node, and add one."""
-        node = self.nodes.pop(rng.randrange(len(self.nodes)))
-        self.cluster.remove_node(node, allow_graceful=False)
-        self.nodes.append(self.cluster.add_node(**NODE, wait=False))
+AGAIN = re.compile(r"^replicas: a replica on node 127.0.0.1 .*; rows to do again: (\d+)$", re.M)
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (LOOPBACK | {"PYTHONPATH": str(ROOT)}).items():
-            patch.setenv(name, value)
-        made = Nodes()
-        patch.setenv("RAY_ADDRESS", made.cluster.address)
-        yield made
-        made.cluster.shutdown()
+    with running_nodes(3) as three:
+        yield three
 
 
 def share(place: Place, cluster: str | None, processes: int) -> None:
@@ -75,8 +63,47 @@ def test_nodes_that_go_and_come_change_no_byte(place: Place, nodes: Nodes, stage
         output, error = process.communicate()
         assert process.returncode == 0, error
         assert len(output.split("\n")) <= 3 and "(raylet" not in output + error and "Traceback" not in error
+        assert len(AGAIN.findall(error)) <= KILLS
         written = b"".join((place.folder / name).read_bytes() for name in ("out.jsonl", "metrics.json"))
         assert written == expected and place.kept()[0] == total
+
+
+def test_each_lost_node_costs_one_window_at_most(nodes: Nodes, tmp_path: Path, capfd) -> None:
+    file, rng = tmp_path / "computed", random.Random(KILLS)
+    texts = [f"note {file} {n}" for n in range(240)]
+    rows = numbered(texts)
+    compute = COMPUTE.model_copy(update={"cluster": "auto", "processes": 3})
+    largest = max(len(window.requests) for window in windows(rows, 3, 1))
+    engine, lost = Replicas(fake_replica.load, {}, compute, 1), 0
+    for done, _ in enumerate(engine.generate(rows, GREEDY)):
+        if lost < 3 and done >= (lost + 1) * 60:
+            nodes.replace(rng)
+            lost += 1
+    engine.close()
+    cluster.disconnect()
+    assert done == len(rows) - 1
+    computed = Counter(file.read_text().splitlines())
+    again = [int(count) for count in AGAIN.findall(capfd.readouterr().err)]
+    assert set(computed) == set(texts) and len(again) <= lost == 3 and max(again, default=0) <= largest
+    assert computed.total() - len(texts) <= sum(again)
+
+
+def test_a_replica_that_takes_all_memory_is_killed_and_the_line_names_its_node(tmp_path: Path, capfd) -> None:
+    (tmp_path / "once").touch()
+    compute = COMPUTE.model_copy(update={"cluster": "auto", "processes": 1})
+    # So much that other programs of this machine may come and go meanwhile.
+    beside = min(4 << 30, int(0.4 * psutil.virtual_memory().available))
+    with running_nodes(1, _system_config={"memory_usage_threshold": memory_share(beside)}):
+        engine = Replicas(fake_replica.load, {}, compute, 1)
+        results = dict(engine.generate(numbered(["a", f"hog {tmp_path / 'once'}", "b"]), GREEDY))
+        engine.close()
+    assert len(results) == 3 and not (tmp_path / "once").exists()
+    assert re.search(
+        r"^replicas: a replica on node 127.0.0.1 \(process \d+\) died: its node ran low on memory; "
+        "rows to do again: 1$",
+        capfd.readouterr().err,
+        re.M,
+    )
 
 
 def test_a_killed_driver_leaves_no_actor_and_its_rows_are_kept(place: Place, nodes: Nodes) -> None:
@@ -85,13 +112,50 @@ def test_a_killed_driver_leaves_no_actor_and_its_rows_are_kept(place: Place, nod
     share(place, "auto", 2)
     process = place.start("judge")
     place.wait_for(5, process)
+    replicas = workers("Replica")
+    assert len(replicas) == 2
     kill(process, signal.SIGKILL)
+    assert ended(replicas, within=30) and not workers("Replica")
     kept, hits = place.kept()
     assert kept >= 5 and hits == 0
     assert place.run("judge") == expected and place.kept()[1] == kept
     share(place, None, 1)
     total, hits = place.kept()
     assert place.run("judge") == expected and place.kept() == (total, hits + total)
+
+
+def test_the_loss_of_the_head_node_is_one_line_and_no_row_is_lost(place: Place) -> None:
+    raw = yaml.safe_load((place.folder / "params.yaml").read_text())
+    raw["generate"]["max_new_tokens"] = 200  # seconds of work are left when the head is killed
+    (place.folder / "params.yaml").write_text(yaml.safe_dump(raw))
+    expected = place.run("generate")
+    empty_cache(place)
+    share(place, "auto", 2)
+    with running_nodes(2) as nodes:
+        process = place.start("generate")
+        place.wait_for(1, process)
+        nodes.kill_head()
+        error = process.communicate(timeout=120)[1]
+    assert process.returncode == 1 and "Traceback" not in error, error
+    assert error.splitlines()[-1].startswith("generate: the head node of compute.cluster = 'auto' is gone")
+    kept, _ = place.kept()
+    with running_nodes(2):
+        assert place.run("generate") == expected and place.kept()[1] == kept >= 1
+
+
+def test_a_driver_outside_the_cluster_writes_the_same_bytes(place: Place) -> None:
+    expected = place.run("judge", off=True)
+    with running_nodes(2, ray_client_server_port=(port := free_port())) as nodes:
+        share(place, f"ray://127.0.0.1:{port}", 2)
+        assert place.run("judge") == expected
+        process = place.start("judge")
+        while process.poll() is None and not workers("Replica"):
+            time.sleep(0.05)
+        nodes.kill_head()
+        error = process.communicate(timeout=120)[1]
+    # After the lines of the progress bar, as Ray's client tries to reconnect for half a minute.
+    assert process.returncode == 1 and "Traceback" not in error, error
+    assert error.splitlines()[-1].startswith("judge: the head node of compute.cluster = 'ray://")
 
 
 def test_two_drivers_share_a_cluster(place: Place, nodes: Nodes) -> None:
