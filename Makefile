@@ -62,7 +62,7 @@ bench: $(ALL_INSTALLED)
 
 # Kills every stage and dvc itself at random moments, about an hour. MEDQA_SOAK is how often each.
 soak: $(ALL_INSTALLED)
-	PATH="$$PWD/$(BIN):$$PATH" MEDQA_SOAK=$${MEDQA_SOAK:-20} $(BIN)/python -m pytest tests/faults
+	PATH="$$PWD/$(BIN):$$PATH" MEDQA_SOAK=$${MEDQA_SOAK:-20} $(BIN)/python -m pytest tests/faults tests/test_distributed.py
 
 # The real preset's whole pipeline on random weights of its models' shapes: 16 GB of disk, a table last.
 .PHONY: rehearsal

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from cluster_nodes import VARIABLES, memory_share, running_nodes
+from cluster_nodes import VARIABLES, memory_share, on_request, running_nodes
 from fault_place import ROOT
 
 from medqa import curves, jsonl, records
@@ -173,6 +173,7 @@ def test_the_loss_of_the_head_node_is_one_line_and_training_goes_on_when_rerun(
     assert tuple(result) == together["sft"]
 
 
+@on_request
 @pytest.mark.slow
 def test_a_worker_without_memory_is_named_with_its_node(models, tmp_path) -> None:
     config = {"memory_usage_threshold": memory_share(beside=1 << 30)}  # driver and worker take more

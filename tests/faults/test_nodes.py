@@ -13,7 +13,7 @@ import fake_replica
 import psutil
 import pytest
 import yaml
-from cluster_nodes import Nodes, ended, free_port, memory_share, running_nodes, workers
+from cluster_nodes import Nodes, ended, free_port, memory_share, on_request, running_nodes, workers
 from fault_place import COMMANDS, Place, kill
 from test_replicas import COMPUTE, GREEDY, numbered
 
@@ -88,6 +88,7 @@ def test_each_lost_node_costs_one_window_at_most(nodes: Nodes, tmp_path: Path, c
     assert computed.total() - len(texts) <= sum(again)
 
 
+@on_request
 def test_a_replica_that_takes_all_memory_is_killed_and_the_line_names_its_node(tmp_path: Path, capfd) -> None:
     (tmp_path / "once").touch()
     compute = COMPUTE.model_copy(update={"cluster": "auto", "processes": 1})
