@@ -15,7 +15,7 @@ from medqa.encoder import Embed
 from medqa.engines import Completion, Engine, Failure, Likelihood, Request, Sampling, compute, thinking
 from medqa.records import Answer, HeldOut, Score
 from medqa.runtime.sections import EvaluateParams, JudgeParams
-from medqa.runtime.spool import Spool, batches
+from medqa.spool import Spool, batches
 
 HEADLINE = ("score", "key_point_recall", "exam_accuracy", "preference_alignment")
 MEANS = ("judged_accuracy", "judged_completeness", "judged_key_points", "score", "repetition", "tokens")

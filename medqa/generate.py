@@ -8,7 +8,7 @@ from medqa import engines, prompts
 from medqa.engines import Completion, Failure, Request, Sampling, thinking
 from medqa.records import Candidate, Question
 from medqa.runtime.sections import GenerateParams
-from medqa.runtime.spool import Spool
+from medqa.spool import Spool
 
 
 def generate_answers(

@@ -10,7 +10,7 @@ from medqa.answer_measures import is_answered, is_cut_off, is_exam, is_open
 from medqa.columns import collect, present
 from medqa.records import Answer
 from medqa.runtime.sections import Guards
-from medqa.runtime.spool import Spool
+from medqa.spool import Spool
 from medqa.text import words
 
 PHRASE_WORDS = 4

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from medqa.runtime.errors import UserError
-from medqa.runtime.spool import Spool
+from medqa.spool import Spool
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -9,7 +9,7 @@ from medqa.records import Answer, JudgedPair
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
-from medqa.runtime.spool import Spool
+from medqa.spool import Spool
 
 
 def main(answers: Path, agreed: Path, people: Path, metrics: Path) -> str:

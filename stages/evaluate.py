@@ -9,7 +9,7 @@ from medqa import encoder, engines, evaluate, hub, jsonl, records
 from medqa.runtime import folders, stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
-from medqa.runtime.spool import Spool
+from medqa.spool import Spool
 
 
 def main(

@@ -216,8 +216,8 @@ def setting(params: Params, counts: workload.Counts, rate: float = 85e9) -> calc
     return calculated.Setting(params, counts, TOKENS, every, SMALL, lambda dtype: rate)
 
 
-# The factors within which an estimate has to be, where the lengths of the rows are known. Between two rehearsals
-# on an idle machine stages differed by up to 1.9 in time, and by 1.4 in memory where weights are mapped files.
+# The factors within which an estimate has to be, where the lengths of the rows are known. Between two
+# rehearsals on an idle machine stages differed by up to 1.9 in time, and by 1.4 in memory (mapped weights).
 TIME, MEMORY = 1.5, 1.15
 REHEARSED_TIME, REHEARSED_MEMORY = 1.75, 1.4
 

@@ -1,4 +1,4 @@
-"""medqa.runtime.spool: what goes to the disk comes back, in order, in parts and in turns."""
+"""medqa.spool: what goes to the disk comes back, in order, in parts and in turns."""
 
 import random
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medqa.records import Question
-from medqa.runtime.spool import BLOCK, Spool, batches
+from medqa.spool import BLOCK, Spool, batches
 
 ROWS = [Question(f"q{n}", "What? \ud83d\u2028", "So.", ("one", "two")) for n in range(2 * BLOCK + 5)]
 

@@ -17,7 +17,7 @@ from medqa.judge import grades, points
 from medqa.judge.cases import Case, Questions
 from medqa.records import Candidate, Judged, Score
 from medqa.runtime.sections import JudgeParams
-from medqa.runtime.spool import Spool
+from medqa.spool import Spool
 from medqa.text import words
 
 DECIMALS = 6  # of a score in a file: later decimals depend on the order of additions

@@ -17,7 +17,7 @@ from medqa.records import Answer, HeldOut
 from medqa.report import page, rows
 from medqa.report.labels import MODELS
 from medqa.report.rows import ANSWER_SCORES, DECIMALS, Tab
-from medqa.runtime.spool import Spool
+from medqa.spool import Spool
 from medqa.text import words
 
 NamedRow = tuple[str, str, HeldOut | Answer]  # the id, the model or '' of a question, and the row
