@@ -1,6 +1,5 @@
 """Stage `data`: read, validate, deduplicate, split by prompt and decontaminate."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,6 @@ from medqa.records import Example, HeldOut, Labelled, Provenance, Question, RowA
 from medqa.runtime import stage
 from medqa.runtime.params import read_params
 from medqa.runtime.sections import Params
-
-RECORDS = {"sft": Example, "questions": Question, "held_out": HeldOut, "labelled": Labelled}
 
 
 def main(
@@ -32,13 +29,14 @@ def main(
     params = read_params()
     corpus = corpus or Path(params.corpus)
     loaded = data.load_medical_data(corpus, params.data, params.seed, benchmark_prompts(params, corpus))
-    files = {"sft": sft, "questions": questions, "held_out": held_out, "labelled": labelled}
-    for output, file in files.items():
-        jsonl.write(file, getattr(loaded, output), ordered=True)
+    jsonl.write(sft, loaded.sft, ordered=True)
+    jsonl.write(questions, loaded.questions, ordered=True)
+    jsonl.write(held_out, loaded.held_out, ordered=True)
+    jsonl.write(labelled, loaded.labelled, ordered=True)
     jsonl.write(audit, loaded.audit, ordered=True)
     jsonl.write(quarantine, loaded.quarantine)
     jsonl.write(provenance, loaded.provenance)
-    outcomes = compute_metrics(files, audit, provenance)
+    outcomes = compute_metrics(params, audit, provenance, sft, questions, held_out, labelled)
     jsonl.write_metrics(metrics, outcomes)
     remarks = [
         f"; {output}: {remark.replace('_', ' ')} in {times} rows"
@@ -62,14 +60,18 @@ def benchmark_prompts(params: Params, corpus: Path) -> dict[str, list[str]]:
     return {row.id: row.prompts() for row in rows}
 
 
-def compute_metrics(files: Mapping[str, Path], audit: Path, provenance: Path) -> dict[str, Any]:
-    """The metrics, counted from the rows that were written; `files` are those of RECORDS."""
+def compute_metrics(
+    params: Params, audit: Path, provenance: Path, sft: Path, questions: Path, held_out: Path, labelled: Path
+) -> dict[str, Any]:
+    """The metrics, counted from the rows that were written."""
     sources = jsonl.read(provenance, Provenance)
     commits = {f"{source.id}_commit": source.commit for source in sources if source.commit}
     outcomes = data.count_outcomes(jsonl.read(audit, RowAudit))
-    for output, file in files.items():
-        outcomes[output]["mean_chars"] = data.mean_lengths(jsonl.read(file, RECORDS[output]))
-    outcomes["labelled"]["labelled_by"] = data.count_labellers(jsonl.read(files["labelled"], Labelled))
+    outcomes["sft"]["mean_chars"] = data.mean_lengths(jsonl.read(sft, Example))
+    outcomes["questions"]["mean_chars"] = data.mean_lengths(jsonl.read(questions, Question))
+    outcomes["held_out"]["mean_chars"] = data.mean_lengths(jsonl.read(held_out, HeldOut))
+    outcomes["labelled"]["mean_chars"] = data.mean_lengths(jsonl.read(labelled, Labelled))
+    outcomes["labelled"]["labelled_by"] = data.count_labellers(jsonl.read(labelled, Labelled))
     return outcomes | commits
 
 

@@ -544,10 +544,10 @@ def test_metrics_are_counted_from_the_files(tmp_path: Path, made: MedicalData) -
             records.Provenance("preference", "files", "x", ""),
         ],
     )
-    files = {output: tmp_path / output for output in stage.RECORDS}
+    files = {output: tmp_path / output for output in data.OUTPUTS}
     for output, file in files.items():
         jsonl.write(file, getattr(made, output), ordered=True)
-    result = stage.compute_metrics(files, audit, provenance)
+    result = stage.compute_metrics({}, audit, provenance, **files)
     assert result["labelled"].pop("labelled_by") == {"code": 552}
     lengths = {output: result[output].pop("mean_chars") for output in files}
     assert lengths["sft"]["answer"] == pytest.approx(sum(len(row.answer) for row in made.sft) / len(made.sft))
