@@ -79,7 +79,10 @@ def ask(engine: Any, texts: list[str]) -> list[str]:
 @pytest.mark.slow
 def test_a_slow_row_delays_no_other_and_the_models_stay_loaded(engine) -> None:
     both = engine()
-    processes = {text.split()[-1] for text in ask(both, ["slow 1", "slow 1.1"])}
+    processes: set[str] = set()
+    for attempt in range(10):  # on a busy machine the second one may be ready late
+        if len(processes) < 2:
+            processes |= {text.split()[-1] for text in ask(both, [f"slow 1.{attempt}", f"slow 1.{attempt}1"])}
     texts = ["slow 2", *(f"row {number}" for number in range(6))]
     results = list(both.generate(numbered(texts), GREEDY))
     assert results[-1][0] == "q0" and sorted(id for id, _ in results) == [f"q{n}" for n in range(7)]
