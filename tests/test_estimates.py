@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from medqa.estimates import calculated, fit, machine, measured, shapes, table, workload
+from medqa.estimates.setting import Setting
 from medqa.estimates.table import Cost
 from medqa.runtime import presets
 from medqa.runtime.measurements import Measurement
@@ -211,9 +212,9 @@ TOKENS = {
 }
 
 
-def setting(params: Params, counts: workload.Counts, rate: float = 85e9) -> calculated.Setting:
+def setting(params: Params, counts: workload.Counts, rate: float = 85e9) -> Setting:
     every = {name: shapes.of_model(source) for name, source in params.models.sources().items()}
-    return calculated.Setting(params, counts, TOKENS, every, SMALL, lambda dtype: rate)
+    return Setting(params, counts, TOKENS, every, SMALL, lambda dtype: rate)
 
 
 # The factors within which an estimate has to be, where the lengths of the rows are known. Between two

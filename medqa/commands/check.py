@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from medqa.commands.project import LOCK, locked_stages, plan
-from medqa.estimates import calculated, fit, machine, measured, shapes, table, workload
+from medqa.estimates import calculated, fit, machine, measured, memory, shapes, table, workload
+from medqa.estimates.setting import Setting
 from medqa.runtime import measurements
 from medqa.runtime.errors import UserError
 from medqa.runtime.params import PARAMS, read_params
@@ -33,9 +34,7 @@ def run(options: argparse.Namespace) -> int:
     runs = list(measurements.read())
     former = former_run(runs)
     counts, tokens = workload.predict(params, former), workload.row_tokens(params, former)
-    setting = calculated.Setting(
-        params, counts, tokens, model_shapes(params), this_machine, products_per_second
-    )
+    setting = Setting(params, counts, tokens, model_shapes(params), this_machine, products_per_second)
     costs = [stage_cost(stage, setting, runs, outputs) for stage, outputs in pending.outputs.items()]
     if options.json:
         print(json.dumps([dataclasses.asdict(cost) for cost in costs], indent=1))
@@ -49,12 +48,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def stage_cost(
-    stage: str, setting: calculated.Setting, runs: list[measurements.Measurement], outputs: list[Path]
+    stage: str, setting: Setting, runs: list[measurements.Measurement], outputs: list[Path]
 ) -> table.Cost:
     """The cost of a stage: from measurements where there are any, else from shapes."""
     if workload.is_off(stage, setting.params):
         return calculated.calculate(stage, setting)
-    weights = calculated.weights_gb(stage.partition("@")[0], setting)
+    weights = memory.weights_gb(stage.partition("@")[0], setting)
     cost = measured.scale(stage, setting.params, setting.counts, runs, setting.machine.device, weights)
     if cost is None:
         return calculated.calculate(stage, setting)

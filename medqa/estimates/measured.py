@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from medqa.estimates import workload
+from medqa.estimates.setting import TRAINING
 from medqa.estimates.table import Cost
 from medqa.estimates.workload import Counts
 from medqa.runtime.measurements import Measurement
@@ -16,7 +17,6 @@ from medqa.runtime.sections import Params
 RECENT = 20  # runs per stage that are looked at
 INFERENCE_GB, TRAINING_GB = 0.5, 0.65  # of memory that the libraries take before any model
 MAX_REUSED = 0.1  # share of rows from the row cache up to which a time counts
-TRAINING = ("sft", "dpo", "control")
 INFERENCE = ("generate", "judge", "evaluate", "agreement", "benchmark")
 SAME_WORK = {
     "dpo": ("dpo", "control"),
