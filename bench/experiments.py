@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, cast
 
 import yaml
 
-from medqa import compare, metrics
+from bench.checkout import ROOT
+from medqa import compare, jsonl, metrics
 from medqa.columns import Columns, collect
 from medqa.commands.preset import flat
 from medqa.records import Answer
@@ -80,6 +81,13 @@ def gain_cell(row: Mapping[str, float], name: str) -> str:
 def table_line(cells: Sequence[str]) -> str:
     """A line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
+
+
+def write(name: str, rows: Sequence[Mapping[str, Any]], page: str) -> None:
+    """Write the rows as docs/NAME.json, and the page that is made of them as docs/NAME.md."""
+    for suffix, text in (("json", json.dumps(rows, indent=1) + "\n"), ("md", page)):
+        with jsonl.atomic_write(ROOT / "docs" / f"{name}.{suffix}") as file:
+            file.write(text)
 
 
 def _answers(folder: Path, commit: str) -> Iterator[list[Answer]]:

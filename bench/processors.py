@@ -5,7 +5,6 @@
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from medqa.report.labels import GAINS
 from medqa.runtime.errors import UserError
 
 SEEDS, PREFIX = (0, 1, 2), "processor-"  # of the names of the experiments
-MODELS = ("base", "sft", "dpo")
+MODELS, ENDS = ("base", "sft", "dpo"), ("", "_low", "_high")
 MEASURES = ("score", "token_f1", "key_point_recall")
 # What torch and its libraries are limited to, by the variables that they read.
 INSTRUCTIONS = {
@@ -52,6 +51,8 @@ def summarize(runs: Sequence[Experiment]) -> list[dict[str, Any]]:
         for run, score in zip(seeds, scores, strict=True):
             row = {"instructions": instructions, "seed": str(run.varied["seed"]), **score}
             row |= experiments.mean_gains([run], MEASURES)
+            over_placebo = run.metrics["compare"]["dpo_over_placebo"]
+            row |= {f"over_placebo_gain{end}": over_placebo[f"token_f1_gain{end}"] for end in ENDS}
             rows.append(row | {"verdict": run.metrics["compare"]["verdict"]})
         means = {key: sum(score[key] for score in scores) / len(scores) for key in MODELS}
         row = {"instructions": instructions, "seed": "all", **means}
@@ -61,11 +62,12 @@ def summarize(runs: Sequence[Experiment]) -> list[dict[str, Any]]:
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
     """The table as Markdown."""
-    head = ["instructions", "seed", "base", "SFT", "DPO", *(GAINS[name] for name in MEASURES), "verdict"]
+    head = ["instructions", "seed", "base", "SFT", "DPO", *(GAINS[name] for name in MEASURES)]
+    head += ["token F1 over the placebo", "verdict"]
     lines = [HEAD, experiments.table_line(head), experiments.table_line(["---"] * len(head))]
     for row in rows:
         scores = [f"{row[key]:.3f}" for key in MODELS]
-        gains = [experiments.gain_cell(row, name) for name in MEASURES]
+        gains = [experiments.gain_cell(row, name) for name in (*MEASURES, "over_placebo")]
         cells = [row["instructions"], row["seed"], *scores, *gains, row["verdict"]]
         lines.append(experiments.table_line(cells))
     largest = {key: max(differences(rows, key)) for key in MODELS}
@@ -108,10 +110,7 @@ def main() -> int:
     except UserError as error:
         print(f"bench.processors: {error}", file=sys.stderr)
         return 1
-    with jsonl.atomic_write(ROOT / "docs" / "processors.json") as file:
-        file.write(json.dumps(rows, indent=1) + "\n")
-    with jsonl.atomic_write(ROOT / "docs" / "processors.md") as file:
-        file.write(page(rows))
+    experiments.write("processors", rows, page(rows))
     return 0
 
 

@@ -6,7 +6,6 @@ A placebo would double the training of each, and no gain of DPO over SFT depends
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -128,10 +127,7 @@ def main() -> int:
     except UserError as error:
         print(f"bench.sweep: {error}", file=sys.stderr)
         return 1
-    with jsonl.atomic_write(ROOT / "docs" / "sweep.json") as file:
-        file.write(json.dumps(rows, indent=1) + "\n")
-    with jsonl.atomic_write(ROOT / "docs" / "sweep.md") as file:
-        file.write(page(rows))
+    experiments.write("sweep", rows, page(rows))
     return 0
 
 

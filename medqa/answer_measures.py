@@ -38,9 +38,10 @@ def among(counts_in: Callable[[Answer], bool], value: Measure) -> Measure:
     return lambda row: value(row) if counts_in(row) else None
 
 
-def _per_token(name: str) -> Measure:
+def per_token(name: str) -> Measure:
+    """The log-probability in nats per token of the text `name`: reference, chosen or rejected."""
     nats, tokens = attrgetter(f"{name}_logprob"), attrgetter(f"{name}_tokens")
-    return lambda row: None if nats(row) is None else nats(row) / tokens(row)
+    return lambda row: None if nats(row) is None or not tokens(row) else nats(row) / tokens(row)
 
 
 def _preference(row: Answer) -> float | None:
@@ -66,8 +67,8 @@ MEASURES: dict[str, Measure] = {
     "token_f1": among(is_answered, attrgetter("token_f1")),
     "rouge_l": among(is_answered, attrgetter("rouge_l")),
     "coverage": among(is_answered, attrgetter("coverage")),
-    "reference_logprob": among(is_open, _per_token("reference")),
-    "chosen_logprob": among(is_open, _per_token("chosen")),
+    "reference_logprob": among(is_open, per_token("reference")),
+    "chosen_logprob": among(is_open, per_token("chosen")),
     "cut_off": among(is_answered, is_cut_off),
     "exam_accuracy": among(is_exam, attrgetter("correct")),
     "exam_unreadable": among(is_exam, lambda row: not row.choice),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from medqa import groups, guards, judge_trust, metrics, verdict
-from medqa.answer_measures import Measure, among, is_answered, is_cut_off
+from medqa.answer_measures import Measure, among, is_answered, is_cut_off, per_token
 from medqa.columns import Columns, collect, present
 from medqa.records import Answer, JudgedPair
 from medqa.runtime.errors import UserError
@@ -44,9 +44,7 @@ VALUES: dict[str, Measure] = {
     "token_f1": lambda row: row.token_f1,
     "rouge_l": lambda row: row.rouge_l,
     "coverage": lambda row: row.coverage,
-    "reference_logprob": lambda row: (
-        row.reference_logprob / row.reference_tokens if row.reference_tokens else None
-    ),
+    "reference_logprob": per_token("reference"),
     "preference_margin": preference_margin,
     "repetition": lambda row: row.repetition,
     "cut_off": is_cut_off,

@@ -11,12 +11,14 @@ import pytest
 from bench import checkout, processors
 from bench.experiments import Experiment
 
+PLACEBO = {"token_f1_gain": 0.05, "token_f1_gain_low": 0.02, "token_f1_gain_high": 0.08}
+
 
 def experiment(instructions: str, seed: int, gain: float) -> Experiment:
     """A finished run of two questions, whose scores of DPO are those of SFT and the gain."""
     summary = {"score_base": 0.2, "score_sft": 0.5, "score_dpo": 0.5 + gain}
     gains = {name: np.array([gain, gain]) for name in processors.MEASURES}
-    measured = {"summary": summary, "compare": {"verdict": "improved"}}
+    measured = {"summary": summary, "compare": {"verdict": "improved", "dpo_over_placebo": PLACEBO}}
     return Experiment(f"{processors.PREFIX}{instructions}-seed{seed}", {"seed": seed}, measured, gains)
 
 
@@ -31,7 +33,7 @@ def test_the_table_has_a_row_per_run_and_one_per_set_of_instructions() -> None:
     assert rows[2]["dpo"] == pytest.approx(0.7) and rows[2]["score_gain_low"] == pytest.approx(0.1)
     lines = processors.page(rows).splitlines()
     assert lines[-7].startswith("| AVX2 | 0 | 0.200 | 0.500 | 0.600 | +0.100 (+0.100 to +0.100) |")
-    assert lines[-7].endswith("| improved |")
+    assert lines[-7].endswith("| +0.050 (+0.020 to +0.080) | improved |")
     assert lines[-1].endswith("differ by at most 0.000, 0.000 and 0.100.")
 
 
