@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from cluster_nodes import VARIABLES, memory_share, on_request, running_nodes
 from fault_place import ROOT
 
 from medqa import curves, jsonl, records
+from medqa.runtime.cluster import resources
+from medqa.runtime.params import read_params
 from medqa.training.cluster_training import shortage
 
 # Ray reads them when it is imported.
@@ -173,6 +176,26 @@ def test_the_loss_of_the_head_node_is_one_line_and_training_goes_on_when_rerun(
     assert tuple(result) == together["sft"]
 
 
+@pytest.mark.slow
+def test_cores_that_others_keep_end_the_stage(models, tmp_path, monkeypatch) -> None:
+    import ray
+
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "3")
+    with running_nodes(1) as nodes:
+        ray.init(nodes.cluster.address, logging_level="ERROR", log_to_driver=False)
+        other = ray.remote(num_cpus=1)(threading.Event).remote()
+        ray.get(other.is_set.remote())  # it has the only core
+        process = start(models, tmp_path / "late", "sft", 1, "auto")
+        output, _ = process.communicate(timeout=300)
+    lines = output.splitlines()
+    assert process.returncode == 1 and "Traceback" not in output, output
+    assert lines[-1] == (
+        "sft: its processes found no free cores, or took too long to start, 3 times at the same step; rerun "
+        "the stage, it goes on from its last checkpoint"
+    )
+    assert sum(GOES_ON in line for line in lines) == 2
+
+
 @on_request
 @pytest.mark.slow
 def test_a_worker_without_memory_is_named_with_its_node(models, tmp_path) -> None:
@@ -224,15 +247,38 @@ def test_a_wrong_parameter_is_one_line(models, tmp_path, cluster, changes, line)
 
 
 @pytest.mark.parametrize(
-    ("processes", "gpus", "cores", "total", "lack"),
+    ("processes", "gpus", "cores", "nodes", "lack"),
     [
-        (2, 0, 1, {"CPU": 2.0}, ""),
-        (3, 0, 1, {"CPU": 2.0}, "compute.processes = 3 with 1 cores each: the cluster has only 2 cores"),
-        (2, 1, 1, {"CPU": 2.0, "GPU": 2.0}, ""),
-        (3, 1, 1, {"CPU": 8.0, "GPU": 2.0}, "compute.processes = 3: .* has 2; set it to 2"),
-        (2, 0.5, 1, {"CPU": 8.0, "GPU": 1.0}, "compute.processes = 2: .* has 1; set it to 1"),
+        (2, 0, 1, [{"CPU": 2.0}], ""),
+        (3, 0, 1, [{"CPU": 2.0}], "compute.processes = 3 with 1 cores each: .* room for only 2; lower"),
+        (3, 0, 2, [{"CPU": 3.0}, {"CPU": 3.0}], ".* with 2 cores each: .* room for only 2; lower"),
+        (2, 1, 1, [{}, {"CPU": 2.0, "GPU": 2.0}], ""),
+        (3, 1, 1, [{"CPU": 8.0, "GPU": 2.0}], "compute.processes = 3: .* has 2; set it to 2"),
+        (2, 1, 4, [{"CPU": 4.0, "GPU": 2.0}], ".* with 4 cores each: .* room for only 1; lower"),
+        (2, 0.5, 1, [{"CPU": 8.0, "GPU": 1.0}], "compute.processes = 2: .* has 1; set it to 1"),
     ],
 )
-def test_a_cluster_that_is_too_small_is_one_line(processes, gpus, cores, total, lack) -> None:
-    message = shortage(processes, {"num_cpus": cores, "num_gpus": gpus}, total)
+def test_a_cluster_that_is_too_small_is_one_line(processes, gpus, cores, nodes, lack) -> None:
+    message = shortage(processes, {"num_cpus": cores, "num_gpus": gpus}, nodes)
     assert re.match(lack, message) if lack else not message
+
+
+@pytest.mark.parametrize(
+    ("changes", "nodes", "cores", "gpus"),
+    [
+        ({}, [{"CPU": 8.0}], 4, 0),
+        ({}, [{"CPU": 3.0}, {"CPU": 3.0}], 3, 0),
+        ({"processes": 3}, [{"CPU": 3.0}, {"CPU": 3.0}], 1, 0),  # not a third of six: two find no place then
+        ({}, [{"CPU": 1.0}, {"CPU": 1.0}, {"CPU": 1.0}, {"CPU": 1.0}], 1, 0),
+        ({}, [{}, {"CPU": 8.0, "GPU": 2.0}], 4, 1),
+        ({}, [{"CPU": 16.0}, {"CPU": 8.0, "GPU": 2.0}], 4, 1),  # the GPUs are on one node
+        ({"process_gpus": 0.5}, [{"CPU": 8.0, "GPU": 1.0}], 4, 0.5),
+        ({"processes": 9}, [{"CPU": 2.0}], 1, 0),
+        ({"process_cores": 5}, [{"CPU": 2.0}], 5, 0),
+        ({}, [], 1, 0),
+    ],
+)
+def test_processes_share_the_cores_of_each_node(monkeypatch, changes, nodes, cores, gpus) -> None:
+    monkeypatch.setattr("medqa.runtime.cluster.nodes", lambda: nodes)
+    compute = read_params(ROOT / "params.yaml").compute.model_copy(update={"processes": 2} | changes)
+    assert resources(compute) == {"num_cpus": cores, "num_gpus": gpus}

@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,13 +146,34 @@ def cause(error: Exception) -> str:
 
 
 def resources(compute: ComputeParams) -> dict[str, float]:
-    """The `num_cpus` and `num_gpus` of each process, for Ray. Only for a process that is connected."""
+    """The `num_cpus` and `num_gpus` of each process, for Ray. Only for a process that is connected.
+
+    Without `compute.process_cores` they are the most cores with which all processes find places on the nodes.
+    """
+    present = nodes()
+    gpus = compute.process_gpus
+    if gpus is None:
+        gpus = min(1, sum(node.get("GPU", 0) for node in present))
+
+    def all_fit(cores: int) -> bool:
+        return places(present, {"num_cpus": cores, "num_gpus": gpus}) >= compute.processes
+
+    most = max((int(node.get("CPU", 0)) for node in present), default=0)
+    cores = compute.process_cores or next(filter(all_fit, range(most, 1, -1)), 1)
+    return {"num_cpus": cores, "num_gpus": gpus}
+
+
+def nodes() -> list[dict[str, float]]:
+    """What each node of the cluster has: `CPU`, `GPU` and others, which it may lack."""
     import ray
 
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cores = compute.process_cores or max(1, int(total.get("CPU", 1)) // compute.processes)
-    gpus = compute.process_gpus
-    return {"num_cpus": cores, "num_gpus": min(1, total.get("GPU", 0)) if gpus is None else gpus}
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def places(present: Sequence[Mapping[str, float]], each: Mapping[str, float]) -> int:
+    """How many processes with `num_cpus` and `num_gpus` each the nodes have room for."""
+    needs = {"CPU": each["num_cpus"], "GPU": each["num_gpus"]}
+    return sum(min(int(node.get(name, 0) / need) for name, need in needs.items() if need) for node in present)
 
 
 def _own_code() -> dict[str, Any]:

@@ -73,7 +73,7 @@ class ComputeParams(Section):
     processes: Count
     """Processes that share the rows of a model and train together; more than one needs a `cluster`."""
     process_cores: Count | None
-    """Processor cores per process of a cluster; null: an equal share of all."""
+    """Processor cores per process of a cluster; null: as many as all find places with."""
     process_gpus: Annotated[Float, Field(ge=0)] | None
     """GPUs per process of a cluster, also a share of one; null: one where the cluster has GPUs."""
     checkpoint_minutes: Float = Field(ge=0)

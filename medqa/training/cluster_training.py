@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -75,6 +77,9 @@ def train(
         except (TrainingFailedError, RayError) as error:
             cluster.check_head(job.compute)
             _report_failure(job, _reason(error), ends, recorder)
+        while _shortage(job):
+            cluster.check_head(job.compute)
+            time.sleep(cluster.POLL)
     cluster.disconnect()
 
 
@@ -90,25 +95,23 @@ def _report_failure(job: TrainingJob[Any], reason: str, ends: list[int], recorde
 
 
 def _shortage(job: TrainingJob[Any]) -> str:
-    import ray
-
     assert job.compute
-    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return shortage(job.processes, cluster.resources(job.compute), total)
+    return shortage(job.processes, cluster.resources(job.compute), cluster.nodes())
 
 
-def shortage(processes: int, each: Mapping[str, float], total: Mapping[str, float]) -> str:
-    """What a cluster lacks to train in so many processes; empty if nothing."""
-    gpus, cores = total.get("GPU", 0), total.get("CPU", 0)
+def shortage(processes: int, each: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> str:
+    """What the nodes of a cluster lack to train in so many processes; empty if nothing."""
+    gpus = sum(node.get("GPU", 0) for node in nodes)
     if each["num_gpus"] and gpus < processes:
         return (
             f"compute.processes = {processes}: to train together each needs a GPU of its own, and the "
             f"cluster has {gpus:g}; set it to {gpus:g} for this stage"
         )
-    if processes * each["num_cpus"] > cores:
+    whole = {"num_cpus": each["num_cpus"], "num_gpus": ceil(each["num_gpus"])}
+    if (room := cluster.places(nodes, whole)) < processes:
         return (
-            f"compute.processes = {processes} with {each['num_cpus']:g} cores each: the cluster has only "
-            f"{cores:g} cores; lower compute.processes or compute.process_cores"
+            f"compute.processes = {processes} with {each['num_cpus']:g} cores each: the nodes of the cluster "
+            f"have room for only {room}; lower compute.processes or compute.process_cores"
         )
     return ""
 
@@ -158,7 +161,7 @@ def _next(queue: Queue, compute: ComputeParams) -> tuple[str, list[Any]]:
 
 
 def _trainer(job: TrainingJob[Any], work: dict[str, Any], recorder: Recorder) -> TorchTrainer:
-    from ray.train import RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     for name, value in SETTINGS.items():
@@ -173,8 +176,13 @@ def _trainer(job: TrainingJob[Any], work: dict[str, Any], recorder: Recorder) ->
             use_gpu=each["num_gpus"] > 0,
             resources_per_worker={"CPU": each["num_cpus"]},
         ),
-        # Ray Train writes to ~/ray_results otherwise; this folder goes with the checkpoints.
-        run_config=RunConfig(name="train", storage_path=str((recorder.folder / "ray").resolve())),
+        run_config=RunConfig(
+            name="train",
+            # Ray Train writes to ~/ray_results otherwise; this folder goes with the checkpoints.
+            storage_path=str((recorder.folder / "ray").resolve()),
+            # It would try for ever to start processes for which there is no room any more.
+            failure_config=FailureConfig(controller_failure_limit=0),  # type: ignore[call-arg] # of the old API
+        ),
     )
 
 
@@ -206,7 +214,7 @@ def _receive(recorder: Recorder, name: str, arguments: Sequence[Any]) -> None:
 def _reason(error: Exception) -> str:
     """Why an attempt failed, in a few words."""
     from ray.exceptions import RayError
-    from ray.train import WorkerGroupError
+    from ray.train import ControllerError, WorkerGroupError
 
     failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
     for rank, failure in failures.items():
@@ -215,6 +223,8 @@ def _reason(error: Exception) -> str:
     failure = next(iter(failures.values()), error)
     if isinstance(failure, RayError):
         return f"a process that directs the others died: {cluster.cause(failure)}"
+    if isinstance(failure, ControllerError) and "StartupTimeout" in type(failure.controller_failure).__name__:
+        return "its processes found no free cores, or took too long to start"
     text = str(failure).splitlines()[0]
     if "onnection" in text:  # of gloo or NCCL, in a process that noticed the loss before Ray did
         return "a process of compute.processes died, as it does when memory runs out"
