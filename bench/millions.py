@@ -121,7 +121,7 @@ def plot(result: dict[str, Any]) -> Markup:
     height = TOP + HEIGHT + 60
     parts = [tag("rect", width="100%", height="100%", fill="white")]
     for number, (title, key, limits) in enumerate(
-        (("seconds", "seconds", (0.1, 1000)), ("peak memory, MB", "peak_mb", (30, 10_000)))
+        (("seconds", "seconds", (0.1, 10_000)), ("peak memory, MB", "peak_mb", (30, 10_000)))
     ):
         left = LEFT + number * (PANEL + GAP)
         x = Scale(math.log(least), math.log(max(most, least + 1)), left, left + PANEL)
