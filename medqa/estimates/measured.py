@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from medqa.estimates import workload
+from medqa.estimates.memory import LIBRARIES_GB
 from medqa.estimates.setting import TRAINING
 from medqa.estimates.table import Cost
 from medqa.estimates.workload import Counts
@@ -15,7 +16,7 @@ from medqa.runtime.measurements import Measurement
 from medqa.runtime.sections import Params
 
 RECENT = 20  # runs per stage that are looked at
-INFERENCE_GB, TRAINING_GB = 0.5, 0.65  # of memory that the libraries take before any model
+TRAINING_GB = 0.65  # LIBRARIES_GB of a stage that trains
 MAX_REUSED = 0.1  # share of rows from the row cache up to which a time counts
 INFERENCE = ("generate", "judge", "evaluate", "agreement", "benchmark")
 SAME_WORK = {
@@ -55,7 +56,7 @@ def scale(
     measured, ratio = nearest.measurement, units / nearest.units
     growing = measured.row_seconds or measured.seconds
     batch = batch_ratio(stage, params, nearest.params)
-    libraries = TRAINING_GB if stage.partition("@")[0] in TRAINING else INFERENCE_GB
+    libraries = TRAINING_GB if stage.partition("@")[0] in TRAINING else LIBRARIES_GB
     return Cost(
         stage,
         seconds=measured.seconds - growing + growing * ratio,

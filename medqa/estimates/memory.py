@@ -5,7 +5,7 @@ from medqa.estimates.setting import JUDGED, TRAINING, Setting
 from medqa.estimates.shapes import BITS, GB, Shape
 from medqa.runtime.sections import TrainingParams
 
-LIBRARIES_GB = 0.51
+LIBRARIES_GB = 0.51  # of memory that the libraries take before any model
 RETAINED_GB = 0.1  # by the allocator, per further model that a stage loads
 LOGIT_ROWS = 256  # whose logits are in memory at once
 LONGEST = 2.0  # times the mean length, that of the longest rows
