@@ -5,7 +5,7 @@ import random
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
@@ -74,6 +74,20 @@ def workers(kind: str) -> list[int]:
         except psutil.NoSuchProcess:
             continue
     return pids
+
+
+@contextmanager
+def frozen(pids: Sequence[int]) -> Iterator[None]:
+    """The processes do nothing meanwhile."""
+    processes = [psutil.Process(pid) for pid in pids]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 def running(pid: int) -> bool:

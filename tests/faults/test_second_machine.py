@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from cluster_nodes import Nodes, on_request, running_nodes
 from fault_place import Place
 from second_machine import freeze, power_off, second_machine
 from test_distributed import GOES_ON, finish, start, wait_for_checkpoint
-from test_nodes import AGAIN, empty_cache, share
+from test_nodes import AGAIN, empty_cache, lengthen, share
 
 pytestmark = pytest.mark.slow
 
@@ -34,9 +33,7 @@ def test_rows_of_a_second_machine_are_the_same_bytes(place: Place, head: Nodes) 
 
 @pytest.mark.parametrize("lose", LOSSES)
 def test_rows_of_a_machine_that_is_lost_are_done_by_another(place: Place, head: Nodes, lose) -> None:
-    raw = yaml.safe_load((place.folder / "params.yaml").read_text())
-    raw["generate"]["max_new_tokens"] = 200  # seconds of work are left when the machine is lost
-    (place.folder / "params.yaml").write_text(yaml.safe_dump(raw))
+    lengthen(place)
     expected = place.run("generate")
     total, _ = place.kept()
     empty_cache(place)
