@@ -42,6 +42,10 @@ class Nodes:
         self.cluster.remove_node(node, allow_graceful=False)
         self.nodes.append(self.cluster.add_node(**NODE, wait=False))
 
+    def joined(self) -> int:
+        """How many nodes have ever joined."""
+        return len(self.cluster.global_state.node_table())
+
     def kill_head(self) -> None:
         """Kill all processes of the head node: its servers, and whatever ran there."""
         for processes in self.cluster.head_node.all_processes.values():

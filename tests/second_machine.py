@@ -8,12 +8,13 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
 import pytest
-from cluster_nodes import NODE
+from cluster_nodes import NODE, Nodes
 from fault_place import ROOT
 
 UNSHARE = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--ipc", "--uts", "--mount-proc"]
@@ -41,16 +42,31 @@ signal.pause()
 
 
 @contextmanager
-def second_machine(address: str, cores: int = 2) -> Iterator[subprocess.Popen]:
-    """A machine that joins the cluster, until `power_off` or the end."""
+def second_machine(nodes: Nodes, cores: int = 2, wait: bool = True) -> Iterator[subprocess.Popen]:
+    """A machine that joins the cluster, until `power_off` or the end; with `wait`, it has joined."""
     if subprocess.run([*UNSHARE, "true"], capture_output=True).returncode:
         pytest.skip("this user or system may not make namespaces (unshare)")
     hidden = {str(ROOT), tempfile.gettempdir(), "/tmp", "/dev/shm"}
     names = ("PYTHONPATH", "MEDQA_CACHE", "HF_HOME", "RAY_ADDRESS", "VIRTUAL_ENV")
     env = {name: value for name, value in os.environ.items() if name not in names} | {"HOME": "/mnt"}
-    command = [*UNSHARE, "sh", "-euc", FILES, "sh", sys.prefix, PROGRAM, address, str(cores), *sorted(hidden)]
+    command = [
+        *UNSHARE,
+        "sh",
+        "-euc",
+        FILES,
+        "sh",
+        sys.prefix,
+        PROGRAM,
+        nodes.cluster.address,
+        str(cores),
+        *sorted(hidden),
+    ]
+    before = nodes.joined()
     machine = subprocess.Popen(command, env=env)
     try:
+        while wait and nodes.joined() == before:
+            assert machine.poll() is None, "the machine did not start"
+            time.sleep(0.1)
         yield machine
     finally:
         power_off(machine)

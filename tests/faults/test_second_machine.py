@@ -27,7 +27,7 @@ def test_rows_of_a_second_machine_are_the_same_bytes(place: Place, head: Nodes) 
     expected = place.run("evaluate")
     empty_cache(place)
     share(place, "auto", 2)
-    with second_machine(head.cluster.address):
+    with second_machine(head):
         assert place.run("evaluate") == expected
 
 
@@ -38,11 +38,10 @@ def test_rows_of_a_machine_that_is_lost_are_done_by_another(place: Place, head: 
     total, _ = place.kept()
     empty_cache(place)
     share(place, "auto", 2)
-    address = head.cluster.address
-    with second_machine(address) as first:
+    with second_machine(head) as first:
         process = place.start("generate")
         place.wait_for(1, process)
-        with second_machine(address):
+        with second_machine(head, wait=False):
             lose(first)
             error = process.communicate(timeout=300)[1]
     written = b"".join((place.folder / name).read_bytes() for name in ("out.jsonl", "metrics.json"))
@@ -53,8 +52,8 @@ def test_rows_of_a_machine_that_is_lost_are_done_by_another(place: Place, head: 
 @pytest.fixture(scope="module")
 def together(models: Path, tmp_path_factory: pytest.TempPathFactory, head: Nodes) -> Any:
     """Losses and weights of DPO on two machines that nobody disturbs."""
-    folder, address = tmp_path_factory.mktemp("together"), head.cluster.address
-    with second_machine(address, cores=1), second_machine(address, cores=1):
+    folder = tmp_path_factory.mktemp("together")
+    with second_machine(head, cores=1), second_machine(head, cores=1):
         return finish(start(models, folder, "dpo", 2, "auto"), folder, "dpo")[:2]
 
 
@@ -67,11 +66,10 @@ def test_two_machines_train_as_one_process(models: Path, tmp_path: Path, togethe
 def test_training_goes_on_when_a_machine_is_lost(
     models: Path, tmp_path: Path, head: Nodes, together, lose
 ) -> None:
-    address = head.cluster.address
-    with second_machine(address, cores=1) as first, second_machine(address, cores=1):
+    with second_machine(head, cores=1) as first, second_machine(head, cores=1):
         process = start(models, tmp_path, "dpo", 2, "auto")
         wait_for_checkpoint(process, tmp_path)
-        with second_machine(address, cores=1):
+        with second_machine(head, cores=1, wait=False):
             lose(first)
             *result, output = finish(process, tmp_path, "dpo")
     assert tuple(result) == together and output.count(GOES_ON) == 1, output
