@@ -49,20 +49,9 @@ def second_machine(nodes: Nodes, cores: int = 2, wait: bool = True) -> Iterator[
     hidden = {str(ROOT), tempfile.gettempdir(), "/tmp", "/dev/shm"}
     names = ("PYTHONPATH", "MEDQA_CACHE", "HF_HOME", "RAY_ADDRESS", "VIRTUAL_ENV")
     env = {name: value for name, value in os.environ.items() if name not in names} | {"HOME": "/mnt"}
-    command = [
-        *UNSHARE,
-        "sh",
-        "-euc",
-        FILES,
-        "sh",
-        sys.prefix,
-        PROGRAM,
-        nodes.cluster.address,
-        str(cores),
-        *sorted(hidden),
-    ]
+    arguments = [sys.prefix, PROGRAM, nodes.cluster.address, str(cores), *sorted(hidden)]
     before = nodes.joined()
-    machine = subprocess.Popen(command, env=env)
+    machine = subprocess.Popen([*UNSHARE, "sh", "-euc", FILES, "sh", *arguments], env=env)
     try:
         while wait and nodes.joined() == before:
             assert machine.poll() is None, "the machine did not start"
