@@ -60,6 +60,10 @@ class Place:
         process = self.start(stage, off)
         _, told = process.communicate()
         assert process.returncode == 0, told
+        return self.written()
+
+    def written(self) -> bytes:
+        """What the last stage wrote."""
         return b"".join((self.folder / name).read_bytes() for name in ("out.jsonl", "metrics.json"))
 
     def kept(self) -> tuple[int, int]:

@@ -72,8 +72,7 @@ def test_nodes_that_go_and_come_change_no_byte(place: Place, nodes: Nodes, stage
         assert process.returncode == 0, error
         assert len(output.split("\n")) <= 3 and "(raylet" not in output + error and "Traceback" not in error
         assert len(AGAIN.findall(error)) <= KILLS
-        written = b"".join((place.folder / name).read_bytes() for name in ("out.jsonl", "metrics.json"))
-        assert written == expected and place.kept()[0] == total
+        assert place.written() == expected and place.kept()[0] == total
 
 
 def test_each_lost_node_costs_one_window_at_most(nodes: Nodes, tmp_path: Path, capfd) -> None:
